@@ -1,0 +1,316 @@
+//! The handle that the host holds, and the ways to get one.
+
+use std::collections::hash_map::RandomState;
+use std::error::Error as StdError;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use postgres::tls::{MakeTlsConnect, TlsConnect};
+use postgres::{Client, NoTls, Socket};
+
+use crate::config::{Config, Participant, Settings};
+use crate::error::{Error, Kind, Result};
+use crate::event::Event;
+use crate::jitter::Jitter;
+use crate::link::{self, Connect, Session};
+use crate::peer::{Incarnation, Peer};
+use crate::presence::Presence;
+use crate::roster::{Limits, Roster};
+use crate::status::{Shared, Status};
+use crate::worker::Worker;
+
+/// How many events the channel to the host holds; more wait in the outbox, where they coalesce.
+const EVENTS: usize = 256;
+
+/// The longest that `leave` takes: a slice, a statement in progress, the goodbye.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(3_500);
+
+/// The longest that dropping the handle takes.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Taking part in a cluster: the handle to a thread that announces this participant and hears its peers.
+///
+/// No method waits for Postgres unless its name says so, whatever state Postgres is in, and none panics inside an async
+/// runtime. Dropping the handle leaves the cluster, as [`leave`](Cluster::leave) does, but waits at most a second and
+/// ignores failures. A program may hold several, for several channels or servers.
+pub struct Cluster {
+    participant: Option<Participant>,
+    channel: String,
+    events: Receiver<Event>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    left: Receiver<Result<()>>,
+}
+
+impl Config {
+    /// Joins over a connection without TLS. `params` is a connection string, `host=localhost user=postgres` or
+    /// `postgres://user@host/dbname`, as [`postgres::Config`] reads it; several hosts with
+    /// `target_session_attrs=read-write` follow a failover. Where it sets no `connect_timeout`, `keepalives_*` or
+    /// `tcp_user_timeout`, limits of seconds are set.
+    ///
+    /// Returns at once: a Postgres that cannot be reached is an [`Event::Offline`] and a retry, not an error.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
+    pub fn join(self, params: &str) -> Result<Cluster> {
+        let settings = Settings::parse(&self)?;
+        Cluster::start(settings, link::connector(params, None::<NoTls>)?)
+    }
+
+    /// As [`join`](Config::join), over connections that `tls` secures, such as those of `postgres-native-tls` or
+    /// `postgres-openssl`. Whether TLS is required is up to the connection string's `sslmode`.
+    ///
+    /// # Errors
+    ///
+    /// As of [`join`](Config::join).
+    pub fn join_tls<T>(self, params: &str, tls: T) -> Result<Cluster>
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::TlsConnect: Send,
+        T::Stream: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let settings = Settings::parse(&self)?;
+        Cluster::start(settings, link::connector(params, Some(tls))?)
+    }
+
+    /// As [`join`](Config::join), over connections that a closure opens: for passwords that change, and set-ups of their
+    /// own. It is called twice at every attempt (the second connection is short-lived and proves that the first carries
+    /// notifications), on a thread where it may block; while one call hangs, another may be made. What it returns must
+    /// be a session of its own with the primary.
+    ///
+    /// Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in it; the server-side settings are made here.
+    ///
+    /// # Errors
+    ///
+    /// As of [`join`](Config::join). What the closure fails with becomes an [`Event::Offline`]; keep secrets out of it.
+    pub fn join_with<F, E>(self, connect: F) -> Result<Cluster>
+    where
+        F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let settings = Settings::parse(&self)?;
+        Cluster::start(settings, link::custom_connector(connect))
+    }
+}
+
+impl Cluster {
+    fn start(settings: Settings, connect: Connect) -> Result<Self> {
+        let Settings {
+            participant,
+            channel,
+            heartbeat,
+            missed,
+            max_peers,
+        } = settings;
+        let presence = participant.as_ref().map(|participant| {
+            Presence::new(
+                Arc::clone(&participant.name),
+                incarnation_now(),
+                participant.style,
+                participant.tags.clone(),
+                heartbeat,
+            )
+        });
+        let limits = Limits {
+            heartbeat,
+            missed,
+            max_peers,
+        };
+        let session = Session {
+            channel: channel.clone(),
+            application_name: participant
+                .as_ref()
+                .map_or("pg_peers observer", |participant| &participant.name)
+                .to_owned(),
+        };
+        let shared = Arc::new(Shared::default());
+        let (events_in, events) = bounded(EVENTS);
+        let (farewell, left) = bounded(1);
+        let worker = Worker::new(
+            connect,
+            session,
+            heartbeat,
+            Roster::new(presence, limits, Jitter::new(random())),
+            events_in,
+            Arc::clone(&shared),
+            Jitter::new(random()),
+        );
+        let thread = thread::Builder::new()
+            .name("pg-peers".to_owned())
+            .spawn(move || {
+                // The handle keeps the receiver for as long as it may want to know.
+                let _ = farewell.send(worker.run());
+            })
+            .map_err(|e| Error::caused(Kind::Link, "cannot start the pg-peers thread", e))?;
+        Ok(Self {
+            participant,
+            channel,
+            events,
+            shared,
+            thread: Some(thread),
+            left,
+        })
+    }
+
+    /// What happened, in the order described at [`Event`]. The channel is bounded; events that do not fit wait and coalesce,
+    /// so draining late is safe. Disconnected after the cluster was left, which ends a `for` loop over it.
+    ///
+    /// Clones of the receiver share the events: each event goes to one of them.
+    pub fn events(&self) -> &Receiver<Event> {
+        &self.events
+    }
+
+    /// This participant's name; `None` for an observer.
+    pub fn name(&self) -> Option<&str> {
+        Some(&self.participant.as_ref()?.name)
+    }
+
+    /// The peers that are there now, in the order of their names. A snapshot; answers at once, in every state.
+    pub fn peers(&self) -> Vec<Peer> {
+        let peers = Arc::clone(&self.shared.view().peers);
+        peers.to_vec()
+    }
+
+    /// The link and the counters. Answers at once, in every state.
+    pub fn status(&self) -> Status {
+        self.shared.view().status.clone()
+    }
+
+    /// Waits until this participant hears and is heard.
+    ///
+    /// # Errors
+    ///
+    /// [`is_timeout`](Error::is_timeout): it was not online within `timeout`; the text and the
+    /// [`source`](StdError::source) have the reason, if one is known. Attempts go on.
+    pub fn wait_online(&self, timeout: Duration) -> Result<()> {
+        if self.shared.wait(timeout, |view| view.status.online) {
+            return Ok(());
+        }
+        let message = format!("not online within {timeout:?}");
+        Err(match self.status().last_error {
+            Some(reason) => Error::caused(Kind::Timeout, message, reason),
+            None => Error::new(Kind::Timeout, message),
+        })
+    }
+
+    /// Waits until there are at least `count` peers, and returns them. This process is not among them: three processes
+    /// have two peers each.
+    ///
+    /// # Errors
+    ///
+    /// [`is_timeout`](Error::is_timeout): there were fewer within `timeout`.
+    pub fn wait_for_peers(&self, count: usize, timeout: Duration) -> Result<Vec<Peer>> {
+        if self.shared.wait(timeout, |view| view.peers.len() >= count) {
+            return Ok(self.peers());
+        }
+        let there = self.peers().len();
+        let message = format!("{there} of {count} peers within {timeout:?}");
+        Err(match self.status() {
+            status if status.online => Error::new(Kind::Timeout, message),
+            Status {
+                last_error: Some(reason),
+                ..
+            } => Error::caused(Kind::Timeout, message, reason),
+            _ => Error::new(Kind::Timeout, format!("{message}: not online yet")),
+        })
+    }
+
+    /// Tells that this program's own connection to a peer broke, or that a dial to it failed: the peer's next announcement
+    /// is an [`Event::Heal`], the occasion to try again. No effect on a peer that is not there.
+    pub fn lost(&self, name: &str) {
+        // Only names that are there, so that the request stays as small as the roster.
+        if self.shared.view().has(name) {
+            self.shared.requests().lost.insert(name.to_owned());
+        }
+    }
+
+    /// Replaces all tags by these and announces them, within a tenth of a second if the link is up, else with the next
+    /// hello. The rules are those of [`Config::tag`].
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config): a tag breaks a rule, all together do not fit a payload, or this participant
+    /// announces none. The tags stay as they were.
+    pub fn set_tags<K: AsRef<str>, V: AsRef<str>>(
+        &self,
+        tags: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<()> {
+        let Some(participant) = &self.participant else {
+            return Err(Error::config("an observer announces no tags"));
+        };
+        let tags: Vec<(K, V)> = tags.into_iter().collect();
+        let tags = tags.iter().map(|(k, v)| (k.as_ref(), v.as_ref()));
+        self.shared.requests().tags = Some(participant.encode_tags(tags)?);
+        Ok(())
+    }
+
+    /// Says goodbye, so that every peer knows at once, and ends the thread. Takes up to a tenth of a second when all is well,
+    /// and never more than 3.5 seconds.
+    ///
+    /// # Errors
+    ///
+    /// The goodbye could not be said, or not in time, for the reason given: peers will see this participant expire. It
+    /// has left all the same.
+    pub fn leave(mut self) -> Result<()> {
+        self.part(LEAVE_TIMEOUT)
+    }
+
+    fn part(&mut self, timeout: Duration) -> Result<()> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        self.shared.requests().leave = true;
+        let farewell = match self.left.recv_timeout(timeout) {
+            Ok(farewell) => farewell,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(Error::new(
+                    Kind::Timeout,
+                    format!("Postgres did not take the goodbye within {timeout:?}"),
+                ));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(Error::new(Kind::Link, "the pg-peers thread panicked"))
+            }
+        };
+        // It has nothing left to do. If it panicked, the farewell says so.
+        let _ = thread.join();
+        farewell
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = self.part(DROP_TIMEOUT) {
+            log::debug!("{:?}: {error}", self.channel);
+        }
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status();
+        f.debug_struct("Cluster")
+            .field("name", &self.name())
+            .field("channel", &self.channel)
+            .field("online", &status.online)
+            .field("peers", &status.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An incarnation for a process that starts now: higher than those of its predecessors, if the clock did not go back.
+fn incarnation_now() -> Incarnation {
+    let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Incarnation::new(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The standard library's own source of random numbers.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

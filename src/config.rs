@@ -1,0 +1,322 @@
+//! What a participant is: its name, its tags, its times. Parsed once, when it joins.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::peer::{self, BadText, Tags};
+use crate::presence::Style;
+use crate::wire;
+
+/// The longest name and channel: Postgres cuts identifiers and `application_name` at 63 bytes (manual, 4.1.1).
+const MAX_NAME: usize = 63;
+
+/// More missed heartbeats than this are a mistake.
+const MAX_MISSED: u32 = 1_000;
+
+/// How this program takes part. Consuming setters, then one of [`join`](Config::join), [`join_tls`](Config::join_tls) and
+/// [`join_with`](Config::join_with), which check every value.
+///
+/// ```no_run
+/// # fn main() -> pg_peers::Result<()> {
+/// use std::time::Duration;
+///
+/// let cluster = pg_peers::Config::new("worker-1@10.0.0.1:7000")
+///     .channel("my_app")
+///     .tag("zone", "eu-1")
+///     .heartbeat_interval(Duration::from_secs(2))
+///     .join("host=localhost user=postgres")?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a configuration does nothing until it joins"]
+pub struct Config {
+    name: Option<String>,
+    channel: String,
+    tags: Vec<(String, String)>,
+    heartbeat_interval: Duration,
+    missed_heartbeats: u32,
+    max_peers: usize,
+    bare_name: bool,
+}
+
+impl Config {
+    /// A participant of this name, which no other one on the channel may have: 1 to 63 bytes without control characters.
+    /// Peers learn nothing about how to reach it but what stands in its name and its tags; `name@host:port` is a good form.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: Some(name.into()),
+            ..Self::observer()
+        }
+    }
+
+    /// Listens and never announces itself: it sees the peers, and they do not see it.
+    ///
+    /// Without a hello nobody answers it, so it knows everybody only after the longest of their heartbeat intervals.
+    pub fn observer() -> Self {
+        Self {
+            name: None,
+            channel: "cluster".to_owned(),
+            tags: Vec::new(),
+            heartbeat_interval: Duration::from_secs(5),
+            missed_heartbeats: 3,
+            max_peers: 10_000,
+            bare_name: false,
+        }
+    }
+
+    /// The Postgres channel on which the participants meet: 1 to 63 bytes of any kind but control characters; case counts.
+    /// Everybody who may connect to the database may also listen and announce there. Participants of other channels, or of
+    /// other databases of the same server, are never seen. Defaults to `cluster`, as in libcluster_postgres.
+    pub fn channel(mut self, channel: impl Into<String>) -> Self {
+        self.channel = channel.into();
+        self
+    }
+
+    /// Announces a value under a key. The key is not empty; neither has control characters; all tags and the name together
+    /// fit one payload of 7,999 bytes. Of a key set twice the later value stays. See also
+    /// [`set_tags`](crate::Cluster::set_tags). Defaults to no tags.
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.push((key.into(), value.into()));
+        self
+    }
+
+    /// How often this participant announces itself, 1 ms to 24 h. Peers hear it with each announcement and expire this
+    /// participant by it. A shorter interval notices a crash sooner and costs the database more: each announcement is
+    /// delivered to every participant. It is also how often the link is proven to work, and an observer takes it for the
+    /// interval of peers that announce none. Defaults to 5 seconds.
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = interval;
+        self
+    }
+
+    /// A peer that is not heard for this many of its own intervals has left, with
+    /// [`Reason::Expired`](crate::Reason::Expired). 1 to 1,000; fewer than 2 gives peers up for a single late heartbeat.
+    /// Defaults to 3.
+    pub fn missed_heartbeats(mut self, count: u32) -> Self {
+        self.missed_heartbeats = count;
+        self
+    }
+
+    /// The most peers that are kept, at least 1; it bounds this program's memory against a channel gone wild. Further ones
+    /// are counted in [`Status::refused`](crate::Status::refused), logged once, and ignored while there is no room.
+    /// Defaults to 10,000.
+    pub fn max_peers(mut self, count: usize) -> Self {
+        self.max_peers = count;
+        self
+    }
+
+    /// Announces the bare name only, as libcluster_postgres does, for a channel shared with Elixir nodes: they take every
+    /// payload for a node name, and would make an atom of each of ours. The name must then be `name@host`, and there are no
+    /// tags, no restarts that peers could tell, and no goodbye: peers see this participant expire. Defaults to `false`.
+    pub fn bare_name(mut self, bare: bool) -> Self {
+        self.bare_name = bare;
+        self
+    }
+}
+
+/// A configuration whose every value was found to be good.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// `None`: an observer.
+    pub(crate) participant: Option<Participant>,
+    pub(crate) channel: String,
+    pub(crate) heartbeat: Duration,
+    pub(crate) missed: u32,
+    pub(crate) max_peers: usize,
+}
+
+/// Who announces itself, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Participant {
+    pub(crate) name: Arc<str>,
+    pub(crate) style: Style,
+    /// As they go into an announcement.
+    pub(crate) tags: String,
+}
+
+impl Settings {
+    pub(crate) fn parse(config: &Config) -> Result<Self> {
+        word("channel", &config.channel, MAX_NAME)?;
+        if config.heartbeat_interval < Duration::from_millis(1)
+            || config.heartbeat_interval > wire::MAX_DUE
+        {
+            return Err(Error::config(format!(
+                "heartbeat_interval {:?} is not valid: it must be between 1 ms and 24 h",
+                config.heartbeat_interval
+            )));
+        }
+        if !(1..=MAX_MISSED).contains(&config.missed_heartbeats) {
+            return Err(Error::config(format!(
+                "missed_heartbeats {} is not valid: it must be between 1 and {MAX_MISSED}",
+                config.missed_heartbeats
+            )));
+        }
+        if config.max_peers == 0 {
+            return Err(Error::config(
+                "max_peers 0 is not valid: it must be at least 1",
+            ));
+        }
+        Ok(Self {
+            participant: Participant::parse(config)?,
+            channel: config.channel.clone(),
+            heartbeat: config.heartbeat_interval,
+            missed: config.missed_heartbeats,
+            max_peers: config.max_peers,
+        })
+    }
+}
+
+impl Participant {
+    fn parse(config: &Config) -> Result<Option<Self>> {
+        let Some(name) = &config.name else {
+            if config.bare_name || !config.tags.is_empty() {
+                return Err(Error::config(
+                    "an observer announces nothing: it has neither tags nor a bare name",
+                ));
+            }
+            return Ok(None);
+        };
+        word("name", name, MAX_NAME)?;
+        let mut participant = Self {
+            name: Arc::from(&**name),
+            style: if config.bare_name {
+                Style::Bare
+            } else {
+                Style::Full
+            },
+            tags: String::new(),
+        };
+        if participant.style == Style::Bare && !peer::is_node_name(name) {
+            return Err(Error::config(format!(
+                "name {name:?} is not valid as a bare name: it must be name@host, with one @ and no spaces"
+            )));
+        }
+        let tags = config.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        participant.tags = participant.encode_tags(tags)?;
+        Ok(Some(participant))
+    }
+
+    /// Checks tags and returns them as they go into an announcement.
+    pub(crate) fn encode_tags<'a>(
+        &self,
+        tags: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<String> {
+        let tags: Tags = tags.into_iter().collect();
+        for (key, value) in tags.iter() {
+            word("the key of a tag,", key, wire::MAX_PAYLOAD)?;
+            peer::check_text(value, wire::MAX_PAYLOAD)
+                .map_err(|bad| invalid(&format!("the value of tag {},", shown(key)), value, bad))?;
+        }
+        let text = wire::encode_tags(&tags);
+        if self.style == Style::Bare && !text.is_empty() {
+            return Err(Error::config(
+                "tags cannot be announced with a bare name: leave out the one or the other",
+            ));
+        }
+        let bytes = wire::longest_announcement(&self.name, &text);
+        if bytes > wire::MAX_PAYLOAD {
+            return Err(Error::config(format!(
+                "the tags are not valid: with them an announcement takes {bytes} bytes, and a payload may have {} at most",
+                wire::MAX_PAYLOAD
+            )));
+        }
+        Ok(text)
+    }
+}
+
+fn word(what: &str, text: &str, limit: usize) -> Result<()> {
+    peer::check_word(text, limit).map_err(|bad| invalid(what, text, bad))
+}
+
+fn invalid(what: &str, text: &str, bad: BadText) -> Error {
+    Error::config(format!("{what} {} is not valid: {bad}", shown(text)))
+}
+
+/// A value for an error message: escaped, and cut where it is long.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(80) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(config: Config) -> String {
+        let error = Settings::parse(&config).expect_err("a bad value");
+        assert!(error.is_config());
+        error.to_string()
+    }
+
+    #[test]
+    fn bad_values_are_refused_by_name_and_rule() {
+        let long = "n".repeat(64);
+        let huge = "v".repeat(8_000);
+        for (config, words) in [
+            (Config::new(""), ["name \"\"", "must not be empty"]),
+            (Config::new(&long), ["64 bytes", "63 at most"]),
+            (Config::new("a\0b"), ["name \"a\\0b\"", "control"]),
+            (Config::new("a\nb"), ["name \"a\\nb\"", "control"]),
+            (Config::new("\u{202e}b"), ["\\u{202e}", "control"]),
+            (Config::new("n").channel(""), ["channel \"\"", "empty"]),
+            (Config::new("n").channel(&long), ["channel", "63 at most"]),
+            (
+                Config::new("n").channel("c\0"),
+                ["channel \"c\\0\"", "control"],
+            ),
+            (
+                Config::new("n").heartbeat_interval(Duration::ZERO),
+                ["heartbeat_interval 0ns", "between 1 ms and 24 h"],
+            ),
+            (
+                Config::new("n").heartbeat_interval(Duration::MAX),
+                ["heartbeat_interval", "between 1 ms and 24 h"],
+            ),
+            (
+                Config::new("n").missed_heartbeats(0),
+                ["missed_heartbeats 0", "between 1 and 1000"],
+            ),
+            (Config::new("n").max_peers(0), ["max_peers 0", "at least 1"]),
+            (Config::new("n").tag("", "v"), ["key of a tag", "empty"]),
+            (
+                Config::new("n").tag("k", "\0"),
+                ["tag \"k\", \"\\0\"", "control"],
+            ),
+            (
+                Config::new("n").tag("k", &huge),
+                ["tag \"k\"", "7999 at most"],
+            ),
+            (
+                Config::new("n").tag("k", &huge[..7_950]),
+                ["tags", "7999 at most"],
+            ),
+            (Config::new("n").bare_name(true), ["\"n\"", "name@host"]),
+            (
+                Config::new("n@h").bare_name(true).tag("k", "v"),
+                ["tags", "bare name"],
+            ),
+            (Config::observer().tag("k", "v"), ["observer", "tags"]),
+        ] {
+            let text = refusal(config);
+            for word in words {
+                assert!(text.contains(word), "{word:?} in {text:?}");
+            }
+            assert!(
+                text.len() < 300 && !text.contains(char::is_control),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn good_values_of_odd_shapes_are_taken() {
+        for name in ["x", "große Straße", "a'b\"c\\d", &"n".repeat(63)] {
+            let config = Config::new(name).channel(name).tag(name, "").tag("k", name);
+            Settings::parse(&config).expect(name);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The one error type: opaque, with predicates for what a program can act on.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use postgres::error::SqlState;
+
+/// The result of a fallible call of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, in words that say what to do about it.
+///
+/// The text includes that of the cause. [`source`](StdError::source) is the cause itself, so that a
+/// [`postgres::Error`] can be had by downcasting. Never contains a password or a connection string.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: Kind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An argument breaks a rule.
+    Config,
+    /// No session with Postgres could be opened, or the one there was is broken.
+    Link,
+    /// The session goes through a pooler that does not carry notifications.
+    Pooler,
+    /// Something did not happen in time.
+    Timeout,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(Kind::Config, message)
+    }
+
+    pub(crate) fn caused(
+        kind: Kind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            source: Some(source.into()),
+        }))
+    }
+
+    /// An argument breaks a rule, which the text names together with the value. Nothing was started.
+    pub fn is_config(&self) -> bool {
+        self.0.kind == Kind::Config
+    }
+
+    /// No session with Postgres could be opened, or the one there was broke. It is tried again without end.
+    pub fn is_link(&self) -> bool {
+        self.0.kind == Kind::Link
+    }
+
+    /// The connection goes through a pooler in transaction or statement mode, where notifications never arrive. Connect
+    /// to Postgres directly, or to a pool in session mode.
+    pub fn is_pooler(&self) -> bool {
+        self.0.kind == Kind::Pooler
+    }
+
+    /// Something did not happen within the time it was given.
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == Kind::Timeout
+    }
+
+    /// The SQLSTATE that Postgres gave, if it was Postgres that refused.
+    pub fn code(&self) -> Option<&SqlState> {
+        let mut cause: Option<&(dyn StdError + 'static)> = self.source();
+        while let Some(error) = cause {
+            if let Some(error) = error.downcast_ref::<postgres::Error>() {
+                return error.code();
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        match &self.0.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let source = self.0.source.as_deref()?;
+        Some(source)
+    }
+}

@@ -1,0 +1,28 @@
+//! Small random variation, so that participants that start together do not act in step.
+
+use std::time::Duration;
+
+/// A seeded generator: SplitMix64 (Steele, Lea and Flood, 2014). Not for secrets.
+#[derive(Clone, Debug)]
+pub(crate) struct Jitter(u64);
+
+impl Jitter {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A duration between `least` times `whole` and `whole`, evenly distributed.
+    pub(crate) fn between(&mut self, least: f64, whole: Duration) -> Duration {
+        // The upper 53 bits fill a double's mantissa.
+        let unit = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        whole.mul_f64(least + (1.0 - least) * unit)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

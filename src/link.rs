@@ -1,0 +1,462 @@
+//! This process's one session with Postgres: the only file that calls `postgres`.
+//!
+//! # Calls that never return
+//!
+//! Every blocking call of the `postgres` crate but two can hang for ever. A frozen backend (a stopped process, a stuck
+//! disk, a paused machine) still acknowledges what arrives, so no TCP setting ends the wait: `execute` hangs, connecting
+//! hangs behind a frozen postmaster past `connect_timeout`, and even dropping a `Client` hangs if an answer is
+//! outstanding. The exceptions are `is_valid`, which has a timeout but says nothing about the statement sent next, and
+//! the notification iterators.
+//!
+//! So every call that can hang runs on a thread that can be left behind: [`Dialer`] connects on one, [`Link::call`]
+//! lends the client to one for a statement, and [`dispose`] drops it on one. Whoever waits, waits for a bounded time;
+//! what hangs keeps its thread and its socket until the server thaws or dies, and then ends by itself. A thread for a
+//! statement costs some 30 us, less than the round trip of an `is_valid` before it.
+//!
+//! # What proves that a session works
+//!
+//! - A pooler in transaction mode answers LISTEN, and while it is quiet even brings back one's own notifications, but
+//!   never those of others. Therefore the probe: a second connection notifies a private channel of the idle first one.
+//! - One's own notification has always arrived when the NOTIFY returns, and its sender is one's own backend. Anything else
+//!   means that this session is not what it was, so [`Link::notify`] checks it every time.
+
+use std::collections::VecDeque;
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use fallible_iterator::FallibleIterator;
+use postgres::config::SslMode;
+use postgres::tls::{MakeTlsConnect, TlsConnect};
+use postgres::{Client, Notification, Socket};
+
+use crate::error::{Error, Kind, Result};
+
+/// The longest a statement may take before the link counts as broken. With the heartbeat interval it bounds how late a
+/// frozen server is noticed.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// How long the probe's notification may take: it comes within milliseconds or never.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest that disposing of a client holds anybody up; a healthy one takes 0.1 ms.
+const DISPOSE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// After this long an attempt to connect counts as hanging, and another may start beside it.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most attempts that may hang at a time.
+const MAX_HANGING: usize = 4;
+
+/// Limits for a connection whose string sets none: the peer of a dead connection is given up within seconds, not the
+/// system's hours. The server is asked for the same, in [`HARDEN`].
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVES_RETRIES: u32 = 3;
+
+/// What `postgres` sets of itself for `keepalives_idle`, by which an unset one is known.
+const DEFAULT_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Set in the session after connecting, since poolers refuse start-up options. The server then gives up a statement that
+/// nobody waits for, and notices a dead host: without both TCP settings its backend stays for a quarter of an hour, and
+/// pins the notification queue.
+const HARDEN: &str = "SET statement_timeout = '5s'; SET tcp_user_timeout = '5s'; \
+    SET tcp_keepalives_idle = '5s'; SET tcp_keepalives_interval = '1s'; SET tcp_keepalives_count = 3";
+
+/// Opens a connection; called again at every attempt, possibly while an earlier call still hangs.
+pub(crate) type Connect = Arc<dyn Fn() -> Result<Client> + Send + Sync>;
+
+/// What a session listens to, and how it is shown to operators.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) channel: String,
+    pub(crate) application_name: String,
+}
+
+/// Parses a connection string into what opens connections, with limits on every wait that TCP knows.
+pub(crate) fn connector<T>(params: &str, tls: Option<T>) -> Result<Connect>
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::TlsConnect: Send,
+    T::Stream: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    let mut config: postgres::Config = params.parse().map_err(|e| unparsable(params, &e))?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(Error::config(
+            "the connection string names no host: add host=... (or a directory with the server's socket)",
+        ));
+    }
+    if tls.is_none() && config.get_ssl_mode() == SslMode::Require {
+        return Err(Error::config(
+            "the connection string says sslmode=require, which `join` cannot do: use `join_tls`",
+        ));
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(TCP_USER_TIMEOUT);
+    }
+    if config.get_keepalives_idle() == DEFAULT_KEEPALIVES_IDLE {
+        config.keepalives_idle(KEEPALIVES_IDLE);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVES_INTERVAL);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(KEEPALIVES_RETRIES);
+    }
+    config.notice_callback(|notice| log::debug!("Postgres says: {notice}"));
+    Ok(Arc::new(move || {
+        let client = match &tls {
+            Some(tls) => config.connect(tls.clone()),
+            None => config.connect(postgres::NoTls),
+        };
+        client.map_err(|e| Error::caused(Kind::Link, "cannot connect to Postgres", e))
+    }))
+}
+
+/// What opens connections by a closure of the host's.
+pub(crate) fn custom_connector<F, E>(connect: F) -> Connect
+where
+    F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    Arc::new(move || {
+        connect().map_err(|e| Error::caused(Kind::Link, "cannot connect to Postgres", e))
+    })
+}
+
+/// The parser's own words can contain a part of the password (one with a space in it is taken for an option), so they are
+/// only passed on if there is none.
+fn unparsable(params: &str, error: &postgres::Error) -> Error {
+    let advice = "write host=... user=... dbname=... or postgres://user@host/dbname, \
+                  with special characters percent-encoded in a URL and in single quotes elsewhere";
+    let secret = params.contains('@') || params.to_ascii_lowercase().contains("pass");
+    Error::config(if secret {
+        format!(
+            "the connection string is not valid (the reason is not shown, since it may show the password): {advice}"
+        )
+    } else {
+        format!("{error}: {advice}")
+    })
+}
+
+/// One notification, as it was received.
+#[derive(Debug)]
+pub(crate) struct Notice(Notification);
+
+impl Notice {
+    /// The backend that sent it.
+    pub(crate) fn pid(&self) -> i32 {
+        self.0.process_id()
+    }
+
+    pub(crate) fn payload(&self) -> &str {
+        self.0.payload()
+    }
+}
+
+/// A session that is known to carry notifications and listens to the channel.
+pub(crate) struct Link {
+    /// `None` once a call hung: the client is with the thread that was left behind.
+    client: Option<Client>,
+    channel: String,
+    /// Our own backend.
+    pid: i32,
+    /// Received while looking for an echo.
+    unread: VecDeque<Notice>,
+}
+
+impl Link {
+    /// Connects, proves that the connection carries notifications, and listens. May hang; see [`Dialer`].
+    fn open(connect: &Connect, session: &Session) -> Result<Self> {
+        let mut client = connect()?;
+        let pid = probe(&mut client, connect)?;
+        let listen = format!(
+            "{HARDEN}; SET application_name = {}; LISTEN {}",
+            literal(&session.application_name),
+            identifier(&session.channel)
+        );
+        run(&mut client, &listen)?;
+        Ok(Self {
+            client: Some(client),
+            channel: session.channel.clone(),
+            pid,
+            unread: VecDeque::new(),
+        })
+    }
+
+    /// The next notification on the channel. `None` means that everything which arrived before `until` has been returned.
+    pub(crate) fn next(&mut self, until: Instant) -> Result<Option<Notice>> {
+        if let Some(notice) = self.unread.pop_front() {
+            return Ok(Some(notice));
+        }
+        let client = self.client.as_mut().ok_or_else(gone)?;
+        let wait = until.saturating_duration_since(Instant::now());
+        // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
+        let received = if wait.is_zero() {
+            client.notifications().iter().next()
+        } else {
+            client.notifications().timeout_iter(wait).next()
+        };
+        match received.map_err(broken)? {
+            Some(notification) => Ok(Some(Notice(notification))),
+            // The end of the iterator also stands for the end of the connection, at once and every time.
+            None if client.is_closed() => Err(gone()),
+            None => Ok(None),
+        }
+    }
+
+    /// Announces, and returns how long it took until our own notification was back.
+    pub(crate) fn notify(&mut self, payload: &str) -> Result<Duration> {
+        let statement = format!("NOTIFY {}, {}", identifier(&self.channel), literal(payload));
+        let start = Instant::now();
+        self.call(move |client| run(client, &statement))?;
+        let echo = start.elapsed();
+        let client = self.client.as_mut().ok_or_else(gone)?;
+        while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
+            let notice = Notice(notification);
+            if notice.payload() != payload {
+                self.unread.push_back(notice);
+            } else if notice.pid() == self.pid {
+                return Ok(echo);
+            } else {
+                return Err(not_carried());
+            }
+        }
+        Err(Error::new(
+            Kind::Link,
+            "our own notification did not come back: this session does not listen any more",
+        ))
+    }
+
+    /// Whether the server still answers; for a session that announces nothing.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.call(|client| run(client, "SELECT 1"))
+    }
+
+    /// Runs what can hang on a thread that can be left behind, with the client.
+    fn call(
+        &mut self,
+        work: impl FnOnce(&mut Client) -> Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let mut client = self.client.take().ok_or_else(gone)?;
+        let (done, result) = bounded(1);
+        spawn("call", move || {
+            let outcome = work(&mut client);
+            // Nobody waits any more: the client is dropped here, however long that takes.
+            let _ = done.send((client, outcome));
+        })?;
+        match result.recv_timeout(CALL_TIMEOUT) {
+            Ok((client, outcome)) => {
+                self.client = Some(client);
+                outcome
+            }
+            Err(RecvTimeoutError::Timeout) => Err(Error::new(
+                Kind::Timeout,
+                format!("Postgres did not answer within {CALL_TIMEOUT:?}"),
+            )),
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            dispose(client);
+        }
+    }
+}
+
+/// Attempts to open a link, each on a thread that can be left behind. What succeeds after the dialer is gone is closed by
+/// its own thread.
+pub(crate) struct Dialer {
+    connect: Connect,
+    session: Session,
+    finished: Receiver<Result<Link>>,
+    finish: Sender<Result<Link>>,
+    running: usize,
+    last: Option<Instant>,
+}
+
+impl Dialer {
+    pub(crate) fn new(connect: Connect, session: Session) -> Self {
+        // At most MAX_HANGING attempts send one result each.
+        let (finish, finished) = unbounded();
+        Self {
+            connect,
+            session,
+            finished,
+            finish,
+            running: 0,
+            last: None,
+        }
+    }
+
+    /// Whether an attempt is under way.
+    pub(crate) fn is_dialing(&self) -> bool {
+        self.running > 0
+    }
+
+    /// Starts an attempt.
+    pub(crate) fn dial(&mut self) -> Result<()> {
+        let (connect, session) = (Arc::clone(&self.connect), self.session.clone());
+        let finish = self.finish.clone();
+        self.last = Some(Instant::now());
+        spawn("dial", move || {
+            let _ = finish.send(Link::open(&connect, &session));
+        })?;
+        self.running += 1;
+        Ok(())
+    }
+
+    /// The outcome of an attempt, if one comes within `wait`. An attempt that takes too long is reported once as an error,
+    /// and goes on: its outcome may still come.
+    pub(crate) fn wait(&mut self, wait: Duration) -> Option<Result<Link>> {
+        match self.finished.recv_timeout(wait) {
+            Ok(outcome) => {
+                self.running -= 1;
+                Some(outcome)
+            }
+            Err(_) if self.is_overdue() && self.running < MAX_HANGING => {
+                let hangs = Error::new(
+                    Kind::Timeout,
+                    format!("connecting to Postgres takes longer than {DIAL_TIMEOUT:?}"),
+                );
+                Some(self.dial().and(Err(hangs)))
+            }
+            Err(_) => None,
+        }
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.is_dialing() && self.last.is_some_and(|last| last.elapsed() > DIAL_TIMEOUT)
+    }
+}
+
+/// Drops a client on a thread that can be left behind.
+fn dispose(client: Client) {
+    let (done, dropped) = bounded::<()>(1);
+    let spawned = spawn("close", move || {
+        drop(client);
+        drop(done);
+    });
+    if spawned.is_ok() {
+        let _ = dropped.recv_timeout(DISPOSE_TIMEOUT);
+    }
+}
+
+fn spawn(what: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new()
+        .name(format!("pg-peers-{what}"))
+        .spawn(work)
+        .map(drop)
+        .map_err(|e| Error::caused(Kind::Link, "cannot start a thread", e))
+}
+
+fn run(client: &mut Client, statements: &str) -> Result<()> {
+    client.batch_execute(statements).map_err(broken)
+}
+
+/// Proves that this connection carries the notifications of others, and returns the pid of its backend. Comes before
+/// anything is set in the session: behind a pooler in transaction mode the settings would land in somebody else's.
+fn probe(client: &mut Client, connect: &Connect) -> Result<i32> {
+    let channel = identifier(&probe_channel());
+    run(client, &format!("LISTEN {channel}"))?;
+    // Our own notification tells our backend's pid, without the right to execute any function.
+    run(client, &format!("NOTIFY {channel}, 'own'"))?;
+    let own = client.notifications().iter().next().map_err(broken)?;
+    let mut second = connect()?;
+    run(&mut second, &format!("NOTIFY {channel}, 'other'"))?;
+    let other = client
+        .notifications()
+        .timeout_iter(PROBE_TIMEOUT)
+        .next()
+        .map_err(broken)?;
+    // A pooler's server connection must not go on listening for nobody.
+    let unlisten = run(client, &format!("UNLISTEN {channel}"));
+    match (own, other) {
+        (Some(own), Some(_)) => unlisten.map(|()| own.process_id()),
+        _ => Err(not_carried()),
+    }
+}
+
+/// A channel that nobody else listens to.
+fn probe_channel() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let time = std::time::SystemTime::UNIX_EPOCH
+        .elapsed()
+        .unwrap_or_default()
+        .as_nanos();
+    format!("pg_peers_probe_{:x}_{count:x}_{time:x}", std::process::id())
+}
+
+fn broken(error: postgres::Error) -> Error {
+    Error::caused(Kind::Link, "the session with Postgres failed", error)
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Link, "Postgres closed the session")
+}
+
+fn not_carried() -> Error {
+    Error::new(
+        Kind::Pooler,
+        "notifications do not arrive on this connection: it goes through a pooler in transaction or statement mode \
+         (such as PgBouncer's pool_mode=transaction). Connect to Postgres directly, or to a pool in session mode",
+    )
+}
+
+/// Quotes an SQL identifier (PostgreSQL manual, 4.1.1). Postgres folds the case of unquoted ones.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Quotes an SQL string so that it reads the same whatever `standard_conforming_strings` is (manual, 4.1.2.2).
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_cannot_be_broken_out_of() {
+        assert_eq!(identifier(r#"a"b\"#), r#""a""b\""#);
+        assert_eq!(literal(r"a'b\'"), r"E'a''b\\'''");
+    }
+
+    #[test]
+    fn a_bad_connection_string_is_refused_without_showing_its_password() {
+        let tls = || None::<postgres::NoTls>;
+        for params in [
+            "host=h password=hun ter2=x",
+            "host=h passwort=hunter2",
+            "postgres://u:hunter2@h:port/db",
+            "postgres://u:hunter2@h/db?hunter2=1",
+        ] {
+            let error = connector(params, tls()).err().expect(params);
+            let shown = format!("{error} {error:?} {:?}", StdError::source(&error));
+            assert!(error.is_config(), "{params}");
+            assert!(!shown.contains("ter2"), "{shown}");
+        }
+        let error = connector("hots=localhost", tls()).err().expect("an error");
+        assert!(error.to_string().contains("hots"), "{error}");
+        let error = connector("user=u", tls()).err().expect("an error");
+        assert!(error.to_string().contains("no host"), "{error}");
+        let error = connector("host=h sslmode=require", tls())
+            .err()
+            .expect("one");
+        assert!(error.to_string().contains("join_tls"), "{error}");
+    }
+}

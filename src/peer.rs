@@ -1,0 +1,240 @@
+//! The public values that describe another participant.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The longest name that is understood when heard, in bytes: what an Erlang node name may measure.
+pub(crate) const MAX_HEARD_NAME: usize = 255;
+
+/// One start of a named participant.
+///
+/// A restart under the same name has a higher incarnation, so peers can tell a new process from the old one. It is
+/// the time of the start in microseconds since the Unix epoch; a process whose clock went back steps over the
+/// incarnation that its peers remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(u64);
+
+impl Incarnation {
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The incarnation as a number, as it stands in an announcement.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The least incarnation above this one, if there is one.
+    pub(crate) fn successor(self) -> Option<Self> {
+        self.0.checked_add(1).map(Self)
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Another participant: its name, which start of it this is, and the tags it announces. Never this process itself.
+///
+/// A peer is a value as of one event or snapshot; it does not change under you, and a clone costs one reference count.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Peer(Arc<Inner>);
+
+#[derive(PartialEq, Eq)]
+struct Inner {
+    name: Arc<str>,
+    incarnation: Option<Incarnation>,
+    tags: Tags,
+}
+
+impl Peer {
+    pub(crate) fn new(name: Arc<str>, incarnation: Option<Incarnation>, tags: Tags) -> Self {
+        Self(Arc::new(Inner {
+            name,
+            incarnation,
+            tags,
+        }))
+    }
+
+    /// The same start of the same participant, with other tags.
+    pub(crate) fn with_tags(&self, tags: Tags) -> Self {
+        Self::new(Arc::clone(&self.0.name), self.0.incarnation, tags)
+    }
+
+    /// The name it announces.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        Arc::clone(&self.0.name)
+    }
+
+    /// Which start of the participant this is; `None` for one that announces its bare name, as libcluster_postgres does.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        self.0.incarnation
+    }
+
+    /// The value of one of its tags.
+    pub fn tag(&self, key: &str) -> Option<&str> {
+        self.0.tags.get(key)
+    }
+
+    /// Its tags, in the order of their keys.
+    pub fn tags(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.tags.iter()
+    }
+
+    pub(crate) fn all_tags(&self) -> &Tags {
+        &self.0.tags
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("name", &self.0.name)
+            .field("incarnation", &self.0.incarnation.map(Incarnation::get))
+            .field("tags", &self.0.tags)
+            .finish()
+    }
+}
+
+/// Key-value pairs in the order of their keys, each key once. A sorted slice: a map's node would cost 500 bytes a peer.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Tags(Box<[(Box<str>, Box<str>)]>);
+
+impl Tags {
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(key));
+        at.ok().map(|i| &*self.0[i].1)
+    }
+
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+}
+
+/// Of a key that comes more than once, the last value stays.
+impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Tags {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut pairs: Vec<(Box<str>, Box<str>)> = pairs
+            .into_iter()
+            .map(|(key, value)| (key.into(), value.into()))
+            .collect();
+        pairs.reverse();
+        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        pairs.dedup_by(|a, b| a.0 == b.0);
+        Self(pairs.into())
+    }
+}
+
+impl fmt::Debug for Tags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// Why a text cannot be a name, a channel or part of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BadText {
+    Empty,
+    TooLong { bytes: usize, limit: usize },
+    Control(char),
+}
+
+impl fmt::Display for BadText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("it must not be empty"),
+            Self::TooLong { bytes, limit } => {
+                write!(f, "it has {bytes} bytes and may have {limit} at most")
+            }
+            Self::Control(c) => write!(
+                f,
+                "it must not contain control or invisible formatting characters, such as {:?}",
+                c
+            ),
+        }
+    }
+}
+
+/// The one rule for every text that travels in an announcement and is shown to people: no characters that act on a
+/// terminal or reorder what is read, and no more than `limit` bytes.
+pub(crate) fn check_text(text: &str, limit: usize) -> Result<(), BadText> {
+    if text.len() > limit {
+        return Err(BadText::TooLong {
+            bytes: text.len(),
+            limit,
+        });
+    }
+    match text.chars().find(|&c| is_control(c)) {
+        Some(c) => Err(BadText::Control(c)),
+        None => Ok(()),
+    }
+}
+
+/// As [`check_text`], and not empty.
+pub(crate) fn check_word(text: &str, limit: usize) -> Result<(), BadText> {
+    if text.is_empty() {
+        return Err(BadText::Empty);
+    }
+    check_text(text, limit)
+}
+
+/// A node name as Erlang knows it: `name@host`, one `@`, something on both sides of it, no spaces.
+pub(crate) fn is_node_name(name: &str) -> bool {
+    let shape = name
+        .split_once('@')
+        .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty() && !host.contains('@'));
+    shape && !name.contains(char::is_whitespace) && check_word(name, MAX_HEARD_NAME).is_ok()
+}
+
+/// Control characters, and the invisible ones that change how the text around them reads: zero-width characters, line
+/// separators, and the bidirectional marks, embeddings, overrides and isolates (Unicode Standard Annex #9).
+fn is_control(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_sorted_and_the_last_value_of_a_key_stays() {
+        let tags: Tags = [("z", "1"), ("a", "2"), ("z", "3")].into_iter().collect();
+        assert_eq!(tags.iter().collect::<Vec<_>>(), [("a", "2"), ("z", "3")]);
+        assert_eq!(tags.get("z"), Some("3"));
+        assert_eq!(tags.get("b"), None);
+    }
+
+    #[test]
+    fn text_that_could_act_on_a_terminal_is_refused() {
+        assert_eq!(check_word("", 63), Err(BadText::Empty));
+        assert_eq!(check_word("a\0b", 63), Err(BadText::Control('\0')));
+        assert_eq!(check_word("\u{1b}[2J", 63), Err(BadText::Control('\u{1b}')));
+        assert_eq!(
+            check_word("\u{202e}", 63),
+            Err(BadText::Control('\u{202e}'))
+        );
+        assert_eq!(
+            check_word("1234", 3),
+            Err(BadText::TooLong { bytes: 4, limit: 3 })
+        );
+        assert_eq!(check_word("große Straße 😀", 63), Ok(()));
+    }
+
+    #[test]
+    fn a_node_name_has_one_at_sign_between_two_words() {
+        for name in ["a@b", "realtime@10.0.0.1", "käse@host"] {
+            assert!(is_node_name(name), "{name}");
+        }
+        for name in ["", "@", "a@", "@b", "a@b@c", "a b@c", "ab", "a@b\n"] {
+            assert!(!is_node_name(name), "{name}");
+        }
+        assert!(!is_node_name(&format!("a@{}", "b".repeat(254))));
+    }
+}

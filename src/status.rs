@@ -1,0 +1,122 @@
+//! How a participant is doing, and what its handle and its thread share.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::peer::{Incarnation, Peer};
+
+/// How a participant is doing: its link to Postgres and its counts since it joined. A snapshot, at most a tenth of a second
+/// old.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Status {
+    /// Whether the link to Postgres works, as far as is known.
+    pub online: bool,
+    /// The newest reason for which the link failed or could not be had; it stays when the link is back.
+    pub last_error: Option<Error>,
+    /// This participant's own incarnation; `None` for an observer and for one that announces its bare name.
+    pub incarnation: Option<Incarnation>,
+    /// How many peers there are.
+    pub peers: usize,
+    /// How long the last announcement took until it came back to this participant: to Postgres and back.
+    pub echo: Option<Duration>,
+    /// How many announcements went out.
+    pub announced: u64,
+    /// How many payloads told something about a peer, if only that it is still there.
+    pub heard: u64,
+    /// How many payloads were ignored: not in this crate's format, cut short, of another version, repeated, out of order.
+    pub ignored: u64,
+    /// How many announcements of newcomers were ignored for want of room; see [`Config::max_peers`](crate::Config::max_peers).
+    pub refused: u64,
+    /// How many times the link came up.
+    pub connected: u64,
+    /// How many attempts to connect failed.
+    pub failed_attempts: u64,
+    /// How many events wait for the host to drain those before them.
+    pub undelivered: usize,
+}
+
+/// Where the handle and the thread meet. Neither holds a lock while it waits for anything else.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    requests: Mutex<Requests>,
+    view: Mutex<View>,
+    changed: Condvar,
+}
+
+/// What the host asks of the thread, to be done within a slice. Bounded: each kind holds what is asked, not how often.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    /// Peers that the host's own connection to broke.
+    pub(crate) lost: BTreeSet<String>,
+    /// Tags to announce from now on, as they go into an announcement.
+    pub(crate) tags: Option<String>,
+    pub(crate) leave: bool,
+}
+
+/// What the host sees of the thread's work.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    /// In the order of their names.
+    pub(crate) peers: Arc<Vec<Peer>>,
+    pub(crate) status: Status,
+}
+
+impl View {
+    pub(crate) fn put(&mut self, peer: &Peer) {
+        let peers = Arc::make_mut(&mut self.peers);
+        match peers.binary_search_by(|known| known.name().cmp(peer.name())) {
+            Ok(at) => peers[at] = peer.clone(),
+            Err(at) => peers.insert(at, peer.clone()),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        let peers = Arc::make_mut(&mut self.peers);
+        if let Ok(at) = peers.binary_search_by(|known| known.name().cmp(name)) {
+            peers.remove(at);
+        }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.peers
+            .binary_search_by(|known| known.name().cmp(name))
+            .is_ok()
+    }
+}
+
+impl Shared {
+    pub(crate) fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what the host sees, and wakes those who wait for it.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view());
+        self.changed.notify_all();
+    }
+
+    /// Waits until the view is as wanted; `false` if it was not in time.
+    pub(crate) fn wait(&self, timeout: Duration, wanted: impl Fn(&View) -> bool) -> bool {
+        // A deadline too far for the clock is none.
+        let deadline = Instant::now().checked_add(timeout);
+        let mut view = self.view();
+        while !wanted(&view) {
+            let left = deadline.map_or(Duration::MAX, |deadline| {
+                deadline.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return false;
+            }
+            let woken = self.changed.wait_timeout(view, left);
+            view = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}

@@ -1,0 +1,444 @@
+//! The messages and their text, complete enough to write a member in another language.
+//!
+//! One NOTIFY payload is one message: printable ASCII without spaces at its ends, at most 7,999 bytes, such as
+//!
+//! ```text
+//! pg-peers/1 hello name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=1 due=5000 tag.zone=eu-1;
+//! pg-peers/1 beat name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=2 due=5000 tag.zone=eu-1;
+//! pg-peers/1 bye name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=3;
+//! pg-peers/1 newer name=worker-1@10.0.0.1:7000 inc=1795443184000000;
+//! ```
+//!
+//! - `pg-peers/1` is the version. A payload of another version is not understood, and no libcluster node name looks like
+//!   one: those have no spaces.
+//! - Then the kind. `hello` announces a participant and asks everybody to announce themselves soon; it is the first
+//!   message after every connect. `beat` announces it again. `bye` is the last message of an incarnation. `newer` answers
+//!   a hello that carries a lower incarnation than the sender remembers of that name: its sender knows `inc`, and the
+//!   process of that name takes a higher one. Payloads of an unknown kind are ignored.
+//! - Then fields, `key=value` each, in this order: `name`; `inc`, the incarnation; `seq`, which rises with every message
+//!   of an incarnation; `due`, the milliseconds until the next announcement at the latest (1 to 86,400,000); any number
+//!   of `tag.KEY`, sorted by key, each key once. Unknown fields are skipped wherever they stand.
+//! - Numbers are decimal, without sign, below 2^64.
+//! - In names, tag keys and tag values every byte that is not printable ASCII, and each of space `%` `;` and `=`, is `%` and
+//!   two hexadecimal digits; decoded they are UTF-8 without control characters. A name has 1 to 255 bytes.
+//! - A `;` ends the message, so that one which was cut short is recognised.
+//!
+//! A payload that is nothing but a node name, `name@host`, is what libcluster_postgres announces: a `beat` of a participant
+//! without incarnation, sequence or tags.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::time::Duration;
+
+use crate::peer::{self, Incarnation, MAX_HEARD_NAME, Tags};
+
+/// The longest payload that Postgres takes (manual, NOTIFY: "shorter than 8000 bytes").
+pub(crate) const MAX_PAYLOAD: usize = 7_999;
+
+/// The longest time until the next announcement that is understood. It bounds how long a forged peer can stay.
+pub(crate) const MAX_DUE: Duration = Duration::from_secs(24 * 60 * 60);
+
+const VERSION: &str = "pg-peers/1";
+const TAG: &str = "tag.";
+
+/// One payload, read. Borrows from it where it can: hearing a known peer does not allocate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    pub(crate) name: Cow<'a, str>,
+    pub(crate) body: Body<'a>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Body<'a> {
+    Announce(Announce<'a>),
+    Bye { incarnation: Incarnation, seq: u64 },
+    Newer { incarnation: Incarnation },
+    Bare,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Announce<'a> {
+    /// Asks everybody to announce themselves.
+    pub(crate) hello: bool,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) seq: u64,
+    pub(crate) due: Duration,
+    pub(crate) tags: WireTags<'a>,
+}
+
+/// Tags as they stand in a payload: fields separated by spaces, known to be well-formed, possibly among unknown ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WireTags<'a>(&'a str);
+
+impl<'a> WireTags<'a> {
+    /// The text must come from [`encode_tags`].
+    pub(crate) fn encoded(text: &'a str) -> Self {
+        Self(text)
+    }
+
+    fn iter(self) -> impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)> {
+        self.0.split(' ').filter_map(|field| {
+            let (key, value) = field.strip_prefix(TAG)?.split_once('=')?;
+            Some((unescape(key)?, unescape(value)?))
+        })
+    }
+
+    /// Whether these are the same tags, found without allocating (where nothing is escaped).
+    pub(crate) fn same_as(self, tags: &Tags) -> bool {
+        let mut known = tags.iter();
+        self.iter()
+            .all(|(key, value)| known.next() == Some((&*key, &*value)))
+            && known.next().is_none()
+    }
+
+    pub(crate) fn to_tags(self) -> Tags {
+        self.iter().collect()
+    }
+}
+
+/// The text of tags in a payload.
+pub(crate) fn encode_tags(tags: &Tags) -> String {
+    let mut text = String::new();
+    for (key, value) in tags.iter() {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(TAG);
+        escape(key, &mut text);
+        text.push('=');
+        escape(value, &mut text);
+    }
+    text
+}
+
+/// How many bytes the longest announcement of this name with these tags (as encoded) takes.
+pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
+    let body = Body::Announce(Announce {
+        hello: true,
+        incarnation: Incarnation::new(u64::MAX),
+        seq: u64::MAX,
+        due: MAX_DUE,
+        tags: WireTags::encoded(tags),
+    });
+    let name = Cow::Borrowed(name);
+    encode(&Message { name, body }).len()
+}
+
+/// Never fails: what does not fit a payload is refused when the name and the tags are set.
+pub(crate) fn encode(message: &Message<'_>) -> String {
+    let kind = match &message.body {
+        Body::Bare => return message.name.to_string(),
+        Body::Announce(announce) if announce.hello => "hello",
+        Body::Announce(_) => "beat",
+        Body::Bye { .. } => "bye",
+        Body::Newer { .. } => "newer",
+    };
+    let mut text = format!("{VERSION} {kind} name=");
+    escape(&message.name, &mut text);
+    let mut field = |key: &str, value: u64| {
+        write!(text, " {key}={value}").expect("a String takes what is written to it");
+    };
+    match &message.body {
+        Body::Announce(announce) => {
+            field("inc", announce.incarnation.get());
+            field("seq", announce.seq);
+            field("due", announce.due.as_millis() as u64);
+            if !announce.tags.0.is_empty() {
+                text.push(' ');
+                text.push_str(announce.tags.0);
+            }
+        }
+        Body::Bye { incarnation, seq } => {
+            field("inc", incarnation.get());
+            field("seq", *seq);
+        }
+        Body::Newer { incarnation } => field("inc", incarnation.get()),
+        Body::Bare => {}
+    }
+    text.push(';');
+    text
+}
+
+/// `None` for a payload that is not ours or not whole: to be counted and ignored.
+pub(crate) fn decode(payload: &str) -> Option<Message<'_>> {
+    let Some(rest) = payload.strip_prefix(VERSION) else {
+        return peer::is_node_name(payload).then_some(Message {
+            name: Cow::Borrowed(payload),
+            body: Body::Bare,
+        });
+    };
+    let fields = rest.strip_prefix(' ')?.strip_suffix(';')?;
+    if !fields
+        .bytes()
+        .all(|b| matches!(b, b' '..=b'~') && b != b';')
+    {
+        return None;
+    }
+    let (kind, fields) = fields.split_once(' ')?;
+    let fields = Fields::parse(fields)?;
+    let incarnation = Incarnation::new(fields.inc?);
+    let body = match kind {
+        "hello" | "beat" => Body::Announce(Announce {
+            hello: kind == "hello",
+            incarnation,
+            seq: fields.seq?,
+            due: due(fields.due?)?,
+            tags: fields.tags,
+        }),
+        "bye" => Body::Bye {
+            incarnation,
+            seq: fields.seq?,
+        },
+        "newer" => Body::Newer { incarnation },
+        _ => return None,
+    };
+    let name = fields.name?;
+    Some(Message { name, body })
+}
+
+#[derive(Default)]
+struct Fields<'a> {
+    name: Option<Cow<'a, str>>,
+    inc: Option<u64>,
+    seq: Option<u64>,
+    due: Option<u64>,
+    tags: WireTags<'a>,
+}
+
+impl<'a> Fields<'a> {
+    /// `None` if a field has no value, a known one comes twice or its value breaks its rule, or tags are not in order.
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut fields = Self {
+            tags: WireTags(text),
+            ..Self::default()
+        };
+        let mut last_key: Option<Cow<'a, str>> = None;
+        for field in text.split(' ') {
+            let (key, value) = field.split_once('=')?;
+            match key {
+                "name" => set(&mut fields.name, word(value, MAX_HEARD_NAME)?)?,
+                "inc" => set(&mut fields.inc, number(value)?)?,
+                "seq" => set(&mut fields.seq, number(value)?)?,
+                "due" => set(&mut fields.due, number(value)?)?,
+                _ => {
+                    let Some(key) = key.strip_prefix(TAG) else {
+                        continue;
+                    };
+                    let key = word(key, MAX_PAYLOAD)?;
+                    if last_key.is_some_and(|last| last >= key) {
+                        return None;
+                    }
+                    last_key = Some(key);
+                    let value = unescape(value)?;
+                    peer::check_text(&value, MAX_PAYLOAD).ok()?;
+                }
+            }
+        }
+        Some(fields)
+    }
+}
+
+fn set<T>(field: &mut Option<T>, value: T) -> Option<()> {
+    field.replace(value).is_none().then_some(())
+}
+
+fn word(text: &str, limit: usize) -> Option<Cow<'_, str>> {
+    let word = unescape(text)?;
+    peer::check_word(&word, limit).ok()?;
+    Some(word)
+}
+
+fn number(text: &str) -> Option<u64> {
+    // `parse` alone would take a leading plus sign.
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+fn due(milliseconds: u64) -> Option<Duration> {
+    let due = Duration::from_millis(milliseconds);
+    (!due.is_zero() && due <= MAX_DUE).then_some(due)
+}
+
+fn escape(text: &str, into: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && !matches!(byte, b'%' | b';' | b'=') {
+            into.push(char::from(byte));
+        } else {
+            write!(into, "%{byte:02X}").expect("a String takes what is written to it");
+        }
+    }
+}
+
+/// `None` if an escape is not whole or the bytes are no UTF-8.
+fn unescape(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains('%') {
+        return Some(Cow::Borrowed(text));
+    }
+    let mut parts = text.split('%');
+    let mut bytes = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let digits = part
+            .get(..2)
+            .filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn announce<'a>(name: &'a str, tags: &'a str) -> Message<'a> {
+        Message {
+            name: name.into(),
+            body: Body::Announce(Announce {
+                hello: true,
+                incarnation: Incarnation::new(7),
+                seq: 1,
+                due: Duration::from_secs(5),
+                tags: WireTags::encoded(tags),
+            }),
+        }
+    }
+
+    fn tags_of(message: &Message<'_>) -> Tags {
+        match &message.body {
+            Body::Announce(announce) => announce.tags.to_tags(),
+            other => panic!("no announcement: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_announcement_reads_as_documented() {
+        let tags = encode_tags(&[("zone", "eu 1"), ("a", "50%=½;")].into_iter().collect());
+        assert_eq!(
+            encode(&announce("w@h", &tags)),
+            "pg-peers/1 hello name=w@h inc=7 seq=1 due=5000 tag.a=50%25%3D%C2%BD%3B tag.zone=eu%201;"
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_skipped() {
+        let message = decode(
+            "pg-peers/1 beat x=1 name=n new.y= inc=7 seq=1 due=5000 tag.a=1 z=% tag.b=2 sig=ab;",
+        );
+        let message = message.expect("a beat");
+        assert_eq!(message.name, "n");
+        assert_eq!(
+            tags_of(&message),
+            [("a", "1"), ("b", "2")].into_iter().collect()
+        );
+    }
+
+    #[test]
+    fn payloads_that_are_not_ours_are_refused() {
+        let whole = "pg-peers/1 beat name=n inc=7 seq=1 due=5000;";
+        assert!(decode(whole).is_some());
+        for payload in [
+            "",
+            " ",
+            "hello",
+            "pg-peers/2 beat name=n inc=7 seq=1 due=5000;",
+            "pg-peers/11 beat name=n inc=7 seq=1 due=5000;",
+            "pg-peers/1 later name=n inc=7 seq=1 due=5000;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=5000",
+            "pg-peers/1 beat name=n inc=7 seq=1;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=0;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=86400001;",
+            "pg-peers/1 beat name=n inc=+7 seq=1 due=5000;",
+            "pg-peers/1 beat name=n inc=18446744073709551616 seq=1 due=5000;",
+            "pg-peers/1 beat name=n inc= seq=1 due=5000;",
+            "pg-peers/1 beat name= inc=7 seq=1 due=5000;",
+            "pg-peers/1 beat name=n name=m inc=7 seq=1 due=5000;",
+            "pg-peers/1 beat name=%0A inc=7 seq=1 due=5000;",
+            "pg-peers/1 beat name=%FF inc=7 seq=1 due=5000;",
+            "pg-peers/1 beat name=%4 inc=7 seq=1 due=5000;",
+            "pg-peers/1 beat name=%+4 inc=7 seq=1 due=5000;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.=1;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.b=1 tag.a=1;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.a=1 tag.a=2;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.a=%1B;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=5000;;",
+            "pg-peers/1 beat  name=n inc=7 seq=1 due=5000;",
+            "pg-peers/1 beat name=½ inc=7 seq=1 due=5000;",
+        ] {
+            assert_eq!(decode(payload), None, "{payload}");
+        }
+        assert_eq!(decode(&"x@".repeat(3_999)), None);
+    }
+
+    #[test]
+    fn rule_8_a_bare_node_name_is_a_heartbeat_without_incarnation() {
+        let message = decode("realtime@10.0.0.1").expect("a node name");
+        assert_eq!(message.name, "realtime@10.0.0.1");
+        assert_eq!(message.body, Body::Bare);
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        any::<String>().prop_map(|s| {
+            s.chars()
+                .filter(|&c| peer::check_text(&c.to_string(), 9).is_ok())
+                .collect()
+        })
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        text().prop_filter("a name is not empty", |s| {
+            peer::check_word(s, MAX_HEARD_NAME).is_ok()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_the_same(
+            name in name(), hello: bool, inc: u64, seq: u64, due in 1..=86_400_000u64,
+            tags in prop::collection::vec((name(), text()), 0..4), kind in 0..3
+        ) {
+            let tags: Tags = tags.into_iter().collect();
+            let encoded = encode_tags(&tags);
+            let incarnation = Incarnation::new(inc);
+            let body = match kind {
+                0 => Body::Announce(Announce {
+                    hello, incarnation, seq, due: Duration::from_millis(due), tags: WireTags::encoded(&encoded),
+                }),
+                1 => Body::Bye { incarnation, seq },
+                _ => Body::Newer { incarnation },
+            };
+            let sent = Message { name: name.as_str().into(), body };
+            let payload = encode(&sent);
+            prop_assert!(payload.bytes().all(|b| matches!(b, b' '..=b'~')));
+            let heard = decode(&payload).expect("our own message");
+            prop_assert_eq!(&heard.name, &sent.name);
+            match (&heard.body, &sent.body) {
+                (Body::Announce(a), Body::Announce(b)) => {
+                    prop_assert!(a.tags.same_as(&tags));
+                    prop_assert_eq!(a.tags.to_tags(), tags);
+                    prop_assert_eq!((a.hello, a.incarnation, a.seq, a.due), (b.hello, b.incarnation, b.seq, b.due));
+                    prop_assert!(payload.len() <= longest_announcement(&name, &encoded));
+                }
+                (a, b) => prop_assert_eq!(a, b),
+            }
+            for end in 0..payload.len() {
+                prop_assert_eq!(decode(&payload[..end]), None, "cut at {}", end);
+            }
+        }
+
+        #[test]
+        fn decode_never_panics(payload: String, cut in 0..100usize, bytes: Vec<u8>) {
+            let _ = decode(&payload);
+            let fields = format!("pg-peers/1 beat name=n inc=1 seq=1 due=1 {payload};");
+            let _ = decode(&fields);
+            let mut mangled = fields.into_bytes();
+            let cut = cut.min(mangled.len());
+            mangled.splice(cut..cut, bytes);
+            if let Some(message) = decode(&String::from_utf8_lossy(&mangled)) {
+                prop_assert!(peer::check_word(&message.name, MAX_HEARD_NAME).is_ok());
+            }
+        }
+    }
+}
