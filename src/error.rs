@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, in words that say what to do about it.
 ///
-/// The text includes that of the cause. [`source`](StdError::source) is the cause itself, so that a
+/// Printed, it is one line that includes the causes. [`source`](StdError::source) is the cause itself, so that a
 /// [`postgres::Error`] can be had by downcasting. Never contains a password or a connection string.
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
@@ -96,10 +96,17 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
-        match &self.0.source {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            match error.to_string().as_str() {
+                // What `postgres` calls all that the server says; the cause is what it said.
+                "db error" => {}
+                text => write!(f, ": {}", text.replace('\n', " "))?,
+            }
+            // An error of ours has already said its causes.
+            cause = error.source().filter(|_| !error.is::<Self>());
         }
+        Ok(())
     }
 }
 

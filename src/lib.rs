@@ -1,4 +1,75 @@
-//! x
+//! Peer discovery and membership for blocking programs, over nothing but the Postgres that they already share.
+//!
+//! Every participant LISTENs on one channel and NOTIFYs its presence there; a thread of its own turns what it hears into
+//! events that the host program receives from a [`crossbeam_channel`]. No async, no further service, no table.
+//!
+//! ```
+//! use pg_peers::{Config, Event};
+//!
+//! fn follow_my_peers(database_url: &str) -> pg_peers::Result<()> {
+//!     let cluster = Config::new("worker-1@10.0.0.1:7000")   // this participant's name
+//!         .channel("my_app")                                // default "cluster"
+//!         .tag("zone", "eu-1")
+//!         .join(database_url)?;                             // host=... user=... or postgres://...
+//!
+//!     for event in cluster.events() {
+//!         match event {
+//!             Event::Join(peer) | Event::Heal(peer) => println!("connect to {}", peer.name()),
+//!             Event::Leave(peer, why) => println!("disconnect from {}: it {why}", peer.name()),
+//!             _ => {}
+//!         }
+//! #       if !cluster.peers().is_empty() { break; }
+//!     }
+//!     Ok(())
+//! }
+//! # #[allow(dead_code, unreachable_pub)]
+//! # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
+//! #
+//! # let server = support::Server::start();
+//! # let other = Config::new("worker-2").channel("my_app").join(&server.params()).unwrap();
+//! # follow_my_peers(&server.params()).unwrap();
+//! ```
+//!
+//! # What it promises
+//!
+//! - **A newcomer knows everybody at once**, and everybody knows the newcomer: within milliseconds of its start, not after
+//!   a heartbeat.
+//! - **Who left, and why**: said goodbye, was not heard for too long, was replaced by a newer process of its name. See
+//!   [`Event`] for what may follow what, and [`Reason`].
+//! - **Outages of Postgres are not outages of the peers.** The link may be down at start, be cut, fail over or be refused: that
+//!   is one [`Offline`](Event::Offline) with the reason, retries without end, and one [`Online`](Event::Online). Nobody
+//!   leaves because of it.
+//! - **The host is never held up.** No method waits for Postgres unless its name says so, not even if the server is frozen;
+//!   [`leave`](Cluster::leave) and dropping have bounds. A host that does not drain its events costs bounded memory and
+//!   delays no heartbeat.
+//!
+//! What it does not promise: agreement. Each participant has its own view, and two views can differ for as long as an
+//! expiry takes. For a lock or a leader use Postgres itself, such as its advisory locks.
+//!
+//! # What it needs
+//!
+//! Any PostgreSQL that is supported today, one session for each participant, and a role that may connect; no other right. The
+//! session must be a session: directly with the primary, or through a pooler in session mode. A pooler in transaction mode
+//! does not carry notifications; that is recognised and reported, see [`Error::is_pooler`].
+//!
+//! Whoever may connect to the database may announce anything: peers are as trustworthy as the roles of the database.
+//!
+//! # Times
+//!
+//! | what | when |
+//! |---|---|
+//! | `join`, `events`, `peers`, `status`, `lost`, `set_tags` | return at once |
+//! | a peer joins or says goodbye | known in milliseconds |
+//! | tags, `lost`, `leave` | take effect within 100 ms |
+//! | a peer dies | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [`heartbeat_interval`](Config::heartbeat_interval) (5 s) |
+//! | Postgres dies | [`Offline`](Event::Offline) at once; when it freezes, within a heartbeat interval and 1.5 s |
+//! | Postgres is back | [`Online`](Event::Online) within about a second |
+//!
+//! # Logging
+//!
+//! Through [`log`]: info when the link comes up, warnings when it goes down (once for each reason) and when the roster is
+//! full, debug for the rest. Neither logs nor errors nor `Debug` output contain a password or a connection string.
+
 mod cluster;
 mod config;
 mod error;
@@ -22,3 +93,7 @@ pub use crate::error::{Error, Result};
 pub use crate::event::{Event, Reason};
 pub use crate::peer::{Incarnation, Peer};
 pub use crate::status::Status;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -144,7 +144,8 @@ fn unparsable(params: &str, error: &postgres::Error) -> Error {
             "the connection string is not valid (the reason is not shown, since it may show the password): {advice}"
         )
     } else {
-        format!("{error}: {advice}")
+        let reason = error.source().map_or_else(String::new, ToString::to_string);
+        format!("the connection string is not valid: {reason}: {advice}")
     })
 }
 

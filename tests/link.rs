@@ -1,0 +1,200 @@
+//! The link: Postgres down, restarting, refusing, frozen. Nobody leaves for it, and nothing hangs.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use pg_peers::postgres::error::SqlState;
+use pg_peers::{Config, Event};
+use support::*;
+
+#[test]
+fn a_participant_that_starts_before_postgres_joins_once_it_is_up() {
+    let mut server = Server::start();
+    server.stop(Stop::Fast);
+    let a = Config::new("a").join(&server.params()).expect("valid");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    assert!(reason.is_link());
+    assert!(reason.to_string().contains("refused"), "{reason}");
+    let error = a.wait_online(Duration::from_millis(10)).expect_err("down");
+    assert!(
+        error.is_timeout() && error.to_string().contains("refused"),
+        "{error}"
+    );
+    eventually("more attempts", || a.status().failed_attempts >= 4);
+    server.start_again();
+    expect(&a, "online");
+    let b = join(&server, "b");
+    expect(&a, "join b");
+    expect(&b, "join a");
+}
+
+#[test]
+fn a_restart_of_postgres_is_one_offline_and_one_online() {
+    let mut server = Server::start();
+    let a = join_short(&server, "a");
+    let b = join_short(&server, "b");
+    expect(&a, "join b");
+    expect(&b, "join a");
+    for how in [Stop::Fast, Stop::Immediate] {
+        server.restart(how);
+        for member in [&a, &b] {
+            expect(member, "offline");
+            expect(member, "online");
+        }
+        fence(&a, &b);
+        fence(&b, &a);
+    }
+    server.kill();
+    server.start_again();
+    for member in [&a, &b] {
+        expect(member, "offline");
+        expect(member, "online");
+    }
+    fence(&a, &b);
+    assert_eq!(a.status().connected, 4);
+}
+
+#[test]
+fn a_terminated_backend_is_noticed_there_only() {
+    let server = Server::start();
+    let a = join(&server, "a");
+    let b = join(&server, "b");
+    expect(&a, "join b");
+    expect(&b, "join a");
+    for _ in 0..3 {
+        let pid = backend_of(&server, "b");
+        server.run(&format!("SELECT pg_terminate_backend({pid})"));
+        let Event::Offline(reason) = expect(&b, "offline") else {
+            panic!("offline")
+        };
+        assert_eq!(reason.code(), Some(&SqlState::ADMIN_SHUTDOWN), "{reason}");
+        expect(&b, "online");
+        fence(&b, &a);
+        fence(&a, &b);
+    }
+}
+
+#[test]
+fn a_refused_login_is_told_and_tried_again() {
+    let server = Server::start();
+    server.run("CREATE ROLE app NOLOGIN");
+    let params = server
+        .params()
+        .replace("user=postgres", "user=app dbname=postgres");
+    let a = Config::new("a").join(&params).expect("valid");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    assert!(
+        reason.to_string().contains("not permitted to log in"),
+        "{reason}"
+    );
+    assert_eq!(
+        reason.code(),
+        Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION)
+    );
+    eventually("more attempts", || a.status().failed_attempts >= 3);
+    expect_nothing(&a);
+    server.run("ALTER ROLE app LOGIN");
+    expect(&a, "online");
+}
+
+#[test]
+fn a_closure_may_fail_in_its_own_words() {
+    let server = Server::start();
+    let params = server.params();
+    let ready = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let connect = {
+        let ready = std::sync::Arc::clone(&ready);
+        move || -> Result<postgres::Client, Box<dyn std::error::Error + Send + Sync>> {
+            if !ready.load(std::sync::atomic::Ordering::SeqCst) {
+                return Err("the vault is sealed".into());
+            }
+            Ok(postgres::Client::connect(&params, postgres::NoTls)?)
+        }
+    };
+    let a = Config::new("a").join_with(connect).expect("valid");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    assert!(
+        reason.to_string().contains("the vault is sealed"),
+        "{reason}"
+    );
+    ready.store(true, std::sync::atomic::Ordering::SeqCst);
+    expect(&a, "online");
+}
+
+#[test]
+fn a_frozen_backend_is_offline_and_the_host_never_waits_for_it() {
+    let mut server = Server::start();
+    let a = join_short(&server, "a");
+    server.freeze_backend(backend_of(&server, "a"));
+    let start = Instant::now();
+    expect(&a, "offline");
+    assert!(
+        start.elapsed() < SHORT + Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+    expect(&a, "online");
+    server.thaw();
+    assert!(a.status().last_error.is_some_and(|e| e.is_timeout()));
+}
+
+#[test]
+fn a_frozen_server_holds_up_neither_the_host_nor_its_leaving() {
+    let mut server = Server::start();
+    let a = join_short(&server, "a");
+    let b = join_short(&server, "b");
+    let idle = join(&server, "idle");
+    expect_all(&a, &["join b", "join idle"]);
+    server.freeze();
+    expect(&a, "offline");
+    for _ in 0..100 {
+        let start = Instant::now();
+        let (peers, status) = (a.peers(), a.status());
+        assert!(
+            start.elapsed() < Duration::from_millis(100),
+            "{:?}",
+            start.elapsed()
+        );
+        assert_eq!((peers.len(), status.online), (2, false));
+    }
+    let start = Instant::now();
+    drop(idle);
+    assert!(
+        start.elapsed() < Duration::from_millis(1_500),
+        "{:?}",
+        start.elapsed()
+    );
+    let start = Instant::now();
+    b.leave().expect_err("nobody takes the goodbye");
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+    server.thaw();
+    expect(&a, "online");
+}
+
+#[test]
+fn the_session_asks_the_server_to_notice_our_death() {
+    let server = Server::start();
+    // Other sessions' settings cannot be seen, so look through the closure's session from inside: a role's defaults would
+    // show the same, hence the comparison with a fresh session.
+    let a = join(&server, "it's \"a\"");
+    let mut client = server.client();
+    let row = client
+        .query_one(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'it''s \"a\"'",
+            &[],
+        )
+        .expect("a row");
+    assert_eq!(row.get::<_, i64>(0), 1);
+    drop(a);
+}

@@ -1,0 +1,225 @@
+//! Joining, updating, leaving, healing, watching: what a host sees of its peers.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use pg_peers::Config;
+use support::*;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+#[test]
+fn participant_process() {
+    be_a_participant();
+}
+
+#[test]
+fn three_participants_find_each_other() {
+    let server = Server::start();
+    let a = join(&server, "a");
+    let b = join(&server, "b");
+    expect(&b, "join a");
+    expect(&a, "join b");
+    let c = join(&server, "c");
+    expect_all(&c, &["join a", "join b"]);
+    expect(&a, "join c");
+    expect(&b, "join c");
+    assert_eq!(names(&c), ["a", "b"]);
+    let peer = &c.peers()[0];
+    assert_eq!(peer.incarnation(), a.status().incarnation);
+}
+
+#[test]
+fn participants_meet_over_a_unix_socket_and_by_url() {
+    let server = Server::start();
+    let a = Config::new("a")
+        .join(&server.socket_params())
+        .expect("valid");
+    let url = format!("postgres://postgres@127.0.0.1:{}/postgres", server.port());
+    let b = Config::new("b").join(&url).expect("valid");
+    a.wait_for_peers(1, PATIENCE).expect("b");
+    b.wait_for_peers(1, PATIENCE).expect("a");
+}
+
+#[test]
+fn a_connection_can_be_opened_by_the_host() {
+    let server = Server::start();
+    let params = server.params();
+    let connect = move || postgres::Client::connect(&params, postgres::NoTls);
+    let a = Config::new("a").join_with(connect).expect("valid");
+    let b = join(&server, "b");
+    expect(&a, "online");
+    expect(&a, "join b");
+    expect(&b, "join a");
+}
+
+#[test]
+fn channels_are_separate() {
+    let server = Server::start();
+    let a = online(Config::new("a").channel("one"), &server);
+    let b = online(Config::new("b").channel("two"), &server);
+    let c = online(Config::new("c").channel("one"), &server);
+    expect(&a, "join c");
+    expect(&c, "join a");
+    assert_eq!(b.peers(), []);
+}
+
+#[test]
+fn a_participant_starts_with_tags_and_changes_them() {
+    let server = Server::start();
+    let a = online(
+        Config::new("a").tag("zone", "eu 1").tag("naïve=%;", "½\\'"),
+        &server,
+    );
+    let b = online(Config::new("b").heartbeat_interval(HOUR), &server);
+    let joined = expect(&b, "join a");
+    let peer = joined.peer().expect("a peer");
+    assert_eq!(peer.tag("zone"), Some("eu 1"));
+    assert_eq!(peer.tag("naïve=%;"), Some("½\\'"));
+    a.set_tags([("role", "leader")]).expect("valid");
+    let updated = expect(&b, "update a");
+    let tags: Vec<_> = updated.peer().expect("a peer").tags().collect();
+    assert_eq!(tags, [("role", "leader")]);
+    assert_eq!(b.peers()[0].tag("role"), Some("leader"));
+
+    let error = a.set_tags([("", "x")]).expect_err("a key that is empty");
+    assert!(error.is_config());
+    fence(&a, &b);
+}
+
+#[test]
+fn leaving_and_dropping_are_goodbyes() {
+    let server = Server::start();
+    let a = online(Config::new("a").heartbeat_interval(HOUR), &server);
+    let b = online(Config::new("b").heartbeat_interval(HOUR), &server);
+    let c = online(Config::new("c").heartbeat_interval(HOUR), &server);
+    expect_all(&a, &["join b", "join c"]);
+    let start = Instant::now();
+    b.leave().expect("a goodbye");
+    expect(&a, "leave b: Goodbye");
+    drop(c);
+    expect(&a, "leave c: Goodbye");
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+    let again = join(&server, "b");
+    expect(&a, "join b");
+    drop(again);
+}
+
+#[test]
+fn the_events_end_when_the_cluster_is_left() {
+    let server = Server::start();
+    let a = join(&server, "a");
+    let events = a.events().clone();
+    a.leave().expect("a goodbye");
+    assert_eq!(events.iter().count(), 0);
+}
+
+#[test]
+fn a_process_that_dies_expires() {
+    let server = Server::start();
+    let a = join_short(&server, "a");
+    let process = Process::join(&server, "victim");
+    expect(&a, "join victim");
+    process.kill();
+    expect(&a, "leave victim: Expired");
+    assert_eq!(a.peers(), []);
+}
+
+#[test]
+fn a_peer_that_the_host_lost_heals_with_its_next_announcement() {
+    let server = Server::start();
+    let a = join_short(&server, "a");
+    let _b = join_short(&server, "b");
+    expect(&a, "join b");
+    a.lost("b");
+    expect(&a, "heal b");
+    assert_eq!(names(&a), ["b"]);
+    a.lost("nobody");
+    a.lost("b");
+    expect(&a, "heal b");
+}
+
+#[test]
+fn an_observer_sees_and_is_not_seen() {
+    let server = Server::start();
+    let a = join_short(&server, "a");
+    let observer = online(Config::observer().heartbeat_interval(SHORT), &server);
+    expect(&observer, "join a");
+    assert_eq!(observer.name(), None);
+    assert_eq!(observer.status().incarnation, None);
+    let error = observer.set_tags([("k", "v")]).expect_err("no tags");
+    assert!(error.is_config());
+    let b = join_short(&server, "b");
+    expect(&observer, "join b");
+    expect(&a, "join b");
+    assert_eq!(observer.status().announced, 0);
+    b.leave().expect("a goodbye");
+    expect(&observer, "leave b: Goodbye");
+    expect(&a, "leave b: Goodbye");
+    observer.leave().expect("nothing to say");
+    fence(&join_short(&server, "c"), &{
+        expect(&a, "join c");
+        a
+    });
+}
+
+#[test]
+fn a_bare_name_is_all_that_an_elixir_node_is_told() {
+    let server = Server::start();
+    let mut elixir = Raw::listen(&server, "cluster");
+    let config = || Config::new("rust@10.0.0.2").heartbeat_interval(SHORT);
+    let a = online(config().bare_name(true), &server);
+    assert_eq!(elixir.hear(""), "rust@10.0.0.2");
+    assert_eq!(elixir.hear(""), "rust@10.0.0.2");
+    elixir.say("elixir@10.0.0.3");
+    expect(&a, "join elixir@10.0.0.3");
+    let b = online(Config::new("b"), &server);
+    elixir.hear("hello name=b ");
+    expect(&a, "join b");
+    expect(&b, "join rust@10.0.0.2");
+    // No goodbye: that would be an atom there.
+    a.leave().expect("nothing to say");
+    expect(&b, "leave rust@10.0.0.2: Expired");
+    elixir.say("end");
+    loop {
+        match elixir.hear("").as_str() {
+            "end" => break,
+            heard => assert!(
+                heard == "rust@10.0.0.2" || heard.contains("name=b "),
+                "{heard}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn waiting_has_an_end_and_says_what_is_missing() {
+    let server = Server::start();
+    let a = join(&server, "a");
+    a.wait_online(Duration::ZERO).expect("online already");
+    let error = a
+        .wait_for_peers(2, Duration::from_millis(10))
+        .expect_err("alone");
+    assert!(error.is_timeout());
+    assert_eq!(error.to_string(), "0 of 2 peers within 10ms");
+    assert_eq!(a.wait_for_peers(0, Duration::MAX).expect("enough"), []);
+}
+
+#[test]
+fn several_clusters_live_in_one_program_and_their_handles_can_be_shared() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let server = Server::start();
+    let clusters: Vec<_> = (0..20)
+        .map(|i| join(&server, &format!("m{i:02}")))
+        .collect();
+    shared(&clusters[0]);
+    for cluster in &clusters {
+        let peers = cluster.wait_for_peers(19, PATIENCE).expect("everybody");
+        assert_eq!(peers.len(), 19);
+    }
+}

@@ -1,0 +1,148 @@
+//! What the tests share: servers, and waiting for events with a deadline.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "shared by tests that each use a part of it"
+)]
+
+mod pgbouncer;
+mod postgres;
+mod process;
+mod raw;
+
+use std::time::{Duration, Instant};
+
+use pg_peers::{Cluster, Config, Event, Reason};
+
+pub use self::pgbouncer::PgBouncer;
+pub use self::postgres::{Server, Stop};
+pub use self::process::{Process, be_a_participant};
+pub use self::raw::Raw;
+
+/// The longest a test waits for something that must come. Only a failure takes this long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A heartbeat for tests that wait for an expiry.
+pub const SHORT: Duration = Duration::from_millis(200);
+
+/// A participant on the server that is online.
+pub fn join(server: &Server, name: &str) -> Cluster {
+    online(Config::new(name), server)
+}
+
+/// A participant with a short heartbeat that is online.
+pub fn join_short(server: &Server, name: &str) -> Cluster {
+    online(Config::new(name).heartbeat_interval(SHORT), server)
+}
+
+/// Joins and waits for the first event, which is `Online`.
+pub fn online(config: Config, server: &Server) -> Cluster {
+    let cluster = config
+        .join(&server.params())
+        .expect("a valid configuration");
+    expect(&cluster, "online");
+    cluster
+}
+
+/// An event in words, such as `join a`, `leave a: Expired`, `offline`.
+pub fn words(event: &Event) -> String {
+    match event {
+        Event::Join(peer) => format!("join {}", peer.name()),
+        Event::Heal(peer) => format!("heal {}", peer.name()),
+        Event::Update(peer) => format!("update {}", peer.name()),
+        Event::Leave(peer, reason) => format!("leave {}: {reason:?}", peer.name()),
+        Event::Online => "online".to_owned(),
+        Event::Offline(_) => "offline".to_owned(),
+        Event::NameTaken(peer) => format!("name taken: {}", peer.name()),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The next event, which must be this one.
+#[track_caller]
+pub fn expect(cluster: &Cluster, expected: &str) -> Event {
+    let event = next(cluster, expected);
+    assert_eq!(words(&event), expected, "{event:?} at {cluster:?}");
+    event
+}
+
+/// The next events, which must be these in any order.
+#[track_caller]
+pub fn expect_all(cluster: &Cluster, expected: &[&str]) {
+    let mut seen: Vec<String> = (0..expected.len())
+        .map(|_| words(&next(cluster, &expected.join(", "))))
+        .collect();
+    let mut expected: Vec<String> = expected.iter().map(ToString::to_string).collect();
+    seen.sort();
+    expected.sort();
+    assert_eq!(seen, expected, "at {cluster:?}");
+}
+
+#[track_caller]
+fn next(cluster: &Cluster, expected: &str) -> Event {
+    match cluster.events().recv_timeout(PATIENCE) {
+        Ok(event) => event,
+        Err(e) => panic!(
+            "{expected:?} did not come at {cluster:?}: {e}; {:?}",
+            cluster.status()
+        ),
+    }
+}
+
+/// Nothing is waiting for the host. Only says something after a [`fence`] or another event that comes later.
+#[track_caller]
+pub fn expect_nothing(cluster: &Cluster) {
+    let events: Vec<String> = cluster.events().try_iter().map(|e| words(&e)).collect();
+    assert!(events.is_empty(), "{events:?} at {cluster:?}");
+}
+
+/// Everything that was announced before has been heard at `to`: a change of tags at `from` has come after it.
+#[track_caller]
+pub fn fence(from: &Cluster, to: &Cluster) {
+    let name = from.name().expect("a participant").to_owned();
+    let nonce = format!("{:?}", Instant::now());
+    from.set_tags([("fence", &nonce)]).expect("tags");
+    let event = expect(to, &format!("update {name}"));
+    let peer = event.peer().expect("a peer");
+    assert_eq!(peer.tag("fence"), Some(&*nonce));
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+pub fn names(cluster: &Cluster) -> Vec<String> {
+    cluster
+        .peers()
+        .iter()
+        .map(|peer| peer.name().to_owned())
+        .collect()
+}
+
+/// The pid of the backend that serves a participant, by the name it shows to operators.
+pub fn backend_of(server: &Server, name: &str) -> i32 {
+    let mut client = server.client();
+    let row = client
+        .query_one(
+            "SELECT pid FROM pg_stat_activity WHERE application_name = $1",
+            &[&name],
+        )
+        .expect("one backend");
+    row.get(0)
+}
+
+/// The reason in a `Leave`.
+pub fn reason(event: &Event) -> Option<Reason> {
+    match event {
+        Event::Leave(_, reason) => Some(*reason),
+        _ => None,
+    }
+}

