@@ -24,10 +24,12 @@ use crate::peer::Peer;
 ///
 /// A host that does not drain its events loses nothing and delays nobody: events beyond the channel's bound coalesce, at
 /// most one for each peer, into what still leads from what the host was told to what is true. A peer that came and went
-/// in the meantime is then never mentioned; one that left and came back is one `Heal`.
+/// in the meantime is then not mentioned (should it return, that is its first event, a `Heal`); one that left and came
+/// back is one `Heal`.
 ///
-/// (One exception to "never a second `Join`": a departed peer is remembered for an hour. Heard again after that, it is
-/// a `Join` again.)
+/// Two exceptions: a departed peer is remembered for an hour, or until 10,000 others have departed
+/// ([`max_peers`](crate::Config::max_peers)), and is a `Join` when heard after that; and so is every new start of one that
+/// announces its bare name, since its starts cannot be told apart.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {

@@ -134,19 +134,20 @@ where
 }
 
 /// The parser's own words can contain a part of the password (one with a space in it is taken for an option), so they are
-/// only passed on if there is none.
+/// only passed on if they name an option that exists, or if there is no password.
 fn unparsable(params: &str, error: &postgres::Error) -> Error {
     let advice = "write host=... user=... dbname=... or postgres://user@host/dbname, \
                   with special characters percent-encoded in a URL and in single quotes elsewhere";
-    let secret = params.contains('@') || params.to_ascii_lowercase().contains("pass");
-    Error::config(if secret {
-        format!(
-            "the connection string is not valid (the reason is not shown, since it may show the password): {advice}"
-        )
-    } else {
-        let reason = error.source().map_or_else(String::new, ToString::to_string);
-        format!("the connection string is not valid: {reason}: {advice}")
-    })
+    let reason = error.source().map_or_else(String::new, ToString::to_string);
+    let harmless = reason.starts_with("invalid value for option")
+        || !(params.contains('@') || params.to_ascii_lowercase().contains("pass"));
+    let reason = match harmless {
+        true => &reason,
+        false => "the reason is not shown, since it may show the password",
+    };
+    Error::config(format!(
+        "the connection string is not valid ({reason}): {advice}"
+    ))
 }
 
 /// One notification, as it was received.
@@ -451,6 +452,10 @@ mod tests {
             assert!(error.is_config(), "{params}");
             assert!(!shown.contains("ter2"), "{shown}");
         }
+        let error = connector("host=h password=hunter2 port=x", tls())
+            .err()
+            .expect("an error");
+        assert!(error.to_string().contains("option `port`"), "{error}");
         let error = connector("hots=localhost", tls()).err().expect("an error");
         assert!(error.to_string().contains("hots"), "{error}");
         let error = connector("user=u", tls()).err().expect("an error");

