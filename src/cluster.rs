@@ -105,6 +105,7 @@ impl Cluster {
             participant,
             channel,
             heartbeat,
+            bare_heartbeat,
             missed,
             max_peers,
         } = settings;
@@ -118,7 +119,7 @@ impl Cluster {
             )
         });
         let limits = Limits {
-            heartbeat,
+            bare_heartbeat,
             missed,
             max_peers,
         };

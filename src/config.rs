@@ -36,6 +36,7 @@ pub struct Config {
     channel: String,
     tags: Vec<(String, String)>,
     heartbeat_interval: Duration,
+    bare_heartbeat_interval: Duration,
     missed_heartbeats: u32,
     max_peers: usize,
     bare_name: bool,
@@ -60,6 +61,7 @@ impl Config {
             channel: "cluster".to_owned(),
             tags: Vec::new(),
             heartbeat_interval: Duration::from_secs(5),
+            bare_heartbeat_interval: Duration::from_secs(5),
             missed_heartbeats: 3,
             max_peers: 10_000,
             bare_name: false,
@@ -84,10 +86,17 @@ impl Config {
 
     /// How often this participant announces itself, 1 ms to 24 h. Peers hear it with each announcement and expire this
     /// participant by it. A shorter interval notices a crash sooner and costs the database more: each announcement is
-    /// delivered to every participant. It is also how often the link is proven to work, and an observer takes it for the
-    /// interval of peers that announce none. Defaults to 5 seconds.
+    /// delivered to every participant. It is also how often the link is proven to work. Defaults to 5 seconds.
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat_interval = interval;
+        self
+    }
+
+    /// The interval that is assumed of peers that announce their bare name, and so no interval; 1 ms to 24 h. Set it to the
+    /// `heartbeat_interval` of the Elixir nodes: with less they would leave and heal over and over. Defaults to 5 seconds, as
+    /// theirs does.
+    pub fn bare_heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.bare_heartbeat_interval = interval;
         self
     }
 
@@ -123,6 +132,7 @@ pub(crate) struct Settings {
     pub(crate) participant: Option<Participant>,
     pub(crate) channel: String,
     pub(crate) heartbeat: Duration,
+    pub(crate) bare_heartbeat: Duration,
     pub(crate) missed: u32,
     pub(crate) max_peers: usize,
 }
@@ -139,14 +149,8 @@ pub(crate) struct Participant {
 impl Settings {
     pub(crate) fn parse(config: &Config) -> Result<Self> {
         word("channel", &config.channel, MAX_NAME)?;
-        if config.heartbeat_interval < Duration::from_millis(1)
-            || config.heartbeat_interval > wire::MAX_DUE
-        {
-            return Err(Error::config(format!(
-                "heartbeat_interval {:?} is not valid: it must be between 1 ms and 24 h",
-                config.heartbeat_interval
-            )));
-        }
+        interval("heartbeat_interval", config.heartbeat_interval)?;
+        interval("bare_heartbeat_interval", config.bare_heartbeat_interval)?;
         if !(1..=MAX_MISSED).contains(&config.missed_heartbeats) {
             return Err(Error::config(format!(
                 "missed_heartbeats {} is not valid: it must be between 1 and {MAX_MISSED}",
@@ -162,6 +166,7 @@ impl Settings {
             participant: Participant::parse(config)?,
             channel: config.channel.clone(),
             heartbeat: config.heartbeat_interval,
+            bare_heartbeat: config.bare_heartbeat_interval,
             missed: config.missed_heartbeats,
             max_peers: config.max_peers,
         })
@@ -228,6 +233,15 @@ impl Participant {
 
 fn word(what: &str, text: &str, limit: usize) -> Result<()> {
     peer::check_word(text, limit).map_err(|bad| invalid(what, text, bad))
+}
+
+fn interval(what: &str, value: Duration) -> Result<()> {
+    if (Duration::from_millis(1)..=wire::MAX_DUE).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::config(format!(
+        "{what} {value:?} is not valid: it must be between 1 ms and 24 h"
+    )))
 }
 
 fn invalid(what: &str, text: &str, bad: BadText) -> Error {

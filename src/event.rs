@@ -14,7 +14,7 @@ use crate::peer::Peer;
 /// - The first event is a [`Join`](Event::Join), and there is never a second.
 /// - [`Update`](Event::Update) and [`Leave`](Event::Leave) only follow when the peer is there by the events before;
 ///   [`Heal`](Event::Heal) follows a `Leave`, or comes while the peer is there if the host called
-///   [`lost`](crate::Cluster::lost).
+///   [`lost`](crate::Cluster::lost), or if it left and came back before the host was told.
 /// - After `Leave` with [`Reason::Goodbye`] or [`Reason::Replaced`] nothing more comes.
 /// - A peer's `Leave` with [`Reason::Replaced`] comes before the `Join` of the one that replaced it.
 ///
@@ -28,8 +28,8 @@ use crate::peer::Peer;
 /// back is one `Heal`.
 ///
 /// Two exceptions: a departed peer is remembered for an hour, or until 10,000 others have departed
-/// ([`max_peers`](crate::Config::max_peers)), and is a `Join` when heard after that; and so is every new start of one that
-/// announces its bare name, since its starts cannot be told apart.
+/// ([`max_peers`](crate::Config::max_peers)), and is a `Join` when heard after that; and so can be a name that is announced
+/// both bare and in full, since a bare name tells nothing of its start.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {

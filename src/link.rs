@@ -223,15 +223,19 @@ impl Link {
         self.call(move |client| run(client, &statement))?;
         let echo = start.elapsed();
         let client = self.client.as_mut().ok_or_else(gone)?;
+        // Others may say the very same: a bare name, or that they know a newer incarnation.
+        let mut said_by_others = false;
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
             let notice = Notice(notification);
-            if notice.payload() != payload {
-                self.unread.push_back(notice);
-            } else if notice.pid() == self.pid {
+            let same = notice.payload() == payload;
+            if same && notice.pid() == self.pid {
                 return Ok(echo);
-            } else {
-                return Err(not_carried());
             }
+            said_by_others |= same;
+            self.unread.push_back(notice);
+        }
+        if said_by_others {
+            return Err(not_carried());
         }
         Err(Error::new(
             Kind::Link,

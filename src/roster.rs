@@ -28,7 +28,7 @@ const CORRECTION: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// The interval assumed of peers that announce none.
-    pub(crate) heartbeat: Duration,
+    pub(crate) bare_heartbeat: Duration,
     /// A peer expires after this many of its intervals.
     pub(crate) missed: u32,
     /// The most peers there can be, and the most departed ones remembered.
@@ -213,7 +213,7 @@ impl Roster {
                 let sign = Sign {
                     incarnation: None,
                     seq: 0,
-                    due: self.limits.heartbeat,
+                    due: self.limits.bare_heartbeat,
                     tags: WireTags::default(),
                 };
                 let heard = self.heard_sign(now, name, &sign);
@@ -529,4 +529,5 @@ fn age(standing: Standing, known: Option<Incarnation>, heard: Option<Incarnation
 }
 
 #[cfg(test)]
+#[path = "roster/tests.rs"] // also where a bench includes this file
 mod tests;

@@ -20,9 +20,6 @@ const SLICE: Duration = Duration::from_millis(100);
 /// How soon it looks again while a host drains events of which more are pending.
 const DRAINING_SLICE: Duration = Duration::from_millis(1);
 
-/// The most notifications that are read before announcements get their turn.
-const BATCH: usize = 256;
-
 /// A turn that comes this late means that the whole process was paused.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -44,6 +41,8 @@ pub(crate) struct Worker {
     connection: Connection,
     slice: Duration,
     last_turn: Instant,
+    /// When the host's view last got the status.
+    published: Instant,
 }
 
 enum Connection {
@@ -89,6 +88,7 @@ impl Worker {
             connection: Connection::Down(Retry::new(dialer, now)),
             slice: SLICE,
             last_turn: now,
+            published: now,
         }
     }
 
@@ -105,7 +105,9 @@ impl Worker {
                 Connection::Down(_) => self.reconnect(),
             }
             self.deliver();
-            self.publish();
+            if self.last_turn - self.published >= SLICE {
+                self.publish();
+            }
         }
         let farewell = self.say_goodbye();
         self.status.online = false;
@@ -113,32 +115,21 @@ impl Worker {
         farewell
     }
 
-    /// One turn with a link: announce what is due, then hear what comes until something is due again.
+    /// One turn with a link: announce what is due, then hear one notification, or wait until something is due.
     fn turn(&mut self) -> Result<()> {
         self.announce()?;
-        let mut until = self.next_turn();
-        for _ in 0..BATCH {
-            let Connection::Up { link, .. } = &mut self.connection else {
-                break;
-            };
-            let Some(notice) = link.next(until)? else {
-                // Everything that came before `until` was heard, so whoever is overdue by then is gone.
-                self.roster.tick(until);
-                self.take_changes();
-                break;
-            };
-            self.hear(&notice);
-            self.take_changes();
-            self.deliver();
-            until = until.min(self.next_turn());
-        }
-        Ok(())
-    }
-
-    /// The end of the slice, or when something is due if that is earlier.
-    fn next_turn(&self) -> Instant {
         let slice = self.last_turn + self.slice;
-        self.roster.deadline().map_or(slice, |due| due.min(slice))
+        let until = self.roster.deadline().map_or(slice, |due| due.min(slice));
+        let Connection::Up { link, .. } = &mut self.connection else {
+            return Ok(());
+        };
+        match link.next(until)? {
+            Some(notice) => self.hear(&notice),
+            // Everything that came before `until` was heard, so whoever is overdue by then is gone.
+            None => self.roster.tick(until),
+        }
+        self.take_changes();
+        Ok(())
     }
 
     fn announce(&mut self) -> Result<()> {
@@ -201,6 +192,7 @@ impl Worker {
     }
 
     fn publish(&mut self) {
+        self.published = self.last_turn;
         self.status.incarnation = self.roster.incarnation();
         self.status.undelivered = self.outbox.len();
         let status = &mut self.status;

@@ -178,7 +178,7 @@ fn a_bare_name_is_all_that_an_elixir_node_is_told() {
     assert_eq!(elixir.hear(""), "rust@10.0.0.2");
     elixir.say("elixir@10.0.0.3");
     expect(&a, "join elixir@10.0.0.3");
-    let b = online(Config::new("b"), &server);
+    let b = online(Config::new("b").bare_heartbeat_interval(SHORT), &server);
     elixir.hear("hello name=b ");
     expect(&a, "join b");
     expect(&b, "join rust@10.0.0.2");
@@ -194,6 +194,25 @@ fn a_bare_name_is_all_that_an_elixir_node_is_told() {
                 "{heard}"
             ),
         }
+    }
+}
+
+#[test]
+fn a_bare_name_that_others_announce_too_is_not_a_broken_link() {
+    let server = Server::start();
+    let config = |interval| {
+        Config::new("twin@10.0.0.2")
+            .bare_name(true)
+            .heartbeat_interval(interval)
+    };
+    let a = online(config(Duration::from_millis(1)), &server);
+    let b = online(config(Duration::from_millis(1)), &server);
+    for twin in [&a, &b] {
+        let announced = twin.status().announced;
+        eventually("many heartbeats", || {
+            twin.status().announced > announced + 500
+        });
+        expect_nothing(twin);
     }
 }
 

@@ -202,7 +202,10 @@ fn rule_7_after_a_goodbye_nothing_old_matters() {
 #[test]
 fn rule_8_a_bare_node_name_is_a_heartbeat() {
     let server = Server::start();
-    let watcher = join_short(&server, "watcher");
+    let watcher = online(
+        Config::new("watcher").bare_heartbeat_interval(SHORT),
+        &server,
+    );
     let mut elixir = Raw::listen(&server, "cluster");
     elixir.say("realtime@10.0.0.1");
     let event = expect(&watcher, "join realtime@10.0.0.1");

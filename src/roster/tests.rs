@@ -116,7 +116,7 @@ impl Setup {
             Presence::new(name, incarnation, style, String::new(), self.heartbeat)
         });
         let limits = Limits {
-            heartbeat: self.heartbeat,
+            bare_heartbeat: self.heartbeat,
             missed: MISSED,
             max_peers: self.max_peers,
         };
@@ -698,6 +698,32 @@ fn rule_1_a_process_that_returns_to_find_itself_replaced_falls_silent() {
 }
 
 #[test]
+fn rule_1_a_process_that_returns_does_not_step_over_a_successor_that_is_slow_to_answer() {
+    let mut net = Net::new(1);
+    net.start("a", 1);
+    let old = net.start("b", 5);
+    net.run(SETTLED);
+    net.disconnect(old);
+    let new = net.start("b", 7);
+    net.run(SETTLED);
+    net.processes[new].delay = ms(500);
+    net.reconnect(old);
+    net.run(SETTLED);
+    assert!(net.processes[old].silenced);
+    assert!(!net.processes[new].silenced);
+}
+
+#[test]
+fn rule_1_a_correction_that_comes_too_late_is_not_said() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    for payload in [beat("b", 100, 1), hello("b", 5, 1), hello("b", 101, 1)] {
+        net.inject(&payload);
+    }
+    net.run(SETTLED);
+    assert!(net.sent_by(a).all(|sent| !sent.payload.contains("newer")));
+}
+
+#[test]
 fn rule_1_a_process_that_returns_after_its_successor_has_left_takes_its_name_back() {
     let mut net = Net::new(1);
     let a = net.start("a", 1);
@@ -814,6 +840,25 @@ fn rule_2_every_announcement_comes_within_the_time_that_the_last_one_promised() 
         assert!(regular.iter().all(|gap| *gap >= heartbeat * 9 / 10));
         assert!(regular.iter().any(|gap| *gap != regular[0]), "in step");
     }
+}
+
+#[test]
+fn rule_2_a_stream_of_hellos_postpones_no_announcement() {
+    let heartbeat = ms(20);
+    let (mut net, a) = listener(Setup {
+        heartbeat,
+        ..Setup::new("a", 1)
+    });
+    for n in 0..200 {
+        net.inject(&beat_due(&format!("p{n}"), 1, 1, secs(600)));
+    }
+    for seq in 0..500 {
+        net.inject(&hello("b", 1, seq + 1));
+        net.run(ms(1));
+    }
+    let times: Vec<_> = net.sent_by(a).map(|sent| sent.at).collect();
+    assert!(times.len() >= 25, "{times:?}");
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= heartbeat));
 }
 
 // Rule 4: while the link is down nobody expires.

@@ -177,6 +177,22 @@ impl Server {
         }
     }
 
+    /// The postmaster and its children, on a system with /proc.
+    pub fn processes(&self) -> Vec<i32> {
+        let postmaster = self.postmaster().as_raw_nonzero().get();
+        let parent = |pid: i32| -> Option<i32> {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // After the name in parentheses: the state, then the parent.
+            let (_, rest) = stat.rsplit_once(')')?;
+            rest.split_whitespace().nth(1)?.parse().ok()
+        };
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter(|&pid| pid == postmaster || parent(pid) == Some(postmaster))
+            .collect()
+    }
+
     /// Lets everything frozen go on.
     pub fn thaw(&mut self) {
         for pid in self.frozen.drain(..) {

@@ -1,0 +1,201 @@
+//! What the core costs: from payload to roster, the timers, snapshots, the outbox.
+//!
+//! ```text
+//! cargo bench --bench core
+//! ```
+//!
+//! The core is private, so its modules are compiled into this program.
+
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    unused_imports,
+    reason = "modules of the library, of which a part is used here"
+)]
+
+#[path = "../src/error.rs"]
+mod error;
+#[path = "../src/event.rs"]
+mod event;
+#[path = "../src/jitter.rs"]
+mod jitter;
+#[path = "../src/outbox.rs"]
+mod outbox;
+#[path = "../src/peer.rs"]
+mod peer;
+#[path = "../src/presence.rs"]
+mod presence;
+#[path = "../src/roster.rs"]
+mod roster;
+#[path = "../src/status.rs"]
+mod status;
+#[path = "../src/wire.rs"]
+mod wire;
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+
+use jitter::Jitter;
+use outbox::Outbox;
+use presence::{Presence, Style};
+use roster::{Limits, Roster};
+use status::View;
+
+const SIZES: [u32; 3] = [10, 1_000, 10_000];
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+fn payload(peer: u32, seq: u64) -> String {
+    format!(
+        "pg-peers/1 beat name=worker-{peer}@10.0.0.1:7000 inc=1795443184000000 seq={seq} due=5000 \
+         tag.role=db tag.zone=eu-1;"
+    )
+}
+
+/// A roster that has heard so many peers, and whose own announcements are out.
+fn roster(now: Instant, peers: u32) -> Roster {
+    let presence = Presence::new(
+        "me@10.0.0.1:7000".into(),
+        peer::Incarnation::new(1_795_443_184_000_000),
+        Style::Full,
+        String::new(),
+        HEARTBEAT,
+    );
+    let limits = Limits {
+        bare_heartbeat: HEARTBEAT,
+        missed: 3,
+        max_peers: 10_000,
+    };
+    let mut roster = Roster::new(Some(presence), limits, Jitter::new(1));
+    roster.link_up(now);
+    for peer in 0..peers {
+        let payload = payload(peer, 1);
+        roster.heard(now, &wire::decode(&payload).expect("ours"));
+    }
+    while roster.poll_change().is_some() {}
+    while roster.poll_announcement(now).is_some() {}
+    roster
+}
+
+fn messages(c: &mut Criterion) {
+    let text = payload(1, 1);
+    c.bench_function("decode", |b| {
+        b.iter(|| wire::decode(black_box(&text)).expect("ours"));
+    });
+    let message = wire::decode(&text).expect("ours");
+    c.bench_function("encode", |b| b.iter(|| wire::encode(black_box(&message))));
+}
+
+fn known_peers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("payload to roster, known peer");
+    for size in SIZES {
+        let now = Instant::now();
+        let mut roster = roster(now, size);
+        // Payloads that differ in nothing but a sequence number that rises.
+        let mut payloads: Vec<String> = (0..64 * 1_024)
+            .map(|i| payload(i % size, u64::from(2 + i / size)))
+            .collect();
+        let mut next = 0;
+        let mut round = 0;
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter_custom(|count| {
+                let mut spent = Duration::ZERO;
+                let mut left = count;
+                while left > 0 {
+                    if next == payloads.len() {
+                        // A new supply, made outside of the time that is measured.
+                        next = 0;
+                        round += 1;
+                        for (i, payload_) in payloads.iter_mut().enumerate() {
+                            let i = i as u32;
+                            let seq = u64::from(2 + i / size) + round * 64 * 1_024;
+                            *payload_ = payload(i % size, seq);
+                        }
+                    }
+                    let batch = left.min((payloads.len() - next) as u64);
+                    let start = Instant::now();
+                    for payload in &payloads[next..next + batch as usize] {
+                        let message = wire::decode(black_box(payload)).expect("ours");
+                        let heard = roster.heard(now, &message);
+                        assert_eq!(heard, roster::Heard::News);
+                    }
+                    spent += start.elapsed();
+                    next += batch as usize;
+                    left -= batch;
+                }
+                spent
+            });
+        });
+    }
+}
+
+fn ticks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("tick with nothing due");
+    for size in SIZES {
+        let now = Instant::now();
+        let mut roster = roster(now, size);
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| {
+                roster.tick(black_box(now));
+                black_box(roster.deadline())
+            });
+        });
+    }
+}
+
+fn snapshots(c: &mut Criterion) {
+    let mut group = c.benchmark_group("snapshot");
+    for size in SIZES {
+        let mut view = View::default();
+        for i in 0..size {
+            let name = format!("worker-{i}@10.0.0.1:7000");
+            view.put(&peer::Peer::new(name.into(), None, peer::Tags::default()));
+        }
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| black_box(&view.peers).to_vec());
+        });
+    }
+}
+
+fn events(c: &mut Criterion) {
+    let now = Instant::now();
+    let joins = |count: u32| {
+        let mut roster = Roster::new(
+            None,
+            Limits {
+                bare_heartbeat: HEARTBEAT,
+                missed: 3,
+                max_peers: 10_000,
+            },
+            Jitter::new(1),
+        );
+        roster.link_up(now);
+        for i in 0..count {
+            let payload = payload(i, 1);
+            roster.heard(now, &wire::decode(&payload).expect("ours"));
+        }
+        std::iter::from_fn(move || roster.poll_change()).collect::<Vec<_>>()
+    };
+    let mut group = c.benchmark_group("outbox push and drain");
+    for size in [1, 1_000] {
+        let changes = joins(size);
+        let mut outbox = Outbox::default();
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter_batched(
+                || changes.clone(),
+                |changes| {
+                    changes.into_iter().for_each(|change| outbox.push(change));
+                    while let Some(event) = outbox.pop() {
+                        black_box(event);
+                    }
+                },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, messages, known_peers, ticks, snapshots, events);
+criterion_main!(benches);

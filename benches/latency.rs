@@ -1,0 +1,196 @@
+//! How long from a NOTIFY to the event in the host's hands, beside the least that any program of this shape takes.
+//!
+//! ```text
+//! cargo bench --bench latency                 # full; writes benches/latency.svg
+//! cargo bench --bench latency -- --quick      # some seconds
+//! ```
+
+mod support;
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use crossbeam_channel::{Sender, bounded};
+use fallible_iterator::FallibleIterator;
+use hdrhistogram::Histogram;
+use pg_peers::{Cluster, Config, Event};
+use postgres::{Client, NoTls, Notification};
+
+use support::latency::{CHANNEL, Subject, measure, ratio, table};
+use support::plot::{Panel, distributions};
+use support::postgres::Server;
+
+#[derive(Parser)]
+struct Arguments {
+    /// A short run, which draws no plot
+    #[arg(long)]
+    quick: bool,
+    /// Notifications to each subject
+    #[arg(long, default_value_t = 20_000)]
+    rounds: u64,
+    /// Members to join and leave
+    #[arg(long, default_value_t = 5_000)]
+    joins: u64,
+    /// What cargo passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let mut arguments = Arguments::parse();
+    if arguments.quick {
+        arguments.rounds = arguments.rounds.min(1_000);
+        arguments.joins = arguments.joins.min(30);
+    }
+    println!("{}\n", support::machine());
+    let server = Server::start();
+    let transports = [
+        ("TCP loopback", server.params()),
+        ("unix socket", server.socket_params()),
+    ];
+    let measured = transports.map(|(transport, params)| {
+        let mut subjects = [
+            Subject::start("wire", &params, wire),
+            Subject::start("floor", &params, floor),
+            Subject::start("ours", &params, ours),
+        ];
+        measure(&mut subjects, arguments.rounds);
+        println!("{}", table(&format!("us, {transport}"), rows(&subjects)));
+        let membership = membership(&params, arguments.joins);
+        let rows = membership
+            .iter()
+            .map(|(name, histogram)| (*name, histogram));
+        println!("{}", table(&format!("us, {transport}"), rows));
+        (transport, subjects)
+    });
+    if !arguments.quick {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/latency.svg");
+        let panels = measured.each_ref().map(|(transport, subjects)| Panel {
+            title: format!("NOTIFY to receipt, {transport}"),
+            curves: rows(subjects).collect(),
+        });
+        distributions(&path, &panels).expect("a plot");
+    }
+    let ratios = measured.map(|(_, [_, floor, ours])| {
+        [0.5, 0.99].map(|q| ratio(&ours.histogram, &floor.histogram, q))
+    });
+    let [[p50, p99], [socket_p50, socket_p99]] = ratios;
+    println!(
+        "latency: event/floor p50 {p50:.3} p99 {p99:.3} (over TCP; over a unix socket p50 {socket_p50:.3} p99 {socket_p99:.3})"
+    );
+}
+
+fn rows(subjects: &[Subject; 3]) -> impl Iterator<Item = (&str, &Histogram<u64>)> {
+    let names = [
+        "wire: a bare client, on its own thread",
+        "floor: the same, forwarded to the host",
+        "ours: an event at the host",
+    ];
+    names
+        .into_iter()
+        .zip(subjects.iter().map(|subject| &subject.histogram))
+}
+
+/// A bare client; the time is taken on the thread that it blocks.
+fn wire(params: &str, arrived: Sender<Instant>) {
+    listen(params, move |_| arrived.send(Instant::now()).is_ok());
+}
+
+/// A bare client that hands each notification to the host's thread, which takes the time.
+fn floor(params: &str, arrived: Sender<Instant>) {
+    let (forward, forwarded) = bounded::<Notification>(256);
+    listen(params, move |notification| {
+        forward.send(notification).is_ok()
+    });
+    thread::spawn(move || {
+        for _ in forwarded {
+            let _ = arrived.send(Instant::now());
+        }
+    });
+}
+
+/// The library; the host's thread takes the time.
+fn ours(params: &str, arrived: Sender<Instant>) {
+    let cluster = join("ours", params);
+    thread::spawn(move || {
+        for event in cluster.events() {
+            let now = Instant::now();
+            if let Event::Join(_) | Event::Update(_) = event {
+                let _ = arrived.send(now);
+            }
+        }
+    });
+}
+
+fn listen(params: &str, mut received: impl FnMut(Notification) -> bool + Send + 'static) {
+    let mut client = Client::connect(params, NoTls).expect("a session");
+    client
+        .batch_execute(&format!("LISTEN {CHANNEL}"))
+        .expect("LISTEN");
+    thread::spawn(move || {
+        while !client.is_closed() {
+            let mut notifications = client.notifications();
+            let next = notifications
+                .timeout_iter(Duration::from_millis(100))
+                .next();
+            if next.is_ok_and(|next| next.is_some_and(|next| !received(next))) {
+                return;
+            }
+        }
+    });
+}
+
+fn join(name: &str, params: &str) -> Cluster {
+    Config::new(name)
+        .channel(CHANNEL)
+        .join(params)
+        .expect("a valid configuration")
+}
+
+/// How long joining and leaving take, to be seen by oneself and by another.
+fn membership(params: &str, rounds: u64) -> [(&'static str, Histogram<u64>); 3] {
+    let histogram = || Histogram::<u64>::new(3).expect("a histogram");
+    let mut results = [
+        ("join() to the Join at another member", histogram()),
+        ("join() to its own Online", histogram()),
+        ("leave() to the Leave at another member", histogram()),
+    ];
+    let watcher = join("watcher", params);
+    watcher
+        .wait_online(Duration::from_secs(30))
+        .expect("online");
+    let (seen, sightings) = bounded(16);
+    thread::spawn(move || {
+        for event in watcher.events() {
+            let now = Instant::now();
+            if event.peer().is_some() && seen.send(now).is_err() {
+                return;
+            }
+        }
+    });
+    for _ in 0..rounds {
+        let start = Instant::now();
+        let member = join("member", params);
+        let online = member.events().recv().expect("online");
+        let own = start.elapsed();
+        assert!(matches!(online, Event::Online), "{online:?}");
+        let joined = sightings
+            .recv()
+            .expect("a join")
+            .saturating_duration_since(start);
+        let start = Instant::now();
+        member.leave().expect("a goodbye");
+        let left = sightings
+            .recv()
+            .expect("a leave")
+            .saturating_duration_since(start);
+        for ((_, histogram), latency) in results.iter_mut().zip([joined, own, left]) {
+            histogram
+                .record(latency.as_nanos() as u64)
+                .expect("a latency");
+        }
+    }
+    results
+}

@@ -1,0 +1,137 @@
+//! Measuring how long a notification takes until a thread has it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use hdrhistogram::Histogram;
+use postgres::{Client, NoTls};
+
+/// One way to receive notifications, with a session of its own that sends them, on a channel in a database of its own: a
+/// NOTIFY wakes every listener of its database.
+pub struct Subject {
+    pub name: &'static str,
+    pub histogram: Histogram<u64>,
+    notifier: Client,
+    arrivals: Receiver<Instant>,
+    sent: u64,
+}
+
+/// The channel in each subject's database.
+pub const CHANNEL: &str = "bench";
+
+impl Subject {
+    /// Makes a database, lets `receive` listen in it, and waits until notifications arrive. `receive` gets the parameters of
+    /// a connection to it and where to send the time of each arrival.
+    pub fn start(
+        name: &'static str,
+        params: &str,
+        receive: impl FnOnce(&str, Sender<Instant>),
+    ) -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let mut admin = Client::connect(params, NoTls).expect("a session");
+        let database = format!("bench_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        admin
+            .batch_execute(&format!("CREATE DATABASE {database}"))
+            .expect("a database");
+        let params = format!("{params} dbname={database}");
+        let (arrived, arrivals) = unbounded();
+        receive(&params, arrived);
+        let notifier = Client::connect(&params, NoTls).expect("a session");
+        let mut subject = Self {
+            name,
+            histogram: Histogram::new(3).expect("a histogram"),
+            notifier,
+            arrivals,
+            sent: 0,
+        };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !subject.is_listening() {
+            assert!(Instant::now() < deadline, "{name} hears nothing");
+        }
+        subject
+    }
+
+    /// Sends one notification and records how long it took to arrive.
+    pub fn round(&mut self) {
+        let start = self.notify();
+        let arrival = self.arrivals.recv().expect("a receiver");
+        let latency = arrival.saturating_duration_since(start).as_nanos();
+        self.histogram.record(latency as u64).expect("a latency");
+    }
+
+    fn is_listening(&mut self) -> bool {
+        self.notify();
+        self.arrivals
+            .recv_timeout(Duration::from_millis(100))
+            .is_ok()
+    }
+
+    /// The same bytes for every subject: an announcement that changes a tag, and so causes an event.
+    fn notify(&mut self) -> Instant {
+        self.sent += 1;
+        let n = self.sent;
+        let statement = format!(
+            "NOTIFY {CHANNEL}, 'pg-peers/1 beat name=peer@10.0.0.1:7000 inc=1 seq={n} due=86400000 tag.n={n};'"
+        );
+        let start = Instant::now();
+        self.notifier.batch_execute(&statement).expect("NOTIFY");
+        start
+    }
+}
+
+/// Lets what a round left behind come to rest, so that the next subject does not pay for it.
+const REST: Duration = Duration::from_micros(300);
+
+/// Runs the subjects in turn, so that what disturbs one disturbs all, and each as often after each of the others.
+pub fn measure(subjects: &mut [Subject], rounds: u64) {
+    for round in 0..rounds + rounds / 20 {
+        if round == rounds / 20 {
+            subjects
+                .iter_mut()
+                .for_each(|subject| subject.histogram.reset());
+        }
+        let count = subjects.len();
+        let forwards = (round / count as u64) % 2 == 0;
+        for step in 0..count {
+            let step = if forwards { step } else { count - 1 - step };
+            thread::sleep(REST);
+            subjects[(step + round as usize) % count].round();
+        }
+    }
+}
+
+const QUANTILES: [(&str, f64); 5] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+    ("max", 1.0),
+];
+
+/// A table in Markdown, in microseconds.
+pub fn table<'a>(
+    title: &str,
+    rows: impl IntoIterator<Item = (&'a str, &'a Histogram<u64>)>,
+) -> String {
+    let heads = QUANTILES.map(|(name, _)| format!(" {name:>9} |")).concat();
+    let rules = QUANTILES.map(|_| "----------:|").concat();
+    let mut text = format!(
+        "| {title:44} | rounds |{heads}\n|{}|-------:|{rules}\n",
+        "-".repeat(46)
+    );
+    for (name, histogram) in rows {
+        let values = QUANTILES.map(|(_, quantile)| {
+            let microseconds = histogram.value_at_quantile(quantile) as f64 / 1e3;
+            format!(" {microseconds:9.1} |")
+        });
+        text += &format!("| {name:44} | {:6} |{}\n", histogram.len(), values.concat());
+    }
+    text
+}
+
+/// How one compares with another at a quantile.
+pub fn ratio(one: &Histogram<u64>, other: &Histogram<u64>, quantile: f64) -> f64 {
+    one.value_at_quantile(quantile) as f64 / other.value_at_quantile(quantile) as f64
+}

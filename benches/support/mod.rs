@@ -1,0 +1,40 @@
+//! What the benches share: histograms, tables, plots and command lines.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared by benches that each use a part of it"
+)]
+
+pub mod latency;
+pub mod plot;
+#[path = "../../tests/support/postgres.rs"]
+pub mod postgres;
+
+use std::process::Command;
+
+/// What kind of machine the numbers come from.
+pub fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let model = std::fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("model name"))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        })
+        .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let server = postgres::command("postgres")
+        .and_then(|mut command| command.arg("--version").output().map_err(|e| e.to_string()))
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
+    let compiler = Command::new("rustc")
+        .arg("--version")
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
+    format!(
+        "{} cores of {model}, {}, {server}, {compiler}",
+        cores,
+        std::env::consts::OS
+    )
+}
