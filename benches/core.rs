@@ -67,6 +67,7 @@ fn roster(now: Instant, peers: u32) -> Roster {
         bare_heartbeat: HEARTBEAT,
         missed: 3,
         max_peers: 10_000,
+        max_departed: 10_000,
     };
     let mut roster = Roster::new(Some(presence), limits, Jitter::new(1));
     roster.link_up(now);
@@ -138,7 +139,8 @@ fn ticks(c: &mut Criterion) {
         let mut roster = roster(now, size);
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
-                roster.tick(black_box(now));
+                let overdue = roster.tick(black_box(now), now);
+                assert!(!overdue);
                 black_box(roster.deadline())
             });
         });
@@ -168,6 +170,7 @@ fn events(c: &mut Criterion) {
                 bare_heartbeat: HEARTBEAT,
                 missed: 3,
                 max_peers: 10_000,
+                max_departed: 10_000,
             },
             Jitter::new(1),
         );

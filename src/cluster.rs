@@ -20,11 +20,14 @@ use crate::link::{self, Connect, Session};
 use crate::peer::{Incarnation, Peer};
 use crate::presence::Presence;
 use crate::roster::{Limits, Roster};
-use crate::status::{Shared, Status};
+use crate::status::{Shared, Status, View};
 use crate::worker::Worker;
 
 /// How many events the channel to the host holds; more wait in the outbox, where they coalesce.
 const EVENTS: usize = 256;
+
+/// However few peers there may be, so many departed ones are remembered.
+const LEAST_REMEMBERED: usize = 1_000;
 
 /// The longest that `leave` takes: a slice, a statement in progress, the goodbye.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(3_500);
@@ -122,6 +125,7 @@ impl Cluster {
             bare_heartbeat,
             missed,
             max_peers,
+            max_departed: max_peers.max(LEAST_REMEMBERED),
         };
         let session = Session {
             channel: channel.clone(),
@@ -142,9 +146,11 @@ impl Cluster {
             Arc::clone(&shared),
             Jitter::new(random()),
         );
+        let ended = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("pg-peers".to_owned())
             .spawn(move || {
+                let _end = End(ended);
                 // The handle keeps the receiver for as long as it may want to know.
                 let _ = farewell.send(worker.run());
             })
@@ -190,7 +196,8 @@ impl Cluster {
     /// [`is_timeout`](Error::is_timeout): it was not online within `timeout`; the text and the
     /// [`source`](StdError::source) have the reason, if one is known. Attempts go on.
     pub fn wait_online(&self, timeout: Duration) -> Result<()> {
-        if self.shared.wait(timeout, |view| view.status.online) {
+        let online = |view: &View| view.status.online.then_some(());
+        if self.shared.wait(timeout, online).is_some() {
             return Ok(());
         }
         let message = format!("not online within {timeout:?}");
@@ -207,8 +214,9 @@ impl Cluster {
     ///
     /// [`is_timeout`](Error::is_timeout): there were fewer within `timeout`.
     pub fn wait_for_peers(&self, count: usize, timeout: Duration) -> Result<Vec<Peer>> {
-        if self.shared.wait(timeout, |view| view.peers.len() >= count) {
-            return Ok(self.peers());
+        let enough = |view: &View| (view.peers.len() >= count).then(|| Arc::clone(&view.peers));
+        if let Some(peers) = self.shared.wait(timeout, enough) {
+            return Ok(peers.to_vec());
         }
         let there = self.peers().len();
         let message = format!("{there} of {count} peers within {timeout:?}");
@@ -225,9 +233,10 @@ impl Cluster {
     /// Tells that this program's own connection to a peer broke, or that a dial to it failed: the peer's next announcement
     /// is an [`Event::Heal`], the occasion to try again. No effect on a peer that is not there.
     pub fn lost(&self, name: &str) {
-        // Only names that are there, so that the request stays as small as the roster.
-        if self.shared.view().has(name) {
-            self.shared.requests().lost.insert(name.to_owned());
+        // Only what is there, so that the request stays as small as the roster.
+        let peer = self.shared.view().get(name).cloned();
+        if let Some(peer) = peer {
+            self.shared.requests().lost.insert(name.to_owned(), peer);
         }
     }
 
@@ -302,6 +311,18 @@ impl fmt::Debug for Cluster {
             .field("online", &status.online)
             .field("peers", &status.peers)
             .finish_non_exhaustive()
+    }
+}
+
+/// Tells those who wait that the thread has ended, also if it panicked.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.update(|view| {
+            view.ended = true;
+            view.status.online = false;
+        });
     }
 }
 

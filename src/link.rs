@@ -22,6 +22,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -29,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use fallible_iterator::FallibleIterator;
-use postgres::config::SslMode;
+use postgres::config::{LoadBalanceHosts, SslMode};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, Notification, Socket};
 
@@ -39,17 +40,17 @@ use crate::error::{Error, Kind, Result};
 /// frozen server is noticed.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// How long the probe's notification may take: it comes within milliseconds or never.
+/// How long the probe's second connection may take to open, and then its notification, which comes within milliseconds or
+/// never.
+const SECOND_TIMEOUT: Duration = Duration::from_secs(3);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest that disposing of a client holds anybody up; a healthy one takes 0.1 ms.
 const DISPOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// After this long an attempt to connect counts as hanging, and another may start beside it.
+/// After this long an attempt to connect counts as hanging, and another starts beside it; with each that hangs, after twice
+/// as long.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The most attempts that may hang at a time.
-const MAX_HANGING: usize = 4;
 
 /// Limits for a connection whose string sets none: the peer of a dead connection is given up within seconds, not the
 /// system's hours. The server is asked for the same, in [`HARDEN`].
@@ -69,7 +70,15 @@ const HARDEN: &str = "SET statement_timeout = '5s'; SET tcp_user_timeout = '5s';
     SET tcp_keepalives_idle = '5s'; SET tcp_keepalives_interval = '1s'; SET tcp_keepalives_count = 3";
 
 /// Opens a connection; called again at every attempt, possibly while an earlier call still hangs.
-pub(crate) type Connect = Arc<dyn Fn() -> Result<Client> + Send + Sync>;
+pub(crate) type Connect = Arc<dyn Fn(Hosts) -> Result<Client> + Send + Sync>;
+
+/// In which order to try several hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    AsConfigured,
+    /// An attempt that hangs may hang at the first host; another one should not follow it there every time.
+    Shuffled,
+}
 
 /// What a session listens to, and how it is shown to operators.
 #[derive(Clone, Debug)]
@@ -113,7 +122,13 @@ where
         config.keepalives_retries(KEEPALIVES_RETRIES);
     }
     config.notice_callback(|notice| log::debug!("Postgres says: {notice}"));
-    Ok(Arc::new(move || {
+    let mut shuffled = config.clone();
+    shuffled.load_balance_hosts(LoadBalanceHosts::Random);
+    Ok(Arc::new(move |hosts| {
+        let config = match hosts {
+            Hosts::AsConfigured => &config,
+            Hosts::Shuffled => &shuffled,
+        };
         let client = match &tls {
             Some(tls) => config.connect(tls.clone()),
             None => config.connect(postgres::NoTls),
@@ -128,7 +143,7 @@ where
     F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
     E: Into<Box<dyn StdError + Send + Sync>>,
 {
-    Arc::new(move || {
+    Arc::new(move |_| {
         connect().map_err(|e| Error::caused(Kind::Link, "cannot connect to Postgres", e))
     })
 }
@@ -178,9 +193,11 @@ pub(crate) struct Link {
 
 impl Link {
     /// Connects, proves that the connection carries notifications, and listens. May hang; see [`Dialer`].
-    fn open(connect: &Connect, session: &Session) -> Result<Self> {
-        let mut client = connect()?;
-        let pid = probe(&mut client, connect)?;
+    fn open(connect: &Connect, hosts: Hosts, session: &Session) -> Result<Self> {
+        let mut client = connect(hosts)?;
+        let pid = probe(&mut client, connect, hosts)?;
+        // Servers before 14 do not know it, and say so.
+        let _ = run(&mut client, "SET idle_session_timeout = 0");
         let listen = format!(
             "{HARDEN}; SET application_name = {}; LISTEN {}",
             literal(&session.application_name),
@@ -201,13 +218,11 @@ impl Link {
             return Ok(Some(notice));
         }
         let client = self.client.as_mut().ok_or_else(gone)?;
+        // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
         let wait = until.saturating_duration_since(Instant::now());
+        let wait = wait.max(Duration::from_millis(1));
         // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
-        let received = if wait.is_zero() {
-            client.notifications().iter().next()
-        } else {
-            client.notifications().timeout_iter(wait).next()
-        };
+        let received = client.notifications().timeout_iter(wait).next();
         match received.map_err(broken)? {
             Some(notification) => Ok(Some(Notice(notification))),
             // The end of the iterator also stands for the end of the connection, at once and every time.
@@ -295,7 +310,7 @@ pub(crate) struct Dialer {
 
 impl Dialer {
     pub(crate) fn new(connect: Connect, session: Session) -> Self {
-        // At most MAX_HANGING attempts send one result each.
+        // Each attempt sends one result.
         let (finish, finished) = unbounded();
         Self {
             connect,
@@ -316,9 +331,16 @@ impl Dialer {
     pub(crate) fn dial(&mut self) -> Result<()> {
         let (connect, session) = (Arc::clone(&self.connect), self.session.clone());
         let finish = self.finish.clone();
+        let hosts = match self.is_dialing() {
+            false => Hosts::AsConfigured,
+            true => Hosts::Shuffled,
+        };
         self.last = Some(Instant::now());
         spawn("dial", move || {
-            let _ = finish.send(Link::open(&connect, &session));
+            // A host's closure may panic; that must count as an attempt that failed.
+            let open = AssertUnwindSafe(|| Link::open(&connect, hosts, &session));
+            let panicked = |_| Err(Error::new(Kind::Link, "connecting to Postgres panicked"));
+            let _ = finish.send(panic::catch_unwind(open).unwrap_or_else(panicked));
         })?;
         self.running += 1;
         Ok(())
@@ -332,7 +354,7 @@ impl Dialer {
                 self.running -= 1;
                 Some(outcome)
             }
-            Err(_) if self.is_overdue() && self.running < MAX_HANGING => {
+            Err(_) if self.is_overdue() => {
                 let hangs = Error::new(
                     Kind::Timeout,
                     format!("connecting to Postgres takes longer than {DIAL_TIMEOUT:?}"),
@@ -343,8 +365,14 @@ impl Dialer {
         }
     }
 
+    /// Whether another attempt should start beside those that hang. They become rarer, so that their threads stay few.
     fn is_overdue(&self) -> bool {
-        self.is_dialing() && self.last.is_some_and(|last| last.elapsed() > DIAL_TIMEOUT)
+        let Some(hanging) = self.running.checked_sub(1) else {
+            return false;
+        };
+        let doublings = u32::try_from(hanging).unwrap_or(u32::MAX).min(20);
+        let patience = DIAL_TIMEOUT * 2u32.pow(doublings);
+        self.last.is_some_and(|last| last.elapsed() > patience)
     }
 }
 
@@ -374,14 +402,13 @@ fn run(client: &mut Client, statements: &str) -> Result<()> {
 
 /// Proves that this connection carries the notifications of others, and returns the pid of its backend. Comes before
 /// anything is set in the session: behind a pooler in transaction mode the settings would land in somebody else's.
-fn probe(client: &mut Client, connect: &Connect) -> Result<i32> {
+fn probe(client: &mut Client, connect: &Connect, hosts: Hosts) -> Result<i32> {
     let channel = identifier(&probe_channel());
     run(client, &format!("LISTEN {channel}"))?;
     // Our own notification tells our backend's pid, without the right to execute any function.
     run(client, &format!("NOTIFY {channel}, 'own'"))?;
     let own = client.notifications().iter().next().map_err(broken)?;
-    let mut second = connect()?;
-    run(&mut second, &format!("NOTIFY {channel}, 'other'"))?;
+    notify_from_another_connection(connect, hosts, format!("NOTIFY {channel}, 'other'"))?;
     let other = client
         .notifications()
         .timeout_iter(PROBE_TIMEOUT)
@@ -392,6 +419,33 @@ fn probe(client: &mut Client, connect: &Connect) -> Result<i32> {
     match (own, other) {
         (Some(own), Some(_)) => unlisten.map(|()| own.process_id()),
         _ => Err(not_carried()),
+    }
+}
+
+/// On a thread of its own: in a full pool the second connection waits for the first to be given up.
+fn notify_from_another_connection(
+    connect: &Connect,
+    hosts: Hosts,
+    statement: String,
+) -> Result<()> {
+    let connect = Arc::clone(connect);
+    let (done, notified) = bounded(1);
+    spawn("probe", move || {
+        let outcome = connect(hosts).and_then(|mut second| run(&mut second, &statement));
+        let _ = done.send(outcome);
+    })?;
+    match notified.recv_timeout(SECOND_TIMEOUT) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => Err(Error::new(
+            Kind::Timeout,
+            format!(
+                "a second, short-lived connection, which proves that the first one carries notifications, could not be \
+                 opened within {SECOND_TIMEOUT:?}: leave room for one more session in the pool and in max_connections"
+            ),
+        )),
+        Err(RecvTimeoutError::Disconnected) => {
+            Err(Error::new(Kind::Link, "connecting to Postgres panicked"))
+        }
     }
 }
 

@@ -31,8 +31,10 @@ pub(crate) struct Limits {
     pub(crate) bare_heartbeat: Duration,
     /// A peer expires after this many of its intervals.
     pub(crate) missed: u32,
-    /// The most peers there can be, and the most departed ones remembered.
+    /// The most peers there can be.
     pub(crate) max_peers: usize,
+    /// The most departed ones that are remembered.
+    pub(crate) max_departed: usize,
 }
 
 /// What became different about a peer: exactly one event's worth.
@@ -173,9 +175,14 @@ impl Roster {
     }
 
     /// The host's own connection to this peer broke: its next sign of life is a heal.
-    pub(crate) fn lost(&mut self, name: &str) {
-        match self.entries.get_mut(name) {
-            Some(entry) if entry.standing == Standing::Here => entry.standing = Standing::Lost,
+    pub(crate) fn lost(&mut self, peer: &Peer) {
+        match self.entries.get_mut(peer.name()) {
+            Some(entry)
+                if entry.standing == Standing::Here
+                    && entry.peer.incarnation() == peer.incarnation() =>
+            {
+                entry.standing = Standing::Lost;
+            }
             _ => {}
         }
     }
@@ -234,10 +241,13 @@ impl Roster {
         }
     }
 
-    /// Everything that arrived before `now` has been heard: whoever is overdue is gone (rule 5), unless the link is down.
-    pub(crate) fn tick(&mut self, now: Instant) {
+    /// Everything that arrived before `now` has been heard, and the link is known to have worked at `proven`: whoever was
+    /// overdue by then is gone (rules 4 and 5). Returns whether somebody is overdue for whom the link must be proven anew.
+    #[must_use]
+    pub(crate) fn tick(&mut self, now: Instant, proven: Instant) -> bool {
+        self.forget_long_gone(now);
         while self.online && self.timers.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((_, name)) = self.timers.pop_first() else {
+            let Some((at, name)) = self.timers.pop_first() else {
                 break;
             };
             let Some(entry) = self.entries.get_mut(&name) else {
@@ -250,11 +260,15 @@ impl Roster {
             if entry.expires > now {
                 entry.timer = Some(entry.expires);
                 self.timers.insert((entry.expires, name));
+            } else if entry.expires > proven {
+                entry.timer = Some(at);
+                self.timers.insert((at, name));
+                return true;
             } else {
                 self.depart(now, &name, Reason::Expired);
             }
         }
-        self.forget_long_gone(now);
+        false
     }
 
     /// When [`tick`](Self::tick) or [`poll_announcement`](Self::poll_announcement) next have something to do.
@@ -452,7 +466,7 @@ impl Roster {
     }
 
     fn forget_long_gone(&mut self, now: Instant) {
-        let bound = self.limits.max_peers;
+        let bound = self.limits.max_departed;
         while self.departed.front().is_some_and(|(at, _)| {
             self.departed.len() > bound || now.saturating_duration_since(*at) > REMEMBERED
         }) {

@@ -1,14 +1,14 @@
 //! How a participant is doing, and what its handle and its thread share.
 
-use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::peer::{Incarnation, Peer};
 
-/// How a participant is doing: its link to Postgres and its counts since it joined. A snapshot, at most a fifth of a second
-/// old.
+/// How a participant is doing: its link to Postgres and its counts since it joined. A snapshot, a fifth of a second
+/// old at most, or as old as a call that waits for a server which does not answer (1.5 seconds).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Status {
@@ -49,8 +49,8 @@ pub(crate) struct Shared {
 /// What the host asks of the thread, to be done within a slice. Bounded: each kind holds what is asked, not how often.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
-    /// Peers that the host's own connection to broke.
-    pub(crate) lost: BTreeSet<String>,
+    /// Peers that the host's own connection to broke, by name.
+    pub(crate) lost: HashMap<String, Peer>,
     /// Tags to announce from now on, as they go into an announcement.
     pub(crate) tags: Option<String>,
     pub(crate) leave: bool,
@@ -62,6 +62,8 @@ pub(crate) struct View {
     /// In the order of their names.
     pub(crate) peers: Arc<Vec<Peer>>,
     pub(crate) status: Status,
+    /// The thread has ended: nothing changes any more.
+    pub(crate) ended: bool,
     /// How many threads of the host wait for a change.
     waiting: usize,
 }
@@ -82,10 +84,9 @@ impl View {
         }
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.peers
-            .binary_search_by(|known| known.name().cmp(name))
-            .is_ok()
+    pub(crate) fn get(&self, name: &str) -> Option<&Peer> {
+        let at = self.peers.binary_search_by(|known| known.name().cmp(name));
+        at.ok().map(|at| &self.peers[at])
     }
 }
 
@@ -110,23 +111,29 @@ impl Shared {
         }
     }
 
-    /// Waits until the view is as wanted; `false` if it was not in time.
-    pub(crate) fn wait(&self, timeout: Duration, wanted: impl Fn(&View) -> bool) -> bool {
+    /// Waits until the view has what is wanted; `None` if it did not in time, or never will.
+    pub(crate) fn wait<T>(
+        &self,
+        timeout: Duration,
+        wanted: impl Fn(&View) -> Option<T>,
+    ) -> Option<T> {
         // A deadline too far for the clock is none.
         let deadline = Instant::now().checked_add(timeout);
         let mut view = self.view();
-        while !wanted(&view) {
+        loop {
+            if let Some(found) = wanted(&view) {
+                return Some(found);
+            }
             let left = deadline.map_or(Duration::MAX, |deadline| {
                 deadline.saturating_duration_since(Instant::now())
             });
-            if left.is_zero() {
-                return false;
+            if left.is_zero() || view.ended {
+                return None;
             }
             view.waiting += 1;
             let woken = self.changed.wait_timeout(view, left);
             view = woken.unwrap_or_else(PoisonError::into_inner).0;
             view.waiting -= 1;
         }
-        true
     }
 }

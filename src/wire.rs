@@ -143,7 +143,8 @@ pub(crate) fn encode(message: &Message<'_>) -> String {
         Body::Announce(announce) => {
             field("inc", announce.incarnation.get());
             field("seq", announce.seq);
-            field("due", announce.due.as_millis() as u64);
+            // Rounded up: it is a promise.
+            field("due", announce.due.as_nanos().div_ceil(1_000_000) as u64);
             if !announce.tags.0.is_empty() {
                 text.push(' ');
                 text.push_str(announce.tags.0);

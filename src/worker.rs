@@ -23,9 +23,13 @@ const DRAINING_SLICE: Duration = Duration::from_millis(1);
 /// A turn that comes this late means that the whole process was paused.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Reconnecting backs off from the one to the other, by doubling (and never beyond the heartbeat interval).
+/// Reconnecting backs off from the one to the other, by doubling. No longer, so that recovery takes about a second however
+/// long the outage was.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
+
+/// A link that lasted this long was a good one: the next failure starts to back off anew.
+const GOOD: Duration = Duration::from_secs(5);
 
 pub(crate) struct Worker {
     connect: Connect,
@@ -39,6 +43,13 @@ pub(crate) struct Worker {
     status: Status,
     jitter: Jitter,
     connection: Connection,
+    /// When to dial again, and how long to wait after that fails.
+    dial_at: Instant,
+    backoff: Duration,
+    /// The failure that was last logged at warning level since the link was up.
+    said: Option<String>,
+    /// Everything that had arrived at the last look was heard.
+    drained: bool,
     slice: Duration,
     last_turn: Instant,
     /// When the host's view last got the status.
@@ -46,21 +57,13 @@ pub(crate) struct Worker {
 }
 
 enum Connection {
-    Down(Retry),
+    Down(Dialer),
     Up {
         link: Link,
-        /// When the server last answered.
+        since: Instant,
+        /// What was asked then was answered, so what came before has been received.
         proven: Instant,
     },
-}
-
-/// The way back to a link.
-struct Retry {
-    dialer: Dialer,
-    at: Instant,
-    backoff: Duration,
-    /// The failure that was last logged at warning level.
-    said: Option<String>,
 }
 
 impl Worker {
@@ -85,7 +88,11 @@ impl Worker {
             shared,
             status: Status::default(),
             jitter,
-            connection: Connection::Down(Retry::new(dialer, now)),
+            connection: Connection::Down(dialer),
+            dial_at: now,
+            backoff: Duration::ZERO,
+            said: None,
+            drained: true,
             slice: SLICE,
             last_turn: now,
             published: now,
@@ -120,30 +127,48 @@ impl Worker {
         self.announce()?;
         let slice = self.last_turn + self.slice;
         let until = self.roster.deadline().map_or(slice, |due| due.min(slice));
-        let Connection::Up { link, .. } = &mut self.connection else {
+        let Connection::Up { link, proven, .. } = &mut self.connection else {
             return Ok(());
         };
         match link.next(until)? {
-            Some(notice) => self.hear(&notice),
-            // Everything that came before `until` was heard, so whoever is overdue by then is gone.
-            None => self.roster.tick(until),
+            Some(notice) => {
+                self.drained = false;
+                self.hear(&notice);
+            }
+            None => {
+                self.drained = true;
+                // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
+                // own link that is silent.
+                if self.roster.tick(until, *proven) {
+                    let asked = Instant::now();
+                    link.check()?;
+                    *proven = asked;
+                }
+            }
         }
         self.take_changes();
         Ok(())
     }
 
     fn announce(&mut self) -> Result<()> {
-        let Connection::Up { link, proven } = &mut self.connection else {
+        let Connection::Up { link, proven, .. } = &mut self.connection else {
             return Ok(());
         };
-        while let Some(message) = self.roster.poll_announcement(Instant::now()) {
+        // One look at the clock: where a NOTIFY takes longer than the interval, the next one is due already.
+        let now = Instant::now();
+        // A NOTIFY returns only after everything before it was received, so a backlog is heard first, if that is soon done.
+        let overdue = |due: Instant| due + SLICE <= now;
+        if !self.drained && !self.roster.deadline().is_some_and(overdue) {
+            return Ok(());
+        }
+        while let Some(message) = self.roster.poll_announcement(now) {
             self.status.echo = Some(link.notify(&wire::encode(&message))?);
             self.status.announced += 1;
-            *proven = Instant::now();
+            *proven = now;
         }
-        if proven.elapsed() > self.heartbeat {
+        if now.saturating_duration_since(*proven) > self.heartbeat {
             link.check()?;
-            *proven = Instant::now();
+            *proven = now;
         }
         Ok(())
     }
@@ -205,8 +230,8 @@ impl Worker {
     /// Does what the host asked for; `true` if that is to leave.
     fn obey(&mut self) -> bool {
         let requests = std::mem::take(&mut *self.shared.requests());
-        for name in &requests.lost {
-            self.roster.lost(name);
+        for peer in requests.lost.values() {
+            self.roster.lost(peer);
         }
         if let Some(tags) = requests.tags {
             self.roster.set_tags(tags, Instant::now());
@@ -223,71 +248,98 @@ impl Worker {
         self.last_turn = now;
     }
 
+    /// One turn without a link: dial when it is time, and wait for an outcome.
     fn reconnect(&mut self) {
-        let Connection::Down(retry) = &mut self.connection else {
+        let Connection::Down(dialer) = &mut self.connection else {
             return;
         };
-        let outcome = retry.poll(self.slice);
-        match outcome {
+        let mut wait = self.slice;
+        let mut outcome = None;
+        if !dialer.is_dialing() {
+            let left = self.dial_at.saturating_duration_since(self.last_turn);
+            if left.is_zero() {
+                outcome = dialer.dial().err().map(Err);
+            } else {
+                wait = wait.min(left);
+            }
+        }
+        match outcome.or_else(|| dialer.wait(wait)) {
             None => {}
             Some(Ok(link)) => self.go_online(link),
-            Some(Err(error)) => self.retry_later(error),
+            Some(Err(error)) => self.fail(error),
         }
     }
 
     fn go_online(&mut self, link: Link) {
         let now = Instant::now();
-        let up = Connection::Up { link, proven: now };
-        let down = std::mem::replace(&mut self.connection, up);
+        self.connection = Connection::Up {
+            link,
+            since: now,
+            proven: now,
+        };
+        self.drained = true;
         self.roster.link_up(now);
         if let Err(error) = self.announce() {
             self.roster.link_down();
-            self.connection = down;
-            return self.retry_later(error);
+            self.connection = Connection::Down(self.dialer());
+            return self.fail(error);
         }
+        log::info!("{:?}: online", self.session.channel);
+        self.said = None;
         self.status.online = true;
         self.status.connected += 1;
-        log::info!("{:?}: online", self.session.channel);
         self.publish();
         self.outbox.push_online();
     }
 
     fn go_offline(&mut self, error: Error) {
+        let down = Connection::Down(self.dialer());
+        let up = std::mem::replace(&mut self.connection, down);
+        if matches!(up, Connection::Up { since, .. } if since.elapsed() >= GOOD) {
+            self.backoff = Duration::ZERO;
+        }
         self.roster.link_down();
         self.status.online = false;
-        let dialer = Dialer::new(Arc::clone(&self.connect), self.session.clone());
-        self.connection = Connection::Down(Retry::new(dialer, Instant::now()));
-        self.failed(&error);
+        self.back_off();
+        self.note(&error);
         self.publish();
         self.outbox.push_offline(error);
+        self.deliver();
+        // Last, since closing a link that failed can take a moment.
+        drop(up);
     }
 
-    fn retry_later(&mut self, error: Error) {
+    /// An attempt to connect failed.
+    fn fail(&mut self, error: Error) {
         self.status.failed_attempts += 1;
         let first = self.status.connected == 0 && self.status.failed_attempts == 1;
-        if let Connection::Down(retry) = &mut self.connection {
-            let most = LAST_BACKOFF.min(self.heartbeat.max(FIRST_BACKOFF));
-            retry.backoff = (retry.backoff * 2).clamp(FIRST_BACKOFF, most);
-            retry.at = Instant::now() + self.jitter.between(0.5, retry.backoff);
-        }
-        self.failed(&error);
+        self.back_off();
+        self.note(&error);
         if first {
             self.publish();
             self.outbox.push_offline(error);
         }
     }
 
-    /// Logs a failure once at its change, not once an attempt.
-    fn failed(&mut self, error: &Error) {
-        let Connection::Down(retry) = &mut self.connection else {
-            return;
-        };
+    fn dialer(&self) -> Dialer {
+        Dialer::new(Arc::clone(&self.connect), self.session.clone())
+    }
+
+    /// The first time at once or almost: not all members should dial in step when their server is back.
+    fn back_off(&mut self) {
+        let least = if self.backoff.is_zero() { 0.0 } else { 0.5 };
+        self.backoff = (self.backoff * 2).clamp(FIRST_BACKOFF, LAST_BACKOFF);
+        self.dial_at = Instant::now() + self.jitter.between(least, self.backoff);
+    }
+
+    /// Remembers a failure, and logs it once at its change, not once an attempt.
+    fn note(&mut self, error: &Error) {
         let text = error.to_string();
-        if retry.said.as_ref() == Some(&text) {
+        if self.said.as_ref() == Some(&text) {
             log::debug!("{:?}: still offline: {text}", self.session.channel);
         } else {
             log::warn!("{:?}: offline: {text}", self.session.channel);
-            retry.said = Some(text);
+            self.said = Some(text);
         }
         self.status.last_error = Some(error.clone());
     }
@@ -304,36 +356,6 @@ impl Worker {
                 "left without a goodbye, since Postgres cannot be reached: peers will see this participant expire",
             )),
         }
-    }
-}
-
-impl Retry {
-    fn new(dialer: Dialer, at: Instant) -> Self {
-        Self {
-            dialer,
-            at,
-            backoff: Duration::ZERO,
-            said: None,
-        }
-    }
-
-    /// Dials when it is time, and waits for an outcome, `slice` at most.
-    fn poll(&mut self, slice: Duration) -> Option<Result<Link>> {
-        let mut wait = slice;
-        if !self.dialer.is_dialing() {
-            let left = self.at.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                if let Err(error) = self.dialer.dial() {
-                    return Some(Err(error));
-                }
-            }
-            wait = if left.is_zero() {
-                slice
-            } else {
-                slice.min(left)
-            };
-        }
-        self.dialer.wait(wait)
     }
 }
 

@@ -119,6 +119,7 @@ impl Setup {
             bare_heartbeat: self.heartbeat,
             missed: MISSED,
             max_peers: self.max_peers,
+            max_departed: self.max_peers,
         };
         Roster::new(presence, limits, Jitter::new(seed))
     }
@@ -225,7 +226,10 @@ impl Net {
     fn lost(&mut self, id: Id, peer: &str) {
         let process = &mut self.processes[id];
         process.host.reports_lost(peer);
-        process.roster.lost(peer);
+        let entry = process.roster.entries.get(peer);
+        if let Some(peer) = entry.map(|entry| entry.peer.clone()) {
+            process.roster.lost(&peer);
+        }
     }
 
     fn set_tags(&mut self, id: Id, version: &str) {
@@ -278,7 +282,10 @@ impl Net {
         let now = self.clock();
         let processes = self.processes.iter_mut();
         for process in processes.filter(|process| process.paused_since.is_none()) {
-            process.roster.tick(now);
+            assert!(
+                !process.roster.tick(now, now),
+                "the link was proven just now"
+            );
             process.settle();
             if !process.online {
                 assert_eq!(process.roster.deadline(), None);
@@ -319,7 +326,10 @@ impl Net {
                 }
             }
         }
-        process.roster.tick(now);
+        assert!(
+            !process.roster.tick(now, now),
+            "the link was proven just now"
+        );
         process.settle();
         check_bounds(&process.roster);
     }
@@ -895,6 +905,22 @@ fn rule_4_nothing_is_due_while_the_link_is_down() {
         net.run(secs(1));
     }
     assert_eq!(net.count_sent_by(a), said);
+}
+
+#[test]
+fn rule_4_nobody_expires_on_the_word_of_a_link_that_may_be_dead() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat_due("b", 1, 1, ms(100)));
+    net.run(ms(10));
+    let proven = net.clock();
+    let overdue = proven + secs(1);
+    let roster = &mut net.processes[a].roster;
+    assert!(roster.tick(overdue, proven), "ask first");
+    assert_eq!(here(roster), ["b.1"]);
+    assert!(roster.tick(overdue, proven), "the answer is still out");
+    // The link answered, and b was not heard in what it brought.
+    assert!(!roster.tick(overdue, overdue));
+    assert_eq!(here(roster), [""; 0]);
 }
 
 #[test]
