@@ -423,10 +423,12 @@ impl Demo {
             Database::Given(params) => {
                 println!("\nAll sessions with PostgreSQL are terminated. Nobody leaves for it.");
                 let names: Vec<&str> = self.members.keys().copied().collect();
+                // Those of this demo: the last statement of each was a NOTIFY on its channel.
                 Client::connect(params, NoTls)?.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                     WHERE datname = current_database() AND application_name = ANY($1)",
-                    &[&names],
+                     WHERE datname = current_database() AND application_name = ANY($1) \
+                     AND query LIKE 'NOTIFY \"' || $2 || '\"%'",
+                    &[&names, &self.channel],
                 )?;
                 return self.expect(&[offline, online].concat());
             }

@@ -62,7 +62,7 @@
 //! | a peer joins or says goodbye | known in milliseconds |
 //! | tags, `lost`, `leave` | take effect within 100 ms |
 //! | a peer dies | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [`heartbeat_interval`](Config::heartbeat_interval) (5 s) |
-//! | Postgres dies | [`Offline`](Event::Offline) at once; when it freezes, within a heartbeat interval and 1.5 s |
+//! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and 1.5 s; if it freezes while connecting, after 10 s |
 //! | Postgres is back | [`Online`](Event::Online) within about a second |
 //!
 //! # Logging

@@ -59,7 +59,7 @@ pub(crate) struct Worker {
 enum Connection {
     Down(Dialer),
     Up {
-        link: Link,
+        link: Box<Link>,
         since: Instant,
         /// What was asked then was answered, so what came before has been received.
         proven: Instant,
@@ -273,7 +273,7 @@ impl Worker {
     fn go_online(&mut self, link: Link) {
         let now = Instant::now();
         self.connection = Connection::Up {
-            link,
+            link: Box::new(link),
             since: now,
             proven: now,
         };

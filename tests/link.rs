@@ -129,6 +129,80 @@ fn a_closure_may_fail_in_its_own_words() {
 }
 
 #[test]
+fn a_closure_that_panics_is_called_again() {
+    let server = Server::start();
+    let params = server.params();
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = std::sync::Arc::clone(&calls);
+    let connect = move || {
+        let call = counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        assert!(call >= 6, "the vault is sealed");
+        postgres::Client::connect(&params, postgres::NoTls)
+    };
+    let a = Config::new("a").join_with(connect).expect("valid");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    assert!(reason.to_string().contains("panicked"), "{reason}");
+    expect(&a, "online");
+}
+
+#[test]
+fn a_heartbeat_shorter_than_the_way_to_postgres_works() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, Duration::from_millis(10));
+    let far = Config::new("far")
+        .heartbeat_interval(Duration::from_millis(15))
+        .missed_heartbeats(100)
+        .join(&proxy.params())
+        .expect("valid");
+    let near = online(Config::new("near").missed_heartbeats(100), &server);
+    expect(&near, "join far");
+    expect(&far, "online");
+    expect(&far, "join near");
+    for _ in 0..5 {
+        fence(&far, &near);
+        fence(&near, &far);
+    }
+    far.leave().expect("a goodbye");
+    expect(&near, "leave far: Goodbye");
+}
+
+#[test]
+fn a_link_that_keeps_dying_is_tried_less_and_less_often() {
+    let server = Server::start();
+    let a = join(&server, "a");
+    let start = Instant::now();
+    for _ in 0..6 {
+        let pid = backend_of(&server, "a");
+        server.run(&format!("SELECT pg_terminate_backend({pid})"));
+        expect(&a, "offline");
+        expect(&a, "online");
+    }
+    // At least 0, 50, 100, 200, 400 and 500 ms of waiting.
+    assert!(
+        start.elapsed() > Duration::from_millis(1_250),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_timeout_for_idle_sessions_does_not_end_ours() {
+    let server = Server::start_with(&["idle_session_timeout = 500ms"]);
+    let a = join(&server, "a");
+    let b = join(&server, "b");
+    expect(&a, "join b");
+    expect(&b, "join a");
+    let start = Instant::now();
+    eventually("longer than the timeout", || {
+        start.elapsed() > Duration::from_millis(1_500)
+    });
+    fence(&a, &b);
+    fence(&b, &a);
+}
+
+#[test]
 fn a_frozen_backend_is_offline_and_the_host_never_waits_for_it() {
     let mut server = Server::start();
     let a = join_short(&server, "a");

@@ -55,6 +55,15 @@ fn a_connection_can_be_opened_by_the_host() {
 }
 
 #[test]
+fn a_connection_can_be_secured_by_any_connector() {
+    let server = Server::start();
+    let a = Config::new("a")
+        .join_tls(&server.params(), postgres::NoTls)
+        .expect("valid");
+    expect(&a, "online");
+}
+
+#[test]
 fn channels_are_separate() {
     let server = Server::start();
     let a = online(Config::new("a").channel("one"), &server);

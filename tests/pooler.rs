@@ -44,3 +44,17 @@ fn a_session_pooler_works() {
     };
     assert!(reason.is_link(), "{reason}");
 }
+
+#[test]
+fn a_pool_without_room_for_a_second_session_is_told_apart() {
+    let server = Server::start();
+    let Some(pooler) = PgBouncer::start_with(&server, "session", "default_pool_size = 1") else {
+        return;
+    };
+    let a = Config::new("a").join(&pooler.params()).expect("valid");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    let text = reason.to_string();
+    assert!(text.contains("leave room for one more session"), "{text}");
+}

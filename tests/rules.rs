@@ -142,6 +142,21 @@ fn rule_4_nobody_expires_while_the_link_is_down() {
 }
 
 #[test]
+fn rule_4_no_peer_expires_when_it_is_our_own_link_that_is_silent() {
+    let mut server = Server::start();
+    let a = join(&server, "a");
+    let b = join_short(&server, "b");
+    expect(&a, "join b");
+    expect(&b, "join a");
+    // Frozen for far longer than b's expiry, and noticed before a's own next heartbeat.
+    server.freeze_backend(backend_of(&server, "a"));
+    expect(&a, "offline");
+    expect(&a, "online");
+    fence(&b, &a);
+    server.thaw();
+}
+
+#[test]
 fn rule_5_a_process_that_was_paused_drops_nobody() {
     let server = Server::start();
     let a = join_short(&server, "a");
@@ -154,6 +169,28 @@ fn rule_5_a_process_that_was_paused_drops_nobody() {
     expect(&a, "heal paused");
     a.set_tags([("seen", "1")]).expect("tags");
     paused.expect("update a");
+    paused.expect_nothing();
+}
+
+#[test]
+fn rule_5_what_waits_is_heard_before_anyone_expires() {
+    let server = Server::start();
+    let quick = Config::new("quick").heartbeat_interval(Duration::from_millis(100));
+    let quick = online(quick, &server);
+    // Its own heartbeats are too rare to read for it what waits.
+    let mut paused = Process::join_with(&server, "paused", HOUR);
+    paused.expect("join quick");
+    expect(&quick, "join paused");
+    for round in 0..5 {
+        paused.freeze();
+        // Three expiries, and less than what counts as a pause.
+        std::thread::sleep(Duration::from_millis(900));
+        paused.thaw();
+        quick
+            .set_tags([("round", format!("{round}"))])
+            .expect("tags");
+        paused.expect("update quick");
+    }
     paused.expect_nothing();
 }
 

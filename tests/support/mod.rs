@@ -10,6 +10,7 @@
 mod pgbouncer;
 mod postgres;
 mod process;
+mod proxy;
 mod raw;
 
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use pg_peers::{Cluster, Config, Event, Reason};
 pub use self::pgbouncer::PgBouncer;
 pub use self::postgres::{Server, Stop};
 pub use self::process::{Process, be_a_participant};
+pub use self::proxy::Proxy;
 pub use self::raw::Raw;
 
 /// The longest a test waits for something that must come. Only a failure takes this long.

