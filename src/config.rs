@@ -208,12 +208,13 @@ impl Participant {
         &self,
         tags: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<String> {
-        let tags: Tags = tags.into_iter().collect();
-        for (key, value) in tags.iter() {
+        let check = |(key, value)| {
             word("the key of a tag,", key, wire::MAX_PAYLOAD)?;
             peer::check_text(value, wire::MAX_PAYLOAD)
                 .map_err(|bad| invalid(&format!("the value of tag {},", shown(key)), value, bad))?;
-        }
+            Ok((key, value))
+        };
+        let tags: Tags = tags.into_iter().map(check).collect::<Result<_>>()?;
         let text = wire::encode_tags(&tags);
         if self.style == Style::Bare && !text.is_empty() {
             return Err(Error::config(

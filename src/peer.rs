@@ -1,5 +1,6 @@
 //! The public values that describe another participant.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -85,7 +86,7 @@ impl Peer {
     }
 
     /// Its tags, in the order of their keys.
-    pub fn tags(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
+    pub fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.tags.iter()
     }
 
@@ -104,32 +105,34 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// Key-value pairs in the order of their keys, each key once. A sorted slice: a map's node would cost 500 bytes a peer.
+/// Key-value pairs in the order of their keys, each key once: one text, where each key and each value ends with a NUL, which
+/// neither can contain. A map's node would cost 500 bytes a peer.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub(crate) struct Tags(Box<[(Box<str>, Box<str>)]>);
+pub(crate) struct Tags(Box<str>);
 
 impl Tags {
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
-        let at = self.0.binary_search_by(|(known, _)| (**known).cmp(key));
-        at.ok().map(|i| &*self.0[i].1)
+        let found = self.iter().find(|(known, _)| *known == key);
+        found.map(|(_, value)| value)
     }
 
-    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (&**key, &**value))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut texts = self.0.split_terminator('\0');
+        std::iter::from_fn(move || Some((texts.next()?, texts.next()?)))
     }
 }
 
 /// Of a key that comes more than once, the last value stays.
-impl<K: Into<Box<str>>, V: Into<Box<str>>> FromIterator<(K, V)> for Tags {
+impl<K: AsRef<str> + Ord, V: AsRef<str>> FromIterator<(K, V)> for Tags {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let mut pairs: Vec<(Box<str>, Box<str>)> = pairs
-            .into_iter()
-            .map(|(key, value)| (key.into(), value.into()))
-            .collect();
-        pairs.reverse();
-        pairs.sort_by(|a, b| a.0.cmp(&b.0));
-        pairs.dedup_by(|a, b| a.0 == b.0);
-        Self(pairs.into())
+        let mut text = String::new();
+        for (key, value) in pairs.into_iter().collect::<BTreeMap<K, V>>() {
+            for part in [key.as_ref(), value.as_ref()] {
+                text.push_str(part);
+                text.push('\0');
+            }
+        }
+        Self(text.into())
     }
 }
 

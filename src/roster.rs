@@ -77,7 +77,7 @@ pub(crate) struct Roster {
     /// Those who are there and those who left lately.
     entries: HashMap<Arc<str>, Entry>,
     present: usize,
-    /// One timer a name, at or before the time its peer expires: hearing a peer only moves [`Entry::expires`], and the
+    /// One timer a name, at or before the time its peer expires: hearing a peer only moves [`Entry::until`], and the
     /// timer follows when it runs out.
     timers: BTreeSet<(Instant, Arc<str>)>,
     /// In the order of their departure; those who came back since have other entries by now.
@@ -93,9 +93,10 @@ struct Entry {
     peer: Peer,
     standing: Standing,
     seq: u64,
-    /// Within this time of each announcement the next comes.
-    due: Duration,
-    expires: Instant,
+    /// Within this time of each announcement the next comes; milliseconds, to keep an entry small.
+    due: u32,
+    /// When it expires, or, once it has gone, when that was.
+    until: Instant,
     /// Where its name stands in [`Roster::timers`].
     timer: Option<Instant>,
 }
@@ -105,17 +106,14 @@ enum Standing {
     Here,
     /// Here, but the host's own connection to it broke.
     Lost,
-    Gone {
-        reason: Reason,
-        at: Instant,
-    },
+    Gone(Reason),
 }
 
 impl Standing {
     fn is_here(self) -> bool {
         match self {
             Self::Here | Self::Lost => true,
-            Self::Gone { .. } => false,
+            Self::Gone(_) => false,
         }
     }
 }
@@ -170,7 +168,9 @@ impl Roster {
     /// Everybody gets a full grace period to be heard. Also for a process that finds it was paused (rule 5).
     pub(crate) fn grant_grace(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {
-            entry.expires = now + entry.due * self.limits.missed;
+            if entry.standing.is_here() {
+                entry.until = now + grace(entry.due, self.limits.missed);
+            }
         }
     }
 
@@ -257,10 +257,10 @@ impl Roster {
             if !entry.standing.is_here() {
                 continue;
             }
-            if entry.expires > now {
-                entry.timer = Some(entry.expires);
-                self.timers.insert((entry.expires, name));
-            } else if entry.expires > proven {
+            if entry.until > now {
+                entry.timer = Some(entry.until);
+                self.timers.insert((entry.until, name));
+            } else if entry.until > proven {
                 entry.timer = Some(at);
                 self.timers.insert((at, name));
                 return true;
@@ -333,23 +333,17 @@ impl Roster {
         let age = age(entry.standing, entry.peer.incarnation(), sign.incarnation);
         match (age, entry.standing) {
             (Ordering::Less, _) => return Heard::Stale,
-            (
-                Ordering::Equal,
-                Standing::Gone {
-                    reason: Reason::Goodbye | Reason::Replaced,
-                    ..
-                },
-            ) => {
+            (Ordering::Equal, Standing::Gone(Reason::Goodbye | Reason::Replaced)) => {
                 return Heard::Stale;
             }
             // A bare name has no sequence: each is as good as the last.
             (Ordering::Equal, _) if sign.incarnation.is_some() && sign.seq <= entry.seq => {
                 return Heard::Stale;
             }
-            (Ordering::Equal | Ordering::Greater, Standing::Gone { .. }) if full => {
+            (Ordering::Equal | Ordering::Greater, Standing::Gone(_)) if full => {
                 return Heard::Refused;
             }
-            (Ordering::Greater, Standing::Gone { .. }) => self.join(now, Arc::from(name), sign),
+            (Ordering::Greater, Standing::Gone(_)) => self.join(now, Arc::from(name), sign),
             (Ordering::Greater, Standing::Here | Standing::Lost) => {
                 self.depart(now, name, Reason::Replaced);
                 self.join(now, Arc::from(name), sign);
@@ -361,7 +355,7 @@ impl Roster {
                 }
                 entry.standing = Standing::Here;
                 let kind = match before {
-                    Standing::Gone { .. } => Some(Kind::Returned),
+                    Standing::Gone(_) => Some(Kind::Returned),
                     Standing::Lost => Some(Kind::Recovered),
                     Standing::Here => updated.then_some(Kind::Updated),
                 };
@@ -389,7 +383,7 @@ impl Roster {
                 entry.seq = seq;
                 match &mut entry.standing {
                     // It was given up for gone too early, and now it really is.
-                    Standing::Gone { reason, .. } => *reason = Reason::Goodbye,
+                    Standing::Gone(reason) => *reason = Reason::Goodbye,
                     Standing::Here | Standing::Lost => self.depart(now, name, Reason::Goodbye),
                 }
                 Heard::News
@@ -421,8 +415,8 @@ impl Roster {
             peer,
             standing: Standing::Here,
             seq: sign.seq,
-            due: sign.due,
-            expires: now,
+            due: 0,
+            until: now,
             timer,
         };
         self.entries.insert(Arc::clone(&name), entry);
@@ -443,7 +437,8 @@ impl Roster {
     /// Remembers a name as departed.
     fn bury(&mut self, now: Instant, name: &str, reason: Reason) {
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.standing = Standing::Gone { reason, at: now };
+            entry.standing = Standing::Gone(reason);
+            entry.until = now;
             self.departed.push_back((now, entry.peer.shared_name()));
         }
         self.forget_long_gone(now);
@@ -454,14 +449,14 @@ impl Roster {
             return;
         };
         entry.seq = sign.seq;
-        entry.due = sign.due;
-        entry.expires = now + sign.due * self.limits.missed;
-        if entry.timer.is_none_or(|timer| timer > entry.expires) {
+        entry.due = u32::try_from(sign.due.as_millis()).unwrap_or(u32::MAX);
+        entry.until = now + grace(entry.due, self.limits.missed);
+        if entry.timer.is_none_or(|timer| timer > entry.until) {
             let name = entry.peer.shared_name();
-            if let Some(later) = entry.timer.replace(entry.expires) {
+            if let Some(later) = entry.timer.replace(entry.until) {
                 self.timers.remove(&(later, Arc::clone(&name)));
             }
-            self.timers.insert((entry.expires, name));
+            self.timers.insert((entry.until, name));
         }
     }
 
@@ -476,7 +471,7 @@ impl Roster {
             let Some(entry) = self.entries.get(&name) else {
                 continue;
             };
-            if matches!(entry.standing, Standing::Gone { at, .. } if at == left) {
+            if !entry.standing.is_here() && entry.until == left {
                 if let Some(timer) = entry.timer {
                     self.timers.remove(&(timer, Arc::clone(&name)));
                 }
@@ -527,6 +522,11 @@ impl Roster {
             body: Body::Newer { incarnation },
         })
     }
+}
+
+/// How long a peer may be silent that announces itself every so many milliseconds (rule 2).
+fn grace(due: u32, missed: u32) -> Duration {
+    Duration::from_millis(due.into()) * missed
 }
 
 /// How what is heard relates to what is known of a name (rule 1): `Less` is stale, `Equal` the same start of it, `Greater`

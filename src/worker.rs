@@ -208,6 +208,7 @@ impl Worker {
         self.slice = SLICE;
         while !self.events.is_full() {
             let Some(event) = self.outbox.pop() else {
+                self.slice = SLICE;
                 return;
             };
             // The one sender found room, so this does not block; that nobody receives any more is the host's choice.

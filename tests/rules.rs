@@ -247,7 +247,7 @@ fn rule_8_a_bare_node_name_is_a_heartbeat() {
     elixir.say("realtime@10.0.0.1");
     let event = expect(&watcher, "join realtime@10.0.0.1");
     let peer = event.peer().expect("a peer");
-    assert_eq!((peer.incarnation(), peer.tags().len()), (None, 0));
+    assert_eq!((peer.incarnation(), peer.tags().count()), (None, 0));
     expect(&watcher, "leave realtime@10.0.0.1: Expired");
     elixir.say("realtime@10.0.0.1");
     expect(&watcher, "heal realtime@10.0.0.1");
