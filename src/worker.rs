@@ -24,7 +24,8 @@ const DRAINING_SLICE: Duration = Duration::from_millis(1);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Reconnecting backs off from the one to the other, by doubling. No longer, so that recovery takes about a second however
-/// long the outage was.
+/// long the outage was; nor longer than the heartbeat interval, so that this participant is back before the grace is over
+/// that its peers give it once they are back themselves.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LAST_BACKOFF: Duration = Duration::from_secs(1);
 
@@ -329,7 +330,8 @@ impl Worker {
     /// The first time at once or almost: not all members should dial in step when their server is back.
     fn back_off(&mut self) {
         let least = if self.backoff.is_zero() { 0.0 } else { 0.5 };
-        self.backoff = (self.backoff * 2).clamp(FIRST_BACKOFF, LAST_BACKOFF);
+        let longest = LAST_BACKOFF.min(self.heartbeat).max(FIRST_BACKOFF);
+        self.backoff = (self.backoff * 2).clamp(FIRST_BACKOFF, longest);
         self.dial_at = Instant::now() + self.jitter.between(least, self.backoff);
     }
 

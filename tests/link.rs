@@ -34,8 +34,8 @@ fn a_participant_that_starts_before_postgres_joins_once_it_is_up() {
 #[test]
 fn a_restart_of_postgres_is_one_offline_and_one_online() {
     let mut server = Server::start();
-    let a = join_short(&server, "a");
-    let b = join_short(&server, "b");
+    let a = join(&server, "a");
+    let b = join(&server, "b");
     expect(&a, "join b");
     expect(&b, "join a");
     for how in [Stop::Fast, Stop::Immediate] {
