@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench cost                 # 20 s for each row
-//! cargo bench --bench cost -- --quick      # 2 s for each row
+//! cargo bench --bench cost -- --quick      # 5 s for each row
 //! ```
 //!
 //! Each row is a process of its own, measured from its inside; the server from its processes' `schedstat`, since the tick
@@ -66,7 +66,7 @@ fn main() {
         return;
     }
     if arguments.quick {
-        arguments.seconds = 2;
+        arguments.seconds = HEARTBEAT.as_secs();
     }
     match arguments.row {
         Some(Kind::Known) => known(&arguments),
@@ -191,8 +191,10 @@ fn row(kind: Kind, arguments: &Arguments) {
     let heard = Arc::new(AtomicU64::new(0));
     let members: Vec<Cluster> = match kind {
         Kind::Floor => {
-            for _ in 0..arguments.members {
-                floor(&arguments.params, Arc::clone(&heard));
+            for i in 0..arguments.members {
+                // Spread over the interval, as programs that start at any time are.
+                let offset = HEARTBEAT * i / arguments.members;
+                floor(&arguments.params, offset, Arc::clone(&heard));
             }
             Vec::new()
         }
@@ -213,8 +215,8 @@ fn row(kind: Kind, arguments: &Arguments) {
             .expect("everybody");
         member.events().try_iter().for_each(drop);
     }
-    // Over the repetitions after the hello, and answers.
-    thread::sleep(Duration::from_millis(1_500));
+    // Past the repetitions after the hello, and for long enough that the announcements are spread by their jitter.
+    thread::sleep(HEARTBEAT);
     let deliveries = || match kind {
         Kind::Floor => heard.load(Ordering::Relaxed),
         _ => members
@@ -270,25 +272,22 @@ fn join(name: &str, params: &str) -> Cluster {
 }
 
 /// The least that does the same: a thread, a session, a notification every heartbeat.
-fn floor(params: &str, heard: Arc<AtomicU64>) {
+fn floor(params: &str, offset: Duration, heard: Arc<AtomicU64>) {
     let mut client = Client::connect(params, NoTls).expect("a session");
     client.batch_execute("LISTEN cluster").expect("LISTEN");
     let statement = "NOTIFY cluster, 'pg-peers/1 beat name=worker-000@10.0.0.1:7000 inc=1795443184000000 seq=1 due=5000;'";
+    let mut next = Instant::now() + offset;
     thread::spawn(move || {
         loop {
-            client.batch_execute(statement).expect("NOTIFY");
-            let next = Instant::now() + HEARTBEAT;
             while let Some(wait) = next.checked_duration_since(Instant::now()) {
                 let mut notifications = client.notifications();
-                if notifications
-                    .timeout_iter(wait)
-                    .next()
-                    .expect("a session")
-                    .is_some()
-                {
+                let received = notifications.timeout_iter(wait).next();
+                if received.expect("a session").is_some() {
                     heard.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            client.batch_execute(statement).expect("NOTIFY");
+            next += HEARTBEAT;
         }
     });
 }

@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long, default_value_t = 20_000)]
     rounds: u64,
     /// Members to join and leave
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 1_000)]
     joins: u64,
     /// What cargo passes
     #[arg(long, hide = true)]
@@ -180,6 +180,10 @@ fn membership(params: &str, rounds: u64) -> [(&'static str, Histogram<u64>); 3] 
             .recv()
             .expect("a join")
             .saturating_duration_since(start);
+        // At any point of the slice in which its thread waits: it takes part in nothing else, so nothing wakes it.
+        thread::sleep(Duration::from_micros(
+            u64::from(start.elapsed().subsec_nanos()) % 100_000 + 20_000,
+        ));
         let start = Instant::now();
         member.leave().expect("a goodbye");
         let left = sightings

@@ -32,7 +32,7 @@ pub fn distributions(path: &Path, panels: &[Panel<'_>]) -> Result<(), Box<dyn Er
         let bounds = panel
             .curves
             .iter()
-            .map(|(_, h)| (microseconds(h, 0.001), microseconds(h, 0.999)));
+            .map(|(_, h)| (microseconds(h, 0.001), microseconds(h, 0.99)));
         let (least, most) = bounds.fold((f64::MAX, 0.0f64), |(least, most), (from, to)| {
             (least.min(from), most.max(to))
         });
@@ -44,13 +44,15 @@ pub fn distributions(path: &Path, panels: &[Panel<'_>]) -> Result<(), Box<dyn Er
             .build_cartesian_2d((least * 0.9..most * 1.1).log_scale(), 0.0..100.0)?;
         chart
             .configure_mesh()
+            .max_light_lines(0)
+            .x_labels(8)
             .x_desc("microseconds")
             .y_desc("per cent of rounds")
             .x_label_formatter(&|x| format!("{x:.0}"))
             .draw()?;
         for ((name, histogram), colour) in panel.curves.iter().zip(COLOURS) {
-            let points = (0..=1_000).map(|permille| {
-                let share = f64::from(permille) / 1_000.0;
+            let points = (0..=200).map(|step| {
+                let share = f64::from(step) / 200.0;
                 (microseconds(histogram, share), share * 100.0)
             });
             chart
