@@ -1423,6 +1423,23 @@ fn rule_9_memory_stays_bounded_whatever_is_sent() {
 // What the host is told, where no rule has a number.
 
 #[test]
+fn hearing_a_known_peer_that_has_not_changed_does_not_allocate() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&tagged_beat("b", 1, 1, "1"));
+    net.run(ms(10));
+    let payload = tagged_beat("b", 1, 2, "1");
+    let now = net.clock();
+    let roster = &mut net.processes[a].roster;
+    let mut heard = None;
+    let allocated = allocation_counter::measure(|| {
+        let message = wire::decode(&payload).expect("ours");
+        heard = Some(roster.heard(now, &message));
+    });
+    assert_eq!(heard, Some(Heard::News));
+    assert_eq!(allocated.count_total, 0);
+}
+
+#[test]
 fn a_peer_that_is_heard_again_after_its_expiry_heals() {
     let mut net = Net::new(1);
     let a = net.start("a", 1);
