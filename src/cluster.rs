@@ -133,6 +133,7 @@ impl Cluster {
                 .as_ref()
                 .map_or("pg_peers observer", |participant| &participant.name)
                 .to_owned(),
+            probes: Arc::default(),
         };
         let shared = Arc::new(Shared::default());
         let (events_in, events) = bounded(EVENTS);

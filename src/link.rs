@@ -24,7 +24,7 @@ use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -48,9 +48,13 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest that disposing of a client holds anybody up; a healthy one takes 0.1 ms.
 const DISPOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// After this long an attempt to connect counts as hanging, and another starts beside it; with each that hangs, after twice
-/// as long.
+/// After this long an attempt to connect counts as hanging, and another may start beside it; with each that hangs, after
+/// twice as long, up to five minutes.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_DOUBLINGS: u32 = 5;
+
+/// So many second connections may hang before no more are tried.
+const MAX_HANGING_PROBES: usize = 8;
 
 /// Limits for a connection whose string sets none: the peer of a dead connection is given up within seconds, not the
 /// system's hours. The server is asked for the same, in [`HARDEN`].
@@ -85,6 +89,8 @@ pub(crate) enum Hosts {
 pub(crate) struct Session {
     pub(crate) channel: String,
     pub(crate) application_name: String,
+    /// How many of the probe's second connections are being opened.
+    pub(crate) probes: Arc<AtomicUsize>,
 }
 
 /// Parses a connection string into what opens connections, with limits on every wait that TCP knows.
@@ -195,7 +201,7 @@ impl Link {
     /// Connects, proves that the connection carries notifications, and listens. May hang; see [`Dialer`].
     fn open(connect: &Connect, hosts: Hosts, session: &Session) -> Result<Self> {
         let mut client = connect(hosts)?;
-        let pid = probe(&mut client, connect, hosts)?;
+        let pid = probe(&mut client, connect, hosts, &session.probes)?;
         // Servers before 14 do not know it, and say so.
         let _ = run(&mut client, "SET idle_session_timeout = 0");
         let listen = format!(
@@ -218,17 +224,29 @@ impl Link {
             return Ok(Some(notice));
         }
         let client = self.client.as_mut().ok_or_else(gone)?;
-        // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
-        let wait = until.saturating_duration_since(Instant::now());
-        let wait = wait.max(Duration::from_millis(1));
-        // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
-        let received = client.notifications().timeout_iter(wait).next();
-        match received.map_err(broken)? {
-            Some(notification) => Ok(Some(Notice(notification))),
-            // The end of the iterator also stands for the end of the connection, at once and every time.
-            None if client.is_closed() => Err(gone()),
-            None => Ok(None),
+        loop {
+            // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
+            let wait = until.saturating_duration_since(Instant::now());
+            let wait = wait.max(Duration::from_millis(1));
+            // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
+            let received = client.notifications().timeout_iter(wait).next();
+            match received.map_err(broken)? {
+                Some(notification) if notification.channel() == self.channel => {
+                    return Ok(Some(Notice(notification)));
+                }
+                // The session came from the host, who may listen to more.
+                Some(_) => {}
+                // The end of the iterator also stands for the end of the connection, at once and every time.
+                None if client.is_closed() => return Err(gone()),
+                None => return Ok(None),
+            }
         }
+    }
+
+    /// How many notifications have arrived that were not returned yet.
+    pub(crate) fn waiting(&mut self) -> usize {
+        let buffered = |client: &mut Client| client.notifications().len();
+        self.unread.len() + self.client.as_mut().map_or(0, buffered)
     }
 
     /// Announces, and returns how long it took until our own notification was back.
@@ -241,6 +259,9 @@ impl Link {
         // Others may say the very same: a bare name, or that they know a newer incarnation.
         let mut said_by_others = false;
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
+            if notification.channel() != self.channel {
+                continue;
+            }
             let notice = Notice(notification);
             let same = notice.payload() == payload;
             if same && notice.pid() == self.pid {
@@ -302,10 +323,14 @@ impl Drop for Link {
 pub(crate) struct Dialer {
     connect: Connect,
     session: Session,
-    finished: Receiver<Result<Link>>,
-    finish: Sender<Result<Link>>,
-    running: usize,
-    last: Option<Instant>,
+    /// The number of an attempt, and what came of it.
+    finished: Receiver<(u64, Result<Link>)>,
+    finish: Sender<(u64, Result<Link>)>,
+    running: u32,
+    /// The number of the newest attempt, when it started, and whether it is still under way. Older ones hang.
+    newest: u64,
+    started: Instant,
+    dialing: bool,
 }
 
 impl Dialer {
@@ -318,31 +343,38 @@ impl Dialer {
             finished,
             finish,
             running: 0,
-            last: None,
+            newest: 0,
+            started: Instant::now(),
+            dialing: false,
         }
     }
 
-    /// Whether an attempt is under way.
+    /// Whether an attempt is under way, other than those that hang.
     pub(crate) fn is_dialing(&self) -> bool {
-        self.running > 0
+        self.dialing
     }
 
     /// Starts an attempt.
     pub(crate) fn dial(&mut self) -> Result<()> {
         let (connect, session) = (Arc::clone(&self.connect), self.session.clone());
         let finish = self.finish.clone();
-        let hosts = match self.is_dialing() {
-            false => Hosts::AsConfigured,
-            true => Hosts::Shuffled,
+        let hosts = match self.running {
+            0 => Hosts::AsConfigured,
+            _ => Hosts::Shuffled,
         };
-        self.last = Some(Instant::now());
+        self.newest += 1;
+        self.started = Instant::now();
+        self.dialing = false;
+        let number = self.newest;
         spawn("dial", move || {
             // A host's closure may panic; that must count as an attempt that failed.
             let open = AssertUnwindSafe(|| Link::open(&connect, hosts, &session));
             let panicked = |_| Err(Error::new(Kind::Link, "connecting to Postgres panicked"));
-            let _ = finish.send(panic::catch_unwind(open).unwrap_or_else(panicked));
+            let outcome = panic::catch_unwind(open).unwrap_or_else(panicked);
+            let _ = finish.send((number, outcome));
         })?;
         self.running += 1;
+        self.dialing = true;
         Ok(())
     }
 
@@ -350,29 +382,26 @@ impl Dialer {
     /// and goes on: its outcome may still come.
     pub(crate) fn wait(&mut self, wait: Duration) -> Option<Result<Link>> {
         match self.finished.recv_timeout(wait) {
-            Ok(outcome) => {
+            Ok((number, outcome)) => {
                 self.running -= 1;
+                self.dialing &= number != self.newest;
                 Some(outcome)
             }
             Err(_) if self.is_overdue() => {
-                let hangs = Error::new(
+                self.dialing = false;
+                Some(Err(Error::new(
                     Kind::Timeout,
                     format!("connecting to Postgres takes longer than {DIAL_TIMEOUT:?}"),
-                );
-                Some(self.dial().and(Err(hangs)))
+                )))
             }
             Err(_) => None,
         }
     }
 
-    /// Whether another attempt should start beside those that hang. They become rarer, so that their threads stay few.
+    /// Whether the newest attempt hangs, too. The more there are, the longer the next is waited for, so that they stay few.
     fn is_overdue(&self) -> bool {
-        let Some(hanging) = self.running.checked_sub(1) else {
-            return false;
-        };
-        let doublings = u32::try_from(hanging).unwrap_or(u32::MAX).min(20);
-        let patience = DIAL_TIMEOUT * 2u32.pow(doublings);
-        self.last.is_some_and(|last| last.elapsed() > patience)
+        let doublings = self.running.saturating_sub(1).min(MAX_DOUBLINGS);
+        self.dialing && self.started.elapsed() > DIAL_TIMEOUT * 2u32.pow(doublings)
     }
 }
 
@@ -402,23 +431,47 @@ fn run(client: &mut Client, statements: &str) -> Result<()> {
 
 /// Proves that this connection carries the notifications of others, and returns the pid of its backend. Comes before
 /// anything is set in the session: behind a pooler in transaction mode the settings would land in somebody else's.
-fn probe(client: &mut Client, connect: &Connect, hosts: Hosts) -> Result<i32> {
-    let channel = identifier(&probe_channel());
-    run(client, &format!("LISTEN {channel}"))?;
+fn probe(
+    client: &mut Client,
+    connect: &Connect,
+    hosts: Hosts,
+    probes: &Arc<AtomicUsize>,
+) -> Result<i32> {
+    let channel = probe_channel();
+    let quoted = identifier(&channel);
+    run(client, &format!("LISTEN {quoted}"))?;
     // Our own notification tells our backend's pid, without the right to execute any function.
-    run(client, &format!("NOTIFY {channel}, 'own'"))?;
-    let own = client.notifications().iter().next().map_err(broken)?;
-    notify_from_another_connection(connect, hosts, format!("NOTIFY {channel}, 'other'"))?;
-    let other = client
-        .notifications()
-        .timeout_iter(PROBE_TIMEOUT)
-        .next()
-        .map_err(broken)?;
+    run(client, &format!("NOTIFY {quoted}, 'own'"))?;
+    let own = receive(client, &channel, "own", Duration::ZERO)?;
+    let statement = format!("NOTIFY {quoted}, 'other'");
+    notify_from_another_connection(connect, hosts, probes, statement)?;
+    let other = receive(client, &channel, "other", PROBE_TIMEOUT)?;
     // A pooler's server connection must not go on listening for nobody.
-    let unlisten = run(client, &format!("UNLISTEN {channel}"));
+    let unlisten = run(client, &format!("UNLISTEN {quoted}"));
     match (own, other) {
-        (Some(own), Some(_)) => unlisten.map(|()| own.process_id()),
+        (Some(own), Some(_)) => unlisten.map(|()| own),
         _ => Err(not_carried()),
+    }
+}
+
+/// The pid of who sent this, if it comes within `wait`.
+fn receive(
+    client: &mut Client,
+    channel: &str,
+    payload: &str,
+    wait: Duration,
+) -> Result<Option<i32>> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let received = client.notifications().timeout_iter(left).next();
+        match received.map_err(broken)? {
+            Some(found) if found.channel() == channel && found.payload() == payload => {
+                return Ok(Some(found.process_id()));
+            }
+            Some(_) => {}
+            None => return Ok(None),
+        }
     }
 }
 
@@ -426,23 +479,34 @@ fn probe(client: &mut Client, connect: &Connect, hosts: Hosts) -> Result<i32> {
 fn notify_from_another_connection(
     connect: &Connect,
     hosts: Hosts,
+    probes: &Arc<AtomicUsize>,
     statement: String,
 ) -> Result<()> {
-    let connect = Arc::clone(connect);
-    let (done, notified) = bounded(1);
-    spawn("probe", move || {
-        let outcome = connect(hosts).and_then(|mut second| run(&mut second, &statement));
-        let _ = done.send(outcome);
-    })?;
-    match notified.recv_timeout(SECOND_TIMEOUT) {
-        Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Timeout) => Err(Error::new(
+    let no_room = || {
+        Error::new(
             Kind::Timeout,
             format!(
                 "a second, short-lived connection, which proves that the first one carries notifications, could not be \
                  opened within {SECOND_TIMEOUT:?}: leave room for one more session in the pool and in max_connections"
             ),
-        )),
+        )
+    };
+    if probes.load(Ordering::Relaxed) >= MAX_HANGING_PROBES {
+        return Err(no_room());
+    }
+    let (connect, probes) = (Arc::clone(connect), Arc::clone(probes));
+    let (done, notified) = bounded(1);
+    spawn("probe", move || {
+        probes.fetch_add(1, Ordering::Relaxed);
+        let open = AssertUnwindSafe(|| connect(hosts)?.batch_execute(&statement).map_err(broken));
+        if let Ok(outcome) = panic::catch_unwind(open) {
+            let _ = done.send(outcome);
+        }
+        probes.fetch_sub(1, Ordering::Relaxed);
+    })?;
+    match notified.recv_timeout(SECOND_TIMEOUT) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => Err(no_room()),
         Err(RecvTimeoutError::Disconnected) => {
             Err(Error::new(Kind::Link, "connecting to Postgres panicked"))
         }

@@ -152,9 +152,10 @@ impl Presence {
         }
         match *body {
             Body::Announce(ref theirs) if theirs.incarnation > self.incarnation => {
-                // A hello comes from a process that started after us. Anything else, while we are starting, comes from
-                // one that was there before: our clock went back.
-                let predecessor = !theirs.hello && self.is_starting(now);
+                // A first hello comes from a process that started after us. Anything else, while we are starting, comes
+                // from one that was there before: our clock went back.
+                let newborn = theirs.hello && theirs.seq == 1;
+                let predecessor = !newborn && self.is_starting(now);
                 if predecessor && self.step_over(now, theirs.incarnation, jitter) {
                     return OwnName::Nothing;
                 }

@@ -51,7 +51,10 @@ pub(crate) struct Worker {
     said: Option<String>,
     /// Everything that had arrived at the last look was heard.
     drained: bool,
+    /// How many of those that had arrived when the server last answered are still to be heard.
+    behind: usize,
     slice: Duration,
+    /// When the last turn began, or the server last answered: waiting for it is no pause.
     last_turn: Instant,
     /// When the host's view last got the status.
     published: Instant,
@@ -94,6 +97,7 @@ impl Worker {
             backoff: Duration::ZERO,
             said: None,
             drained: true,
+            behind: 0,
             slice: SLICE,
             last_turn: now,
             published: now,
@@ -106,7 +110,9 @@ impl Worker {
             self.notice_pause();
             match self.connection {
                 Connection::Up { .. } => {
-                    if let Err(error) = self.turn() {
+                    let turned = self.turn();
+                    self.take_changes();
+                    if let Err(error) = turned {
                         self.go_offline(error);
                     }
                 }
@@ -133,21 +139,25 @@ impl Worker {
         };
         match link.next(until)? {
             Some(notice) => {
+                let proven = *proven;
                 self.drained = false;
                 self.hear(&notice);
+                // On a channel that never falls silent, what came before the last answer has been heard at some time.
+                self.behind = self.behind.saturating_sub(1);
+                if self.behind == 0 {
+                    let asks = self.roster.tick(proven, proven);
+                    debug_assert!(!asks, "the link was proven then");
+                }
             }
             None => {
                 self.drained = true;
                 // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
                 // own link that is silent.
                 if self.roster.tick(until, *proven) {
-                    let asked = Instant::now();
-                    link.check()?;
-                    *proven = asked;
+                    self.check()?;
                 }
             }
         }
-        self.take_changes();
         Ok(())
     }
 
@@ -166,10 +176,27 @@ impl Worker {
             self.status.echo = Some(link.notify(&wire::encode(&message))?);
             self.status.announced += 1;
             *proven = now;
+            self.behind = link.waiting();
+            self.last_turn = Instant::now();
+            // The host may have something to ask; the rest stays due.
+            if self.last_turn - now > SLICE {
+                break;
+            }
         }
         if now.saturating_duration_since(*proven) > self.heartbeat {
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Asks the server for a sign of life.
+    fn check(&mut self) -> Result<()> {
+        if let Connection::Up { link, proven, .. } = &mut self.connection {
+            let asked = Instant::now();
             link.check()?;
-            *proven = now;
+            *proven = asked;
+            self.behind = link.waiting();
+            self.last_turn = Instant::now();
         }
         Ok(())
     }
@@ -280,6 +307,7 @@ impl Worker {
             proven: now,
         };
         self.drained = true;
+        self.behind = 0;
         self.roster.link_up(now);
         if let Err(error) = self.announce() {
             self.roster.link_down();

@@ -169,6 +169,49 @@ fn a_heartbeat_shorter_than_the_way_to_postgres_works() {
 }
 
 #[test]
+fn an_attempt_that_hangs_does_not_slow_down_the_next() {
+    let server = Server::start();
+    let params = server.params();
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = std::sync::Arc::clone(&calls);
+    let connect = move || {
+        match counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => std::thread::sleep(Duration::from_secs(120)),
+            1..8 => return Err("the vault is sealed".into()),
+            _ => {}
+        }
+        let client = postgres::Client::connect(&params, postgres::NoTls);
+        client.map_err(|e| -> Box<dyn std::error::Error + Send + Sync> { e.into() })
+    };
+    let a = Config::new("a").join_with(connect).expect("valid");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    assert!(reason.to_string().contains("longer than"), "{reason}");
+    let start = Instant::now();
+    expect(&a, "online");
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[test]
+fn a_slow_server_does_not_keep_the_dead_alive() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, Duration::from_millis(550));
+    let far = Config::new("far")
+        .heartbeat_interval(Duration::from_secs(1))
+        .join(&proxy.params())
+        .expect("valid");
+    expect(&far, "online");
+    Raw::listen(&server, "cluster").say("pg-peers/1 hello name=ghost inc=1 seq=1 due=1000;");
+    expect(&far, "join ghost");
+    expect(&far, "leave ghost: Expired");
+}
+
+#[test]
 fn a_link_that_keeps_dying_is_tried_less_and_less_often() {
     let server = Server::start();
     let a = join(&server, "a");
