@@ -176,8 +176,13 @@ fn unparsable(params: &str, error: &postgres::Error) -> Error {
 pub(crate) struct Notice(Notification);
 
 impl Notice {
+    /// Not only ours: a session that the host opens may listen to more.
+    pub(crate) fn channel(&self) -> &str {
+        self.0.channel()
+    }
+
     /// The backend that sent it.
-    pub(crate) fn pid(&self) -> i32 {
+    fn pid(&self) -> i32 {
         self.0.process_id()
     }
 
@@ -218,28 +223,22 @@ impl Link {
         })
     }
 
-    /// The next notification on the channel. `None` means that everything which arrived before `until` has been returned.
+    /// The next notification. `None` means that everything which arrived before `until` has been returned.
     pub(crate) fn next(&mut self, until: Instant) -> Result<Option<Notice>> {
         if let Some(notice) = self.unread.pop_front() {
             return Ok(Some(notice));
         }
         let client = self.client.as_mut().ok_or_else(gone)?;
-        loop {
-            // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
-            let wait = until.saturating_duration_since(Instant::now());
-            let wait = wait.max(Duration::from_millis(1));
-            // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
-            let received = client.notifications().timeout_iter(wait).next();
-            match received.map_err(broken)? {
-                Some(notification) if notification.channel() == self.channel => {
-                    return Ok(Some(Notice(notification)));
-                }
-                // The session came from the host, who may listen to more.
-                Some(_) => {}
-                // The end of the iterator also stands for the end of the connection, at once and every time.
-                None if client.is_closed() => return Err(gone()),
-                None => return Ok(None),
-            }
+        // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
+        let wait = until.saturating_duration_since(Instant::now());
+        let wait = wait.max(Duration::from_millis(1));
+        // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
+        let received = client.notifications().timeout_iter(wait).next();
+        match received.map_err(broken)? {
+            Some(notification) => Ok(Some(Notice(notification))),
+            // The end of the iterator also stands for the end of the connection, at once and every time.
+            None if client.is_closed() => Err(gone()),
+            None => Ok(None),
         }
     }
 
@@ -259,11 +258,8 @@ impl Link {
         // Others may say the very same: a bare name, or that they know a newer incarnation.
         let mut said_by_others = false;
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
-            if notification.channel() != self.channel {
-                continue;
-            }
             let notice = Notice(notification);
-            let same = notice.payload() == payload;
+            let same = notice.channel() == self.channel && notice.payload() == payload;
             if same && notice.pid() == self.pid {
                 return Ok(echo);
             }

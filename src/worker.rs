@@ -202,6 +202,9 @@ impl Worker {
     }
 
     fn hear(&mut self, notice: &Notice) {
+        if notice.channel() != self.session.channel {
+            return;
+        }
         let Some(message) = wire::decode(notice.payload()) else {
             self.status.ignored += 1;
             return;

@@ -55,6 +55,24 @@ fn a_connection_can_be_opened_by_the_host() {
 }
 
 #[test]
+fn a_connection_that_listens_to_more_brings_nothing_from_there() {
+    let server = Server::start();
+    let params = server.params();
+    let connect = move || {
+        let mut client = postgres::Client::connect(&params, postgres::NoTls)?;
+        client.batch_execute("LISTEN other")?;
+        Ok::<_, postgres::Error>(client)
+    };
+    let a = Config::new("a").join_with(connect).expect("valid");
+    expect(&a, "online");
+    let elsewhere = online(Config::new("b").channel("other"), &server);
+    let c = join(&server, "c");
+    expect(&a, "join c");
+    fence(&c, &a);
+    assert_eq!(elsewhere.peers(), []);
+}
+
+#[test]
 fn a_connection_can_be_secured_by_any_connector() {
     let server = Server::start();
     let a = Config::new("a")
