@@ -635,6 +635,19 @@ fn rule_1_two_processes_that_step_over_the_same_predecessor_do_not_become_one() 
 }
 
 #[test]
+fn rule_1_a_process_that_steps_over_another_is_a_newborn_again() {
+    let mut net = Net::new(1);
+    net.start("a", 1);
+    net.start("b", 100);
+    net.run(SETTLED);
+    let new = net.start("b", 5);
+    net.run(SETTLED);
+    let first = format!("hello name=b inc={} seq=1 ", net.incarnation(new));
+    let mut said = net.sent_by(new);
+    assert!(said.any(|sent| sent.payload.contains(&first)), "{first}");
+}
+
+#[test]
 fn rule_1_a_process_whose_clock_went_back_unseen_does_not_stay_unseen() {
     let mut net = Net::new(1);
     let a = net.start("a", 1);
