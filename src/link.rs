@@ -8,10 +8,10 @@
 //! outstanding. The exceptions are `is_valid`, which has a timeout but says nothing about the statement sent next, and
 //! the notification iterators.
 //!
-//! So every call that can hang runs on a thread that can be left behind: [`Dialer`] connects on one, [`Link::call`]
-//! lends the client to one for a statement, and [`dispose`] drops it on one. Whoever waits, waits for a bounded time;
-//! what hangs keeps its thread and its socket until the server thaws or dies, and then ends by itself. A thread for a
-//! statement costs some 30 us, less than the round trip of an `is_valid` before it.
+//! So every call that can hang runs on a thread that can be left behind: [`Dialer`] connects on one, the probe on another,
+//! [`Link::call`] lends the client to one for a statement, and [`dispose`] drops it on one. Whoever waits, waits for a
+//! bounded time; what hangs keeps its thread and its socket until the server thaws or dies, and then ends by itself. A
+//! thread for a statement costs some 30 us, less than the round trip of an `is_valid` before it.
 //!
 //! # What proves that a session works
 //!
@@ -275,7 +275,7 @@ impl Link {
         ))
     }
 
-    /// Whether the server still answers; for a session that announces nothing.
+    /// Whether the server still answers: for a session that announces nothing, and before anybody is declared gone.
     pub(crate) fn check(&mut self) -> Result<()> {
         self.call(|client| run(client, "SELECT 1"))
     }
