@@ -11,7 +11,7 @@ use crate::jitter::Jitter;
 use crate::link::{Connect, Dialer, Link, Notice, Session};
 use crate::outbox::Outbox;
 use crate::roster::{Change, Heard, Kind, Roster};
-use crate::status::{Shared, Status};
+use crate::status::{Shared, Status, View};
 use crate::wire;
 
 /// The longest the thread waits before it looks at what the host asks: `postgres` cannot be woken from outside.
@@ -393,7 +393,7 @@ impl Worker {
     }
 }
 
-fn apply(change: &Change, view: &mut crate::status::View) {
+fn apply(change: &Change, view: &mut View) {
     match change.kind {
         Kind::Joined | Kind::Returned | Kind::Recovered | Kind::Updated => view.put(&change.peer),
         Kind::Left(_) => view.remove(change.peer.name()),
