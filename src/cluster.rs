@@ -20,7 +20,7 @@ use crate::link::{self, Connect, Session};
 use crate::peer::{Incarnation, Peer};
 use crate::presence::Presence;
 use crate::roster::{Limits, Roster};
-use crate::status::{Shared, Status, View};
+use crate::status::{Requests, Shared, Status, View};
 use crate::worker::Worker;
 
 /// How many events the channel to the host holds; more wait in the outbox, where they coalesce.
@@ -42,7 +42,8 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 /// ignores failures. A program may hold several, for several channels or servers.
 pub struct Cluster {
     participant: Option<Participant>,
-    channel: String,
+    connect: Connect,
+    session: Session,
     events: Receiver<Event>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -128,19 +129,19 @@ impl Cluster {
             max_departed: max_peers.max(LEAST_REMEMBERED),
         };
         let session = Session {
-            channel: channel.clone(),
+            channel,
+            inbox: format!("pg_peers_{:016x}", random()),
             application_name: participant
                 .as_ref()
                 .map_or("pg_peers observer", |participant| &participant.name)
                 .to_owned(),
-            probes: Arc::default(),
         };
         let shared = Arc::new(Shared::default());
         let (events_in, events) = bounded(EVENTS);
         let (farewell, left) = bounded(1);
         let worker = Worker::new(
-            connect,
-            session,
+            Arc::clone(&connect),
+            session.clone(),
             heartbeat,
             Roster::new(presence, limits, Jitter::new(random())),
             events_in,
@@ -158,7 +159,8 @@ impl Cluster {
             .map_err(|e| Error::caused(Kind::Link, "cannot start the pg-peers thread", e))?;
         Ok(Self {
             participant,
-            channel,
+            connect,
+            session,
             events,
             shared,
             thread: Some(thread),
@@ -241,8 +243,8 @@ impl Cluster {
         }
     }
 
-    /// Replaces all tags by these and announces them, within a tenth of a second if the link is up, else with the next
-    /// hello. The rules are those of [`Config::tag`].
+    /// Replaces all tags by these and announces them: if the link is up, within milliseconds, or within a tenth of a second
+    /// when called often; else with the next hello. The rules are those of [`Config::tag`].
     ///
     /// # Errors
     ///
@@ -257,12 +259,13 @@ impl Cluster {
         };
         let tags: Vec<(K, V)> = tags.into_iter().collect();
         let tags = tags.iter().map(|(k, v)| (k.as_ref(), v.as_ref()));
-        self.shared.requests().tags = Some(participant.encode_tags(tags)?);
+        let tags = participant.encode_tags(tags)?;
+        self.ask(|requests| requests.tags = Some(tags));
         Ok(())
     }
 
-    /// Says goodbye, so that every peer knows at once, and ends the thread. Takes up to a tenth of a second when all is well,
-    /// and never more than 3.5 seconds.
+    /// Says goodbye, so that every peer knows at once, and ends the thread. Takes milliseconds when all is well, and never
+    /// more than 3.5 seconds.
     ///
     /// # Errors
     ///
@@ -272,11 +275,28 @@ impl Cluster {
         self.part(LEAVE_TIMEOUT)
     }
 
+    /// Asks something of the thread, and wakes it if it waits for long.
+    fn ask(&self, request: impl FnOnce(&mut Requests)) {
+        let mut requests = self.shared.requests();
+        request(&mut requests);
+        if !requests.asleep || requests.waking {
+            return;
+        }
+        requests.waking = true;
+        drop(requests);
+        let shared = Arc::clone(&self.shared);
+        let woken = move || shared.requests().waking = false;
+        if link::wake(Arc::clone(&self.connect), &self.session, woken).is_err() {
+            // It sees the request at the end of its slice.
+            self.shared.requests().waking = false;
+        }
+    }
+
     fn part(&mut self, timeout: Duration) -> Result<()> {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
-        self.shared.requests().leave = true;
+        self.ask(|requests| requests.leave = true);
         let farewell = match self.left.recv_timeout(timeout) {
             Ok(farewell) => farewell,
             Err(RecvTimeoutError::Timeout) => {
@@ -298,7 +318,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Err(error) = self.part(DROP_TIMEOUT) {
-            log::debug!("{:?}: {error}", self.channel);
+            log::debug!("{:?}: {error}", self.session.channel);
         }
     }
 }
@@ -308,7 +328,7 @@ impl fmt::Debug for Cluster {
         let status = self.status();
         f.debug_struct("Cluster")
             .field("name", &self.name())
-            .field("channel", &self.channel)
+            .field("channel", &self.session.channel)
             .field("online", &status.online)
             .field("peers", &status.peers)
             .finish_non_exhaustive()

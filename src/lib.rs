@@ -60,7 +60,7 @@
 //! |---|---|
 //! | `join`, `events`, `peers`, `status`, `lost`, `set_tags` | return at once |
 //! | a peer joins or says goodbye | known in milliseconds |
-//! | tags, `lost`, `leave` | take effect within 100 ms |
+//! | tags, `leave` | take effect within milliseconds, or 100 ms when called often |
 //! | a peer dies | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [`heartbeat_interval`](Config::heartbeat_interval) (5 s) |
 //! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and 1.5 s; if it freezes while connecting, after 10 s |
 //! | Postgres is back | [`Online`](Event::Online) within about a second |

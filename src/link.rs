@@ -8,23 +8,28 @@
 //! outstanding. The exceptions are `is_valid`, which has a timeout but says nothing about the statement sent next, and
 //! the notification iterators.
 //!
-//! So every call that can hang runs on a thread that can be left behind: [`Dialer`] connects on one, the probe on another,
-//! [`Link::call`] lends the client to one for a statement, and [`dispose`] drops it on one. Whoever waits, waits for a
-//! bounded time; what hangs keeps its thread and its socket until the server thaws or dies, and then ends by itself. A
-//! thread for a statement costs some 30 us, less than the round trip of an `is_valid` before it.
+//! So every call that can hang runs on a thread that can be left behind: [`Dialer`] connects on one, [`Link::call`] lends
+//! the client to one for a statement, [`dispose`] drops it on one, and [`wake`] has one of its own. Whoever waits, waits
+//! for a bounded time; what hangs keeps its thread and its socket until the server thaws or dies, and then ends by itself.
+//! A thread for a statement costs some 30 us, less than the round trip of an `is_valid` before it.
 //!
 //! # What proves that a session works
 //!
 //! - A pooler in transaction mode answers LISTEN, and while it is quiet even brings back one's own notifications, but
-//!   never those of others. Therefore the probe: a second connection notifies a private channel of the idle first one.
+//!   never those of others. Therefore the probe: a second connection notifies the inbox of the idle first one.
 //! - One's own notification has always arrived when the NOTIFY returns, and its sender is one's own backend. Anything else
 //!   means that this session is not what it was, so [`Link::notify`] checks it every time.
+//!
+//! # The inbox
+//!
+//! Every session also listens to a channel of its own, its inbox. The probe uses it, and [`wake`]: a thread that waits in
+//! `postgres` can be woken by nothing but the server, so that is what the host's requests do.
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -40,8 +45,8 @@ use crate::error::{Error, Kind, Result};
 /// frozen server is noticed.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// How long the probe's second connection may take to open, and then its notification, which comes within milliseconds or
-/// never.
+/// How long the probe's second connection may take to open, and its notification to come, which it does within
+/// milliseconds or never.
 const SECOND_TIMEOUT: Duration = Duration::from_secs(3);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -52,9 +57,6 @@ const DISPOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// twice as long, up to five minutes.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_DOUBLINGS: u32 = 5;
-
-/// So many second connections may hang before no more are tried.
-const MAX_HANGING_PROBES: usize = 8;
 
 /// Limits for a connection whose string sets none: the peer of a dead connection is given up within seconds, not the
 /// system's hours. The server is asked for the same, in [`HARDEN`].
@@ -88,9 +90,9 @@ pub(crate) enum Hosts {
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
     pub(crate) channel: String,
+    /// A channel that nobody else listens to.
+    pub(crate) inbox: String,
     pub(crate) application_name: String,
-    /// How many of the probe's second connections are being opened.
-    pub(crate) probes: Arc<AtomicUsize>,
 }
 
 /// Parses a connection string into what opens connections, with limits on every wait that TCP knows.
@@ -203,10 +205,23 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects, proves that the connection carries notifications, and listens. May hang; see [`Dialer`].
-    fn open(connect: &Connect, hosts: Hosts, session: &Session) -> Result<Self> {
+    /// Connects, proves that the connection carries notifications, and listens. May hang, and then the first connection is
+    /// in the slot; see [`Dialer`]. `None` if it was taken from there.
+    fn open(
+        connect: &Connect,
+        hosts: Hosts,
+        session: &Session,
+        slot: &Slot,
+    ) -> Result<Option<Self>> {
         let mut client = connect(hosts)?;
-        let pid = probe(&mut client, connect, hosts, &session.probes)?;
+        let pid = listen_to_inbox(&mut client, session)?;
+        slot.put(client);
+        let second = connect(hosts).and_then(|mut second| run(&mut second, &probe(session)));
+        let Some(mut client) = slot.take() else {
+            return Ok(None);
+        };
+        second?;
+        hear_probe(&mut client, session)?;
         // Servers before 14 do not know it, and say so.
         let _ = run(&mut client, "SET idle_session_timeout = 0");
         let listen = format!(
@@ -215,12 +230,12 @@ impl Link {
             identifier(&session.channel)
         );
         run(&mut client, &listen)?;
-        Ok(Self {
+        Ok(Some(Self {
             client: Some(client),
             channel: session.channel.clone(),
             pid,
             unread: VecDeque::new(),
-        })
+        }))
     }
 
     /// The next notification. `None` means that everything which arrived before `until` has been returned.
@@ -319,14 +334,37 @@ impl Drop for Link {
 pub(crate) struct Dialer {
     connect: Connect,
     session: Session,
-    /// The number of an attempt, and what came of it.
-    finished: Receiver<(u64, Result<Link>)>,
-    finish: Sender<(u64, Result<Link>)>,
+    /// The number of an attempt, and what came of it: nothing, if it was given up.
+    finished: Receiver<(u64, Result<Option<Link>>)>,
+    finish: Sender<(u64, Result<Option<Link>>)>,
     running: u32,
     /// The number of the newest attempt, when it started, and whether it is still under way. Older ones hang.
     newest: u64,
     started: Instant,
     dialing: bool,
+    slot: Arc<Slot>,
+}
+
+/// Where an attempt leaves its first connection while it opens the second: in a full pool that one waits for this one to
+/// be given up, so whoever waits for the attempt must be able to.
+#[derive(Default)]
+struct Slot(Mutex<Option<(Client, Instant)>>);
+
+impl Slot {
+    fn put(&self, client: Client) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((client, Instant::now()));
+    }
+
+    fn take(&self) -> Option<Client> {
+        self.take_after(Duration::ZERO)
+    }
+
+    /// What has been there for so long.
+    fn take_after(&self, time: Duration) -> Option<Client> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (client, _) = slot.take_if(|(_, since)| since.elapsed() >= time)?;
+        Some(client)
+    }
 }
 
 impl Dialer {
@@ -342,6 +380,7 @@ impl Dialer {
             newest: 0,
             started: Instant::now(),
             dialing: false,
+            slot: Arc::default(),
         }
     }
 
@@ -358,13 +397,15 @@ impl Dialer {
             0 => Hosts::AsConfigured,
             _ => Hosts::Shuffled,
         };
+        self.slot = Arc::default();
+        let slot = Arc::clone(&self.slot);
         self.newest += 1;
         self.started = Instant::now();
         self.dialing = false;
         let number = self.newest;
         spawn("dial", move || {
             // A host's closure may panic; that must count as an attempt that failed.
-            let open = AssertUnwindSafe(|| Link::open(&connect, hosts, &session));
+            let open = AssertUnwindSafe(|| Link::open(&connect, hosts, &session, &slot));
             let panicked = |_| Err(Error::new(Kind::Link, "connecting to Postgres panicked"));
             let outcome = panic::catch_unwind(open).unwrap_or_else(panicked);
             let _ = finish.send((number, outcome));
@@ -377,28 +418,59 @@ impl Dialer {
     /// The outcome of an attempt, if one comes within `wait`. An attempt that takes too long is reported once as an error,
     /// and goes on: its outcome may still come.
     pub(crate) fn wait(&mut self, wait: Duration) -> Option<Result<Link>> {
-        match self.finished.recv_timeout(wait) {
+        let error = match self.finished.recv_timeout(wait) {
             Ok((number, outcome)) => {
                 self.running -= 1;
                 self.dialing &= number != self.newest;
-                Some(outcome)
+                return outcome.transpose();
             }
-            Err(_) if self.is_overdue() => {
-                self.dialing = false;
-                Some(Err(Error::new(
-                    Kind::Timeout,
-                    format!("connecting to Postgres takes longer than {DIAL_TIMEOUT:?}"),
-                )))
-            }
-            Err(_) => None,
-        }
+            Err(_) if !self.dialing => return None,
+            Err(_) => match self.slot.take_after(SECOND_TIMEOUT) {
+                Some(first) => {
+                    dispose(first);
+                    format!(
+                        "a second, short-lived connection, which proves that the first one carries notifications, could \
+                         not be opened within {SECOND_TIMEOUT:?}: leave room for one more session in the pool and in \
+                         max_connections"
+                    )
+                }
+                None if self.is_overdue() => {
+                    format!("connecting to Postgres takes longer than {DIAL_TIMEOUT:?}")
+                }
+                None => return None,
+            },
+        };
+        self.dialing = false;
+        Some(Err(Error::new(Kind::Timeout, error)))
     }
 
     /// Whether the newest attempt hangs, too. The more there are, the longer the next is waited for, so that they stay few.
     fn is_overdue(&self) -> bool {
         let doublings = self.running.saturating_sub(1).min(MAX_DOUBLINGS);
-        self.dialing && self.started.elapsed() > DIAL_TIMEOUT * 2u32.pow(doublings)
+        self.started.elapsed() > DIAL_TIMEOUT * 2u32.pow(doublings)
     }
+}
+
+/// Makes [`Link::next`] return, in a link of this session. Returns at once; `woken` is called when that was done, or failed.
+pub(crate) fn wake(
+    connect: Connect,
+    session: &Session,
+    woken: impl FnOnce() + Send + 'static,
+) -> Result<()> {
+    let statement = format!("NOTIFY {}, 'wake'", identifier(&session.inbox));
+    spawn("wake", move || {
+        let wake = || {
+            connect(Hosts::AsConfigured)?
+                .batch_execute(&statement)
+                .map_err(broken)
+        };
+        match panic::catch_unwind(AssertUnwindSafe(wake)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::debug!("a request waits for its turn: {error}"),
+            Err(_) => log::debug!("a request waits for its turn: connecting to Postgres panicked"),
+        }
+        woken();
+    })
 }
 
 /// Drops a client on a thread that can be left behind.
@@ -425,35 +497,38 @@ fn run(client: &mut Client, statements: &str) -> Result<()> {
     client.batch_execute(statements).map_err(broken)
 }
 
-/// Proves that this connection carries the notifications of others, and returns the pid of its backend. Comes before
-/// anything is set in the session: behind a pooler in transaction mode the settings would land in somebody else's.
-fn probe(
-    client: &mut Client,
-    connect: &Connect,
-    hosts: Hosts,
-    probes: &Arc<AtomicUsize>,
-) -> Result<i32> {
-    let channel = probe_channel();
-    let quoted = identifier(&channel);
-    run(client, &format!("LISTEN {quoted}"))?;
-    // Our own notification tells our backend's pid, without the right to execute any function.
-    run(client, &format!("NOTIFY {quoted}, 'own'"))?;
-    let own = receive(client, &channel, "own", Duration::ZERO)?;
-    let statement = format!("NOTIFY {quoted}, 'other'");
-    notify_from_another_connection(connect, hosts, probes, statement)?;
-    let other = receive(client, &channel, "other", PROBE_TIMEOUT)?;
-    // A pooler's server connection must not go on listening for nobody.
-    let unlisten = run(client, &format!("UNLISTEN {quoted}"));
-    match (own, other) {
-        (Some(own), Some(_)) => unlisten.map(|()| own),
-        _ => Err(not_carried()),
+/// Listens to the inbox, and returns the pid of our own backend. Comes before anything is set in the session: behind a
+/// pooler in transaction mode the settings would land in somebody else's.
+fn listen_to_inbox(client: &mut Client, session: &Session) -> Result<i32> {
+    let inbox = identifier(&session.inbox);
+    run(client, &format!("LISTEN {inbox}"))?;
+    // Our own notification tells our backend's pid, without the right to execute any function. Another attempt may be
+    // under way, with the same inbox.
+    static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
+    let own = format!("own {}", ATTEMPTS.fetch_add(1, Ordering::Relaxed));
+    run(client, &format!("NOTIFY {inbox}, {}", literal(&own)))?;
+    receive(client, session, &own, Duration::ZERO)?.ok_or_else(not_carried)
+}
+
+/// What the second connection says to the first.
+fn probe(session: &Session) -> String {
+    format!("NOTIFY {}, 'other'", identifier(&session.inbox))
+}
+
+/// Whether this connection carries the notifications of others.
+fn hear_probe(client: &mut Client, session: &Session) -> Result<()> {
+    if receive(client, session, "other", PROBE_TIMEOUT)?.is_some() {
+        return Ok(());
     }
+    // A pooler's server connection must not go on listening for nobody.
+    run(client, &format!("UNLISTEN {}", identifier(&session.inbox)))?;
+    Err(not_carried())
 }
 
 /// The pid of who sent this, if it comes within `wait`.
 fn receive(
     client: &mut Client,
-    channel: &str,
+    session: &Session,
     payload: &str,
     wait: Duration,
 ) -> Result<Option<i32>> {
@@ -462,62 +537,13 @@ fn receive(
         let left = deadline.saturating_duration_since(Instant::now());
         let received = client.notifications().timeout_iter(left).next();
         match received.map_err(broken)? {
-            Some(found) if found.channel() == channel && found.payload() == payload => {
+            Some(found) if found.channel() == session.inbox && found.payload() == payload => {
                 return Ok(Some(found.process_id()));
             }
             Some(_) => {}
             None => return Ok(None),
         }
     }
-}
-
-/// On a thread of its own: in a full pool the second connection waits for the first to be given up.
-fn notify_from_another_connection(
-    connect: &Connect,
-    hosts: Hosts,
-    probes: &Arc<AtomicUsize>,
-    statement: String,
-) -> Result<()> {
-    let no_room = || {
-        Error::new(
-            Kind::Timeout,
-            format!(
-                "a second, short-lived connection, which proves that the first one carries notifications, could not be \
-                 opened within {SECOND_TIMEOUT:?}: leave room for one more session in the pool and in max_connections"
-            ),
-        )
-    };
-    if probes.load(Ordering::Relaxed) >= MAX_HANGING_PROBES {
-        return Err(no_room());
-    }
-    let (connect, probes) = (Arc::clone(connect), Arc::clone(probes));
-    let (done, notified) = bounded(1);
-    spawn("probe", move || {
-        probes.fetch_add(1, Ordering::Relaxed);
-        let open = AssertUnwindSafe(|| connect(hosts)?.batch_execute(&statement).map_err(broken));
-        if let Ok(outcome) = panic::catch_unwind(open) {
-            let _ = done.send(outcome);
-        }
-        probes.fetch_sub(1, Ordering::Relaxed);
-    })?;
-    match notified.recv_timeout(SECOND_TIMEOUT) {
-        Ok(outcome) => outcome,
-        Err(RecvTimeoutError::Timeout) => Err(no_room()),
-        Err(RecvTimeoutError::Disconnected) => {
-            Err(Error::new(Kind::Link, "connecting to Postgres panicked"))
-        }
-    }
-}
-
-/// A channel that nobody else listens to.
-fn probe_channel() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let time = std::time::SystemTime::UNIX_EPOCH
-        .elapsed()
-        .unwrap_or_default()
-        .as_nanos();
-    format!("pg_peers_probe_{:x}_{count:x}_{time:x}", std::process::id())
 }
 
 fn broken(error: postgres::Error) -> Error {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::peer::{Incarnation, Peer};
 
-/// How a participant is doing: its link to Postgres and its counts since it joined. A snapshot, a fifth of a second
-/// old at most, or as old as a call that waits for a server which does not answer (1.5 seconds).
+/// How a participant is doing: its link to Postgres and its counts since it joined. A snapshot, as of what the thread did
+/// last; as old as a call that waits for a server which does not answer (1.5 seconds).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Status {
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     changed: Condvar,
 }
 
-/// What the host asks of the thread, to be done within a slice. Bounded: each kind holds what is asked, not how often.
+/// What the host asks of the thread. Bounded: each kind holds what is asked, not how often.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     /// Peers that the host's own connection to broke, by name.
@@ -54,6 +54,10 @@ pub(crate) struct Requests {
     /// Tags to announce from now on, as they go into an announcement.
     pub(crate) tags: Option<String>,
     pub(crate) leave: bool,
+    /// The thread may wait for long: whoever asks for something wakes it.
+    pub(crate) asleep: bool,
+    /// Somebody is about to.
+    pub(crate) waking: bool,
 }
 
 /// What the host sees of the thread's work.

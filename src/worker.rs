@@ -14,8 +14,14 @@ use crate::roster::{Change, Heard, Kind, Roster};
 use crate::status::{Shared, Status, View};
 use crate::wire;
 
-/// The longest the thread waits before it looks at what the host asks: `postgres` cannot be woken from outside.
+/// The longest the thread waits before it looks at what the host asks: `postgres` cannot be woken from outside. With a link
+/// that works, and a host that asks for little, it waits for longer, since [`link::wake`] wakes it: an idle member should
+/// cost nothing that can be measured.
 const SLICE: Duration = Duration::from_millis(100);
+const LONG_SLICE: Duration = Duration::from_millis(800);
+
+/// For this long after a request the slices stay short: not each of many is worth a connection that wakes.
+const ATTENTIVE: Duration = Duration::from_secs(2);
 
 /// How soon it looks again while a host drains events of which more are pending.
 const DRAINING_SLICE: Duration = Duration::from_millis(1);
@@ -54,10 +60,12 @@ pub(crate) struct Worker {
     /// How many of those that had arrived when the server last answered are still to be heard.
     behind: usize,
     slice: Duration,
-    /// When the last turn began, or the server last answered: waiting for it is no pause.
+    /// The host takes events, and more are pending.
+    draining: bool,
+    /// When the last turn began, or what it waited for on purpose was there: that is no pause.
     last_turn: Instant,
-    /// When the host's view last got the status.
-    published: Instant,
+    /// Until then the slices stay short.
+    attentive: Instant,
 }
 
 enum Connection {
@@ -99,15 +107,15 @@ impl Worker {
             drained: true,
             behind: 0,
             slice: SLICE,
+            draining: false,
             last_turn: now,
-            published: now,
+            attentive: now,
         }
     }
 
     /// Runs until the host leaves; returns whether the goodbye was said.
     pub(crate) fn run(mut self) -> Result<()> {
         while !self.obey() {
-            self.notice_pause();
             match self.connection {
                 Connection::Up { .. } => {
                     let turned = self.turn();
@@ -119,9 +127,7 @@ impl Worker {
                 Connection::Down(_) => self.reconnect(),
             }
             self.deliver();
-            if self.last_turn - self.published >= SLICE {
-                self.publish();
-            }
+            self.publish();
         }
         let farewell = self.say_goodbye();
         self.status.online = false;
@@ -141,6 +147,8 @@ impl Worker {
             Some(notice) => {
                 let proven = *proven;
                 self.drained = false;
+                // What the host lost before a peer was heard is healed by it.
+                self.note_lost();
                 self.hear(&notice);
                 // On a channel that never falls silent, what came before the last answer has been heard at some time.
                 self.behind = self.behind.saturating_sub(1);
@@ -151,6 +159,7 @@ impl Worker {
             }
             None => {
                 self.drained = true;
+                self.last_turn = self.last_turn.max(until);
                 // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
                 // own link that is silent.
                 if self.roster.tick(until, *proven) {
@@ -236,20 +245,20 @@ impl Worker {
 
     /// Never waits for the host: what does not fit stays in the outbox.
     fn deliver(&mut self) {
-        self.slice = SLICE;
+        self.draining = false;
+        let mut delivered = false;
         while !self.events.is_full() {
             let Some(event) = self.outbox.pop() else {
-                self.slice = SLICE;
                 return;
             };
             // The one sender found room, so this does not block; that nobody receives any more is the host's choice.
             let _ = self.events.send(event);
-            self.slice = DRAINING_SLICE;
+            delivered = true;
         }
+        self.draining = delivered;
     }
 
     fn publish(&mut self) {
-        self.published = self.last_turn;
         self.status.incarnation = self.roster.incarnation();
         self.status.undelivered = self.outbox.len();
         let status = &mut self.status;
@@ -261,20 +270,38 @@ impl Worker {
 
     /// Does what the host asked for; `true` if that is to leave.
     fn obey(&mut self) -> bool {
-        let requests = std::mem::take(&mut *self.shared.requests());
-        for peer in requests.lost.values() {
-            self.roster.lost(peer);
+        let now = Instant::now();
+        self.notice_pause(now);
+        self.note_lost();
+        let mut requests = self.shared.requests();
+        let tags = requests.tags.take();
+        if tags.is_some() {
+            self.attentive = now + ATTENTIVE;
         }
-        if let Some(tags) = requests.tags {
-            self.roster.set_tags(tags, Instant::now());
+        let up = matches!(self.connection, Connection::Up { .. });
+        requests.asleep = up && self.attentive <= now && self.outbox.len() == 0;
+        self.slice = match requests.asleep {
+            true => LONG_SLICE,
+            false if self.draining => DRAINING_SLICE,
+            false => SLICE,
+        };
+        let leave = requests.leave;
+        drop(requests);
+        if let Some(tags) = tags {
+            self.roster.set_tags(tags, now);
         }
-        requests.leave
+        leave
+    }
+
+    fn note_lost(&mut self) {
+        for (_, peer) in self.shared.requests().lost.drain() {
+            self.roster.lost(&peer);
+        }
     }
 
     /// A process that was stopped for a while may find its peers overdue that it merely did not hear (rule 5).
-    fn notice_pause(&mut self) {
-        let now = Instant::now();
-        if now.duration_since(self.last_turn) > PAUSE {
+    fn notice_pause(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.last_turn) > PAUSE {
             self.roster.grant_grace(now);
         }
         self.last_turn = now;
