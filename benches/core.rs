@@ -18,6 +18,8 @@
 mod error;
 #[path = "../src/event.rs"]
 mod event;
+#[path = "../src/inquiry.rs"]
+mod inquiry;
 #[path = "../src/jitter.rs"]
 mod jitter;
 #[path = "../src/outbox.rs"]
@@ -28,6 +30,8 @@ mod peer;
 mod presence;
 #[path = "../src/roster.rs"]
 mod roster;
+#[path = "../src/session_check.rs"]
+mod session_check;
 #[path = "../src/status.rs"]
 mod status;
 #[path = "../src/wire.rs"]
@@ -46,12 +50,26 @@ use status::View;
 
 const SIZES: [u32; 3] = [10, 1_000, 10_000];
 const HEARTBEAT: Duration = Duration::from_secs(5);
+const SENDER: wire::Pid = wire::Pid::MAX;
+const INBOX: wire::Inbox = wire::Inbox::new(1);
 
 fn payload(peer: u32, seq: u64) -> String {
     format!(
         "pg-peers/1 beat name=worker-{peer}@10.0.0.1:7000 inc=1795443184000000 seq={seq} due=5000 \
          tag.role=db tag.zone=eu-1;"
     )
+}
+
+fn limits() -> Limits {
+    Limits {
+        heartbeat: HEARTBEAT,
+        delivery_budget: 2_000,
+        session_check: true,
+        bare_heartbeat: HEARTBEAT,
+        missed: 3,
+        max_peers: 10_000,
+        max_departed: 10_000,
+    }
 }
 
 /// A roster that has heard so many peers, and whose own announcements are out.
@@ -61,19 +79,13 @@ fn roster(now: Instant, peers: u32) -> Roster {
         peer::Incarnation::new(1_795_443_184_000_000),
         Style::Full,
         String::new(),
-        HEARTBEAT,
+        INBOX,
     );
-    let limits = Limits {
-        bare_heartbeat: HEARTBEAT,
-        missed: 3,
-        max_peers: 10_000,
-        max_departed: 10_000,
-    };
-    let mut roster = Roster::new(Some(presence), limits, Jitter::new(1));
-    roster.link_up(now);
+    let mut roster = Roster::new(Some(presence), INBOX, limits(), Jitter::new(1));
+    roster.link_up(now, Some(SENDER));
     for peer in 0..peers {
         let payload = payload(peer, 1);
-        roster.heard(now, &wire::decode(&payload).expect("ours"));
+        roster.heard(now, SENDER, &wire::decode(&payload).expect("ours"));
     }
     while roster.poll_change().is_some() {}
     while roster.poll_announcement(now).is_some() {}
@@ -119,7 +131,7 @@ fn known_peers(c: &mut Criterion) {
                     let start = Instant::now();
                     for payload in &payloads[next..next + batch as usize] {
                         let message = wire::decode(black_box(payload)).expect("ours");
-                        let heard = roster.heard(now, &message);
+                        let heard = roster.heard(now, SENDER, &message);
                         assert_eq!(heard, roster::Heard::News);
                     }
                     spent += start.elapsed();
@@ -164,20 +176,11 @@ fn snapshots(c: &mut Criterion) {
 fn events(c: &mut Criterion) {
     let now = Instant::now();
     let joins = |count: u32| {
-        let mut roster = Roster::new(
-            None,
-            Limits {
-                bare_heartbeat: HEARTBEAT,
-                missed: 3,
-                max_peers: 10_000,
-                max_departed: 10_000,
-            },
-            Jitter::new(1),
-        );
-        roster.link_up(now);
+        let mut roster = Roster::new(None, INBOX, limits(), Jitter::new(1));
+        roster.link_up(now, Some(SENDER));
         for i in 0..count {
             let payload = payload(i, 1);
-            roster.heard(now, &wire::decode(&payload).expect("ours"));
+            roster.heard(now, SENDER, &wire::decode(&payload).expect("ours"));
         }
         std::iter::from_fn(move || roster.poll_change()).collect::<Vec<_>>()
     };

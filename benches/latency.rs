@@ -31,7 +31,7 @@ struct Arguments {
     #[arg(long, default_value_t = 20_000)]
     rounds: u64,
     /// Members to join and leave
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 5_000)]
     joins: u64,
     /// What cargo passes
     #[arg(long, hide = true)]

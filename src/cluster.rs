@@ -21,6 +21,7 @@ use crate::peer::{Incarnation, Peer};
 use crate::presence::Presence;
 use crate::roster::{Limits, Roster};
 use crate::status::{Requests, Shared, Status, View};
+use crate::wire::Inbox;
 use crate::worker::Worker;
 
 /// How many events the channel to the host holds; more wait in the outbox, where they coalesce.
@@ -112,17 +113,23 @@ impl Cluster {
             bare_heartbeat,
             missed,
             max_peers,
+            delivery_budget,
+            session_check,
         } = settings;
+        let inbox = Inbox::new(random());
         let presence = participant.as_ref().map(|participant| {
             Presence::new(
                 Arc::clone(&participant.name),
                 incarnation_now(),
                 participant.style,
                 participant.tags.clone(),
-                heartbeat,
+                inbox,
             )
         });
         let limits = Limits {
+            heartbeat,
+            delivery_budget,
+            session_check,
             bare_heartbeat,
             missed,
             max_peers,
@@ -130,7 +137,7 @@ impl Cluster {
         };
         let session = Session {
             channel,
-            inbox: format!("pg_peers_{:016x}", random()),
+            inbox: inbox.channel(),
             application_name: participant
                 .as_ref()
                 .map_or("pg_peers observer", |participant| &participant.name)
@@ -143,7 +150,7 @@ impl Cluster {
             Arc::clone(&connect),
             session.clone(),
             heartbeat,
-            Roster::new(presence, limits, Jitter::new(random())),
+            Roster::new(presence, inbox, limits, Jitter::new(random())),
             events_in,
             Arc::clone(&shared),
             Jitter::new(random()),

@@ -77,7 +77,8 @@ pub enum Reason {
     /// It was not heard for its [`missed_heartbeats`](crate::Config::missed_heartbeats) times the interval that it
     /// announced, while this process's own link was up.
     Expired,
-    /// Postgres no longer has its session. (Reserved: nothing reports this yet.)
+    /// Postgres no longer has its session: the process was killed, its host died, or it was cut off. See
+    /// [`Config::session_check`](crate::Config::session_check).
     SessionGone,
     /// A newer process announces its name.
     Replaced,

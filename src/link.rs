@@ -27,6 +27,7 @@
 
 use std::collections::VecDeque;
 use std::error::Error as StdError;
+use std::num::NonZeroI32;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use fallible_iterator::FallibleIterator;
 use postgres::config::{LoadBalanceHosts, SslMode};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
-use postgres::{Client, Notification, Socket};
+use postgres::{Client, Notification, SimpleQueryMessage, Socket};
 
 use crate::error::{Error, Kind, Result};
 
@@ -184,8 +185,8 @@ impl Notice {
     }
 
     /// The backend that sent it.
-    fn pid(&self) -> i32 {
-        self.0.process_id()
+    pub(crate) fn pid(&self) -> Option<NonZeroI32> {
+        NonZeroI32::new(self.0.process_id())
     }
 
     pub(crate) fn payload(&self) -> &str {
@@ -257,6 +258,45 @@ impl Link {
         }
     }
 
+    /// The pid of our own backend.
+    pub(crate) fn pid(&self) -> Option<NonZeroI32> {
+        NonZeroI32::new(self.pid)
+    }
+
+    /// Sends an answer, all its payloads at once.
+    pub(crate) fn answer(&mut self, channel: &str, payloads: &[String]) -> Result<()> {
+        let channel = identifier(channel);
+        let statements = payloads
+            .iter()
+            .map(|p| format!("NOTIFY {channel}, {}", literal(p)));
+        // One query is one transaction, and so wakes the server's listeners once.
+        let statements = statements.collect::<Vec<_>>().join("; ");
+        self.call(move |client| run(client, &statements))
+    }
+
+    /// Which of these backends the server has.
+    pub(crate) fn sessions(&mut self, pids: &[NonZeroI32]) -> Result<Vec<NonZeroI32>> {
+        let pids = pids
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
+        let query =
+            format!("SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY ('{{{pids}}}')");
+        let (found, there) = bounded(1);
+        self.call(move |client| {
+            // A simple query leaves no statement behind.
+            let rows = client.simple_query(&query).map_err(broken)?;
+            let pids = rows.iter().filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+                _ => None,
+            });
+            let _ = found.send(pids.collect());
+            Ok(())
+        })?;
+        there.try_recv().map_err(|_| gone())
+    }
+
     /// How many notifications have arrived that were not returned yet.
     pub(crate) fn waiting(&mut self) -> usize {
         let buffered = |client: &mut Client| client.notifications().len();
@@ -275,7 +315,7 @@ impl Link {
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
             let notice = Notice(notification);
             let same = notice.channel() == self.channel && notice.payload() == payload;
-            if same && notice.pid() == self.pid {
+            if same && notice.0.process_id() == self.pid {
                 return Ok(echo);
             }
             said_by_others |= same;

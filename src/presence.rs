@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
-use crate::wire::{Announce, Body, Message, WireTags};
-
-/// After a hello the announcement is repeated this soon, whatever the interval: it closes the races of participants
-/// that start at the same time.
-const EARLY: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(1)];
+use crate::wire::{Announce, Body, Inbox, Message, Pid, WireTags};
 
 /// For this long after its first hello a participant that hears a higher incarnation of its own name takes it for a
 /// predecessor with a better clock, not for a successor.
@@ -18,11 +14,6 @@ const STARTING: Duration = Duration::from_secs(2);
 /// A participant steps over another incarnation by up to this much, at random: two that step over the same one must not
 /// meet.
 const STEP: Duration = Duration::from_secs(1);
-
-/// A hello is answered within this much for each peer, up to [`MAX_ANSWER`], and no member answers more often than that: a
-/// crowd that starts at once must not make everybody answer everybody.
-const ANSWER_PER_PEER: Duration = Duration::from_millis(1);
-const MAX_ANSWER: Duration = Duration::from_millis(250);
 
 /// How a participant names itself on the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +32,10 @@ pub(crate) struct Presence {
     style: Style,
     /// As they go into an announcement.
     tags: String,
-    heartbeat: Duration,
+    /// Where it is answered.
+    inbox: Inbox,
+    /// The backend of its session.
+    pid: Option<Pid>,
     seq: u64,
     stage: Stage,
     schedule: Schedule,
@@ -64,12 +58,15 @@ enum Stage {
 struct Schedule {
     /// When the next announcement is due; `None` while the link is down.
     next: Option<Instant>,
+    /// When it is due if nothing brings it forward. What does must not move it: participants that start together, or answer
+    /// together, should not go on in step.
+    regular: Option<Instant>,
     /// The next announcement is a hello.
     hello: bool,
     /// When the last one went out.
     last: Option<Instant>,
-    /// When the repetitions after the hello are due, the next one last.
-    early: Vec<Instant>,
+    /// What it promised.
+    due: Duration,
 }
 
 /// What a message under our own name means.
@@ -77,8 +74,8 @@ struct Schedule {
 pub(crate) enum OwnName {
     /// Nothing new: it is ours, or we have dealt with it.
     Nothing,
-    /// An older process of our name is still there, and must hear of us.
-    Older,
+    /// An older process of our name is still there, or we are taken for gone: we must be heard.
+    Unseen,
     /// A newer process has taken it.
     Taken,
 }
@@ -89,14 +86,15 @@ impl Presence {
         incarnation: Incarnation,
         style: Style,
         tags: String,
-        heartbeat: Duration,
+        inbox: Inbox,
     ) -> Self {
         Self {
             name,
             incarnation,
             style,
             tags,
-            heartbeat,
+            inbox,
+            pid: None,
             seq: 0,
             stage: Stage::New,
             schedule: Schedule::default(),
@@ -115,7 +113,8 @@ impl Presence {
         }
     }
 
-    pub(crate) fn link_up(&mut self, now: Instant) {
+    pub(crate) fn link_up(&mut self, now: Instant, pid: Option<Pid>) {
+        self.pid = pid;
         self.say_hello(now);
     }
 
@@ -129,14 +128,18 @@ impl Presence {
         self.announce_by(now);
     }
 
-    /// Lets a newcomer know us, soon. `peers` is how many there are.
-    pub(crate) fn answer(&mut self, now: Instant, peers: usize, jitter: &mut Jitter) {
-        let window = ANSWER_PER_PEER
-            .saturating_mul(u32::try_from(peers).unwrap_or(u32::MAX))
-            .clamp(ANSWER_PER_PEER, MAX_ANSWER);
-        let soon = now + jitter.between(0.0, window);
-        let earliest = self.schedule.last.map_or(soon, |last| last + window);
+    /// Announces us within this time, and no more often: a crowd that starts at once must not make everybody answer
+    /// everybody.
+    pub(crate) fn announce_within(&mut self, now: Instant, spread: Duration, jitter: &mut Jitter) {
+        let soon = now + jitter.between(0.0, spread);
+        let earliest = self.schedule.last.map_or(soon, |last| last + spread);
         self.announce_by(soon.max(earliest));
+    }
+
+    /// Whether this participant has announced itself in full, and goes on to.
+    pub(crate) fn speaks(&self) -> bool {
+        let announced = matches!(self.stage, Stage::Starting { .. } | Stage::Running);
+        announced && self.style == Style::Full && self.schedule.next.is_some()
     }
 
     /// Somebody else speaks under our name, or we hear ourselves (rule 1).
@@ -163,7 +166,7 @@ impl Presence {
                 self.schedule = Schedule::default();
                 OwnName::Taken
             }
-            Body::Announce(ref theirs) if theirs.incarnation < self.incarnation => OwnName::Older,
+            Body::Announce(ref theirs) if theirs.incarnation < self.incarnation => OwnName::Unseen,
             // It is only remembered; the name is ours.
             Body::Bye { incarnation, .. } | Body::Newer { incarnation }
                 if incarnation > self.incarnation =>
@@ -171,9 +174,14 @@ impl Presence {
                 self.step_over(now, incarnation, jitter);
                 OwnName::Nothing
             }
-            Body::Announce(_) | Body::Bye { .. } | Body::Newer { .. } | Body::Bare => {
-                OwnName::Nothing
-            }
+            // Our session is taken for gone, but here we are.
+            Body::Gone { incarnation, .. } if incarnation == self.incarnation => OwnName::Unseen,
+            Body::Announce(_)
+            | Body::Bye { .. }
+            | Body::Newer { .. }
+            | Body::Gone { .. }
+            | Body::Ask { .. }
+            | Body::Bare => OwnName::Nothing,
         }
     }
 
@@ -196,17 +204,27 @@ impl Presence {
         }
     }
 
+    /// Whether [`poll`](Self::poll) will return a hello that asks who is there; a bare name asks nothing.
+    pub(crate) fn asks_when_polled(&self, now: Instant) -> bool {
+        let due = self.deadline().is_some_and(|next| next <= now);
+        due && self.schedule.hello && self.style == Style::Full
+    }
+
     /// When [`poll`](Self::poll) next has something to say.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.schedule.next
     }
 
-    /// The announcement that is due, if one is.
-    pub(crate) fn poll(&mut self, now: Instant, jitter: &mut Jitter) -> Option<Message<'_>> {
+    /// The announcement that is due, if one is, with the time until the next.
+    pub(crate) fn poll(
+        &mut self,
+        now: Instant,
+        interval: Duration,
+        jitter: &mut Jitter,
+    ) -> Option<Message<'_>> {
         self.schedule.next.filter(|&next| next <= now)?;
         let hello = std::mem::take(&mut self.schedule.hello);
         if hello {
-            self.schedule.early = EARLY.iter().rev().map(|&early| now + early).collect();
             self.stage = match self.stage {
                 Stage::New => Stage::Starting {
                     until: now + STARTING,
@@ -215,23 +233,37 @@ impl Presence {
                 same => same,
             };
         }
-        self.schedule.early.retain(|&early| early > now);
-        let regular = now + jitter.between(0.95, self.heartbeat);
-        let early = self.schedule.early.last().copied();
-        self.schedule.next = Some(early.map_or(regular, |early| early.min(regular)));
+        let least = if hello { 0.0 } else { 0.95 };
+        let later = self.schedule.regular.filter(|&at| !hello && at > now);
+        let regular = later.unwrap_or_else(|| now + jitter.between(least, interval));
+        let regular = regular.min(now + interval);
+        self.schedule.regular = Some(regular);
+        self.schedule.next = Some(regular);
         self.schedule.last = Some(now);
+        self.schedule.due = interval;
         self.seq += 1;
-        let body = match self.style {
-            Style::Bare => Body::Bare,
-            Style::Full => Body::Announce(Announce {
-                hello,
-                incarnation: self.incarnation,
-                seq: self.seq,
-                due: self.heartbeat,
-                tags: WireTags::encoded(&self.tags),
-            }),
-        };
-        Some(self.message(body))
+        Some(match self.style {
+            Style::Bare => self.message(Body::Bare),
+            Style::Full => self.announcement(hello),
+        })
+    }
+
+    /// The last announcement, as it goes into an answer.
+    pub(crate) fn last_announcement(&self) -> Message<'_> {
+        self.announcement(false)
+    }
+
+    fn announcement(&self, hello: bool) -> Message<'_> {
+        self.message(Body::Announce(Announce {
+            hello,
+            incarnation: self.incarnation,
+            seq: self.seq,
+            due: self.schedule.due,
+            pid: self.pid,
+            inbox: hello.then_some(self.inbox),
+            left: None,
+            tags: WireTags::encoded(&self.tags),
+        }))
     }
 
     /// The last message; `None` if there is nothing to take back, or no way to (a bare name cannot say goodbye).

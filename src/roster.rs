@@ -7,15 +7,17 @@
 //! harmless.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::Reason;
+use crate::inquiry::{ASK_ALL, Inquiry};
 use crate::jitter::Jitter;
 use crate::peer::{Incarnation, Peer, Tags};
 use crate::presence::{OwnName, Presence};
-use crate::wire::{Announce, Body, Message, WireTags};
+use crate::session_check::SessionCheck;
+use crate::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart, WireTags};
 
 /// For how long a departed peer is remembered, so that a late message changes nothing and a return is a heal.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
@@ -24,9 +26,21 @@ const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// first to say it spares the others.
 const CORRECTION: Duration = Duration::from_millis(50);
 
+/// When everybody announces itself at once, the cluster may spend this many times its delivery budget.
+const BURST: f64 = 10.0;
+
+/// So many questions may wait for an answer.
+const MAX_QUESTIONS: usize = 100;
+
 /// The times and bounds that membership goes by.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
+    /// The least time between this participant's announcements.
+    pub(crate) heartbeat: Duration,
+    /// The deliveries a second that all announcements of the cluster may cause together.
+    pub(crate) delivery_budget: u32,
+    /// Whether to ask Postgres whose session is gone.
+    pub(crate) session_check: bool,
     /// The interval assumed of peers that announce none.
     pub(crate) bare_heartbeat: Duration,
     /// A peer expires after this many of its intervals.
@@ -84,6 +98,13 @@ pub(crate) struct Roster {
     departed: VecDeque<(Instant, Arc<str>)>,
     /// Names whose process must be told that a higher incarnation is remembered, and when.
     corrections: BTreeMap<Arc<str>, Instant>,
+    /// What we have to learn of others, and they of us.
+    inquiry: Inquiry,
+    /// Where answers are awaited from us, and since when.
+    questions: VecDeque<(Instant, Inbox)>,
+    session_check: SessionCheck,
+    /// Those whose session was found gone, and when, to be told to all.
+    gone: VecDeque<(Instant, Arc<str>)>,
     changes: VecDeque<Change>,
     online: bool,
 }
@@ -95,6 +116,8 @@ struct Entry {
     seq: u64,
     /// Within this time of each announcement the next comes; milliseconds, to keep an entry small.
     due: u32,
+    /// Its session with our server, if it goes by one.
+    pid: Option<Pid>,
     /// When it expires, or, once it has gone, when that was.
     until: Instant,
     /// Where its name stands in [`Roster::timers`].
@@ -123,11 +146,33 @@ struct Sign<'a> {
     incarnation: Option<Incarnation>,
     seq: u64,
     due: Duration,
+    pid: Option<Pid>,
+    /// How long until it expires, if that is known from others.
+    left: Option<Duration>,
     tags: WireTags<'a>,
 }
 
+impl<'a> Sign<'a> {
+    fn of(announce: &Announce<'a>) -> Self {
+        Self {
+            incarnation: Some(announce.incarnation),
+            seq: announce.seq,
+            due: announce.due,
+            pid: announce.pid,
+            left: announce.left,
+            tags: announce.tags,
+        }
+    }
+}
+
 impl Roster {
-    pub(crate) fn new(presence: Option<Presence>, limits: Limits, jitter: Jitter) -> Self {
+    /// `inbox` is where this participant is answered.
+    pub(crate) fn new(
+        presence: Option<Presence>,
+        inbox: Inbox,
+        limits: Limits,
+        jitter: Jitter,
+    ) -> Self {
         Self {
             presence,
             limits,
@@ -137,6 +182,10 @@ impl Roster {
             timers: BTreeSet::new(),
             departed: VecDeque::new(),
             corrections: BTreeMap::new(),
+            inquiry: Inquiry::new(inbox),
+            questions: VecDeque::new(),
+            session_check: SessionCheck::default(),
+            gone: VecDeque::new(),
             changes: VecDeque::new(),
             online: false,
         }
@@ -147,12 +196,21 @@ impl Roster {
         self.presence.as_ref()?.incarnation()
     }
 
-    /// The link works: the hello is due, and everybody gets a full grace period to be heard (rule 4).
-    pub(crate) fn link_up(&mut self, now: Instant) {
+    /// How often this participant announces itself now: every peer hears it, so that with ever more of them it must become
+    /// rarer for the cost to the database to stay what it is (the idea of RFC 3550, 6.2).
+    pub(crate) fn interval(&self) -> Duration {
+        self.time_for_all(1.0)
+            .clamp(self.limits.heartbeat, wire::MAX_DUE)
+    }
+
+    /// The link works, with this backend of the server: the hello is due, and everybody gets a full grace period to be
+    /// heard (rule 4).
+    pub(crate) fn link_up(&mut self, now: Instant, pid: Option<Pid>) {
         self.online = true;
         self.grant_grace(now);
-        if let Some(presence) = &mut self.presence {
-            presence.link_up(now);
+        match &mut self.presence {
+            Some(presence) => presence.link_up(now, pid),
+            None => self.inquiry.begin(0, now),
         }
     }
 
@@ -160,6 +218,14 @@ impl Roster {
     pub(crate) fn link_down(&mut self) {
         self.online = false;
         self.corrections.clear();
+        self.inquiry.stop();
+        self.questions.clear();
+        self.session_check.stop();
+        self.gone.clear();
+        // The server that we find next may number its backends anew.
+        for entry in self.entries.values_mut() {
+            entry.pid = None;
+        }
         if let Some(presence) = &mut self.presence {
             presence.link_down();
         }
@@ -193,7 +259,8 @@ impl Roster {
         }
     }
 
-    pub(crate) fn heard(&mut self, now: Instant, message: &Message<'_>) -> Heard {
+    /// `sender` is the backend that the message came from.
+    pub(crate) fn heard(&mut self, now: Instant, sender: Pid, message: &Message<'_>) -> Heard {
         let name = &*message.name;
         if self.presence.as_ref().is_some_and(|p| p.name() == name) {
             self.heard_own_name(now, &message.body);
@@ -202,16 +269,17 @@ impl Roster {
         match message.body {
             Body::Announce(ref announce) => {
                 let sign = Sign {
-                    incarnation: Some(announce.incarnation),
-                    seq: announce.seq,
-                    due: announce.due,
-                    tags: announce.tags,
+                    // One whose announcements come from elsewhere than its session may be there without that.
+                    pid: announce.pid.filter(|&pid| pid == sender),
+                    left: None,
+                    ..Sign::of(announce)
                 };
                 let heard = self.heard_sign(now, name, &sign);
-                match heard {
-                    Heard::News if announce.hello => self.answer(now),
-                    Heard::Stale => self.correct(now, name, announce),
-                    Heard::News | Heard::Refused => {}
+                match (heard, announce.inbox) {
+                    (Heard::News, Some(inbox)) => self.asked(now, name, inbox, 0),
+                    (Heard::News, None) if announce.hello => self.announce_soon(now),
+                    (Heard::Stale, _) => self.correct(now, name, announce),
+                    (Heard::News | Heard::Refused, _) => {}
                 }
                 heard
             }
@@ -221,22 +289,73 @@ impl Roster {
                     incarnation: None,
                     seq: 0,
                     due: self.limits.bare_heartbeat,
+                    pid: None,
+                    left: None,
                     tags: WireTags::default(),
                 };
                 let heard = self.heard_sign(now, name, &sign);
                 // A bare name has no hello; the first one stands for it.
                 if stranger && heard == Heard::News {
-                    self.answer(now);
+                    self.announce_soon(now);
                 }
                 heard
             }
             Body::Bye { incarnation, seq } => self.heard_bye(now, name, incarnation, seq),
+            Body::Gone { incarnation, seq } => self.heard_gone(now, name, incarnation, seq),
             Body::Newer { incarnation } => {
                 let known = self.entries.get(name).and_then(|e| e.peer.incarnation());
                 if known.is_some_and(|known| known <= incarnation) {
                     self.corrections.remove(name);
                 }
                 Heard::News
+            }
+            Body::Ask { inbox, attempt } => {
+                self.asked(now, name, inbox, attempt);
+                Heard::News
+            }
+        }
+    }
+
+    /// A payload of an answer came to our inbox.
+    pub(crate) fn heard_roster(&mut self, now: Instant, part: &RosterPart<'_>) {
+        for message in &part.announcements {
+            let own = self.presence.as_ref().map(Presence::name);
+            match &message.body {
+                Body::Announce(announce) if own != Some(&*message.name) => {
+                    self.heard_sign(now, &message.name, &Sign::of(announce));
+                }
+                _ => {}
+            }
+        }
+        self.inquiry.answered(part.part, part.parts);
+        self.watch_sessions(now);
+    }
+
+    /// Postgres was asked at that time whose sessions it has, of these backends, and some it had not. Comes after
+    /// everything that had arrived then was heard.
+    pub(crate) fn checked_sessions(
+        &mut self,
+        now: Instant,
+        asked: Instant,
+        missing: &HashSet<Pid>,
+    ) {
+        for name in self.session_check.suspects() {
+            let pid = self.entries.get(&name).and_then(|entry| entry.pid);
+            if !pid.is_some_and(|pid| missing.contains(&pid)) {
+                self.session_check.clear(&name);
+            }
+        }
+        if missing.is_empty() {
+            return;
+        }
+        let missing = self.entries.values().filter(|entry| {
+            entry.standing.is_here() && entry.pid.is_some_and(|pid| missing.contains(&pid))
+        });
+        let missing: Vec<_> = missing.map(|entry| entry.peer.shared_name()).collect();
+        for name in missing {
+            if self.session_check.missing(asked, &name) {
+                self.depart(now, &name, Reason::SessionGone);
+                self.gone.push_back((now, name));
             }
         }
     }
@@ -271,27 +390,91 @@ impl Roster {
         false
     }
 
-    /// When [`tick`](Self::tick) or [`poll_announcement`](Self::poll_announcement) next have something to do.
+    /// When there is next something to do: to [`tick`](Self::tick), or to poll for.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let expiry = self
-            .timers
-            .first()
-            .filter(|_| self.online)
-            .map(|(at, _)| *at);
+        if !self.online {
+            return None;
+        }
+        let expiry = self.timers.first().map(|(at, _)| *at);
         let announcement = self.presence.as_ref().and_then(Presence::deadline);
         let correction = self.corrections.values().min().copied();
-        [expiry, announcement, correction]
-            .into_iter()
-            .flatten()
-            .min()
+        let question = self.questions.front().map(|(since, _)| *since);
+        let gone = self.gone.front().map(|(since, _)| *since);
+        [
+            expiry,
+            announcement,
+            correction,
+            question,
+            gone,
+            self.inquiry.deadline(),
+            self.session_check.deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// What is to be announced now. To be asked again until there is nothing.
     pub(crate) fn poll_announcement(&mut self, now: Instant) -> Option<Message<'_>> {
-        if let Some(correction) = self.due_correction(now) {
-            return Some(correction);
+        if let Some(message) = self.due_correction(now).or_else(|| self.due_gone()) {
+            return Some(message);
         }
-        self.presence.as_mut()?.poll(now, &mut self.jitter)
+        if self
+            .presence
+            .as_ref()
+            .is_some_and(|p| p.asks_when_polled(now))
+        {
+            self.inquiry.asked_by_hello(now);
+        } else if let Some(question) = self.due_question(now) {
+            return Some(question);
+        }
+        let interval = self.interval();
+        let presence = self.presence.as_mut()?;
+        presence.poll(now, interval, &mut self.jitter)
+    }
+
+    /// The answer to the next question, and where it is to be sent. To be asked again until there is none.
+    pub(crate) fn poll_answer(&mut self, now: Instant) -> Option<(Inbox, Vec<String>)> {
+        let (_, inbox) = self.questions.pop_front()?;
+        let presence = self
+            .presence
+            .as_ref()
+            .filter(|presence| presence.speaks())?;
+        let encoded: Vec<_> = self
+            .entries
+            .values()
+            .filter(|entry| entry.standing.is_here())
+            .filter_map(|entry| Some((entry, entry.peer.incarnation()?)))
+            .map(|(entry, incarnation)| {
+                (entry, incarnation, wire::encode_tags(entry.peer.all_tags()))
+            })
+            .collect();
+        let peers = encoded.iter().map(|(entry, incarnation, tags)| Message {
+            name: entry.peer.name().into(),
+            body: Body::Announce(Announce {
+                hello: false,
+                incarnation: *incarnation,
+                seq: entry.seq,
+                due: Duration::from_millis(entry.due.into()),
+                pid: entry.pid,
+                inbox: None,
+                left: Some(entry.until.saturating_duration_since(now)),
+                tags: WireTags::encoded(tags),
+            }),
+        });
+        let everybody = peers.chain([presence.last_announcement()]);
+        Some((inbox, wire::encode_roster(everybody)))
+    }
+
+    /// The backends that Postgres is to be asked for now, if it is.
+    pub(crate) fn poll_session_check(&mut self, now: Instant) -> Option<Vec<Pid>> {
+        let due = self.session_check.deadline().is_some_and(|at| at <= now);
+        if !due || !self.session_check.poll(now, self.older()) {
+            return None;
+        }
+        let here = self.entries.values().filter(|e| e.standing.is_here());
+        let pids: Vec<Pid> = here.filter_map(|entry| entry.pid).collect();
+        (!pids.is_empty()).then_some(pids)
     }
 
     /// What is to be announced last.
@@ -309,12 +492,16 @@ impl Roster {
         };
         let meaning = presence.heard_own_name(now, body, &mut self.jitter);
         match (meaning, body) {
-            (OwnName::Older, _) => self.answer(now),
+            (OwnName::Unseen, _) => self.announce_soon(now),
             (OwnName::Taken, Body::Announce(theirs)) => {
                 let name = Arc::from(presence.name());
                 let peer = Peer::new(name, Some(theirs.incarnation), theirs.tags.to_tags());
                 self.changed(peer, Kind::TookName);
                 self.corrections.clear();
+                self.questions.clear();
+                self.gone.clear();
+                self.session_check.stop();
+                self.inquiry.stop();
             }
             (OwnName::Nothing | OwnName::Taken, _) => {}
         }
@@ -404,6 +591,27 @@ impl Roster {
         }
     }
 
+    /// The session of a peer was found gone by another.
+    fn heard_gone(
+        &mut self,
+        now: Instant,
+        name: &str,
+        incarnation: Incarnation,
+        seq: u64,
+    ) -> Heard {
+        match self.entries.get(name) {
+            Some(entry)
+                if entry.standing.is_here()
+                    && entry.peer.incarnation() == Some(incarnation)
+                    && entry.seq <= seq =>
+            {
+                self.depart(now, name, Reason::SessionGone);
+                Heard::News
+            }
+            _ => Heard::Stale,
+        }
+    }
+
     /// Puts a peer that was not there into the roster.
     fn join(&mut self, now: Instant, name: Arc<str>, sign: &Sign<'_>) {
         let peer = Peer::new(Arc::clone(&name), sign.incarnation, sign.tags.to_tags());
@@ -416,6 +624,7 @@ impl Roster {
             standing: Standing::Here,
             seq: sign.seq,
             due: 0,
+            pid: None,
             until: now,
             timer,
         };
@@ -429,9 +638,14 @@ impl Roster {
             return;
         };
         let peer = entry.peer.clone();
+        let incarnation = peer.incarnation();
         self.present -= 1;
         self.changed(peer, Kind::Left(reason));
         self.bury(now, name, reason);
+        self.session_check.clear(name);
+        if incarnation < self.incarnation() {
+            self.watch_sessions(now);
+        }
     }
 
     /// Remembers a name as departed.
@@ -448,9 +662,12 @@ impl Roster {
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
+        self.session_check.clear(name);
         entry.seq = sign.seq;
         entry.due = u32::try_from(sign.due.as_millis()).unwrap_or(u32::MAX);
-        entry.until = now + grace(entry.due, self.limits.missed);
+        entry.pid = sign.pid;
+        let grace = grace(entry.due, self.limits.missed);
+        entry.until = now + sign.left.map_or(grace, |left| left.min(grace));
         if entry.timer.is_none_or(|timer| timer > entry.until) {
             let name = entry.peer.shared_name();
             if let Some(later) = entry.timer.replace(entry.until) {
@@ -484,10 +701,116 @@ impl Roster {
         self.changes.push_back(Change { peer, kind });
     }
 
-    fn answer(&mut self, now: Instant) {
-        if let Some(presence) = &mut self.presence {
-            presence.answer(now, self.present, &mut self.jitter);
+    /// Somebody asks who is there (rule 6). One member answers: the same by everybody's reckoning.
+    fn asked(&mut self, now: Instant, asker: &str, inbox: Inbox, attempt: u64) {
+        if attempt >= ASK_ALL {
+            self.inquiry.overheard(now, self.spread());
+            return self.announce_soon(now);
         }
+        if !self.inquiry.is_settled() {
+            // Whoever is new itself may be unknown to those who answer; who asks again has heard it.
+            if attempt == 0 {
+                self.announce_soon(now);
+            }
+            return;
+        }
+        let waits = self.questions.iter().any(|(_, waiting)| *waiting == inbox);
+        let room = self.questions.len() < MAX_QUESTIONS;
+        if room && !waits && self.is_ranked(attempt, asker, inbox) {
+            self.questions.push_back((now, inbox));
+        }
+    }
+
+    /// Whether exactly so many peers are to be asked before us.
+    fn is_ranked(&self, rank: u64, asker: &str, inbox: Inbox) -> bool {
+        let Some(presence) = self.presence.as_ref().filter(|presence| presence.speaks()) else {
+            return false;
+        };
+        let Some(incarnation) = presence.incarnation() else {
+            return false;
+        };
+        let own = inbox.rank(presence.name(), incarnation);
+        let before = self.entries.values().filter(|entry| {
+            let name = entry.peer.name();
+            let known = entry
+                .peer
+                .incarnation()
+                .filter(|_| entry.standing.is_here());
+            name != asker && known.is_some_and(|known| inbox.rank(name, known) < own)
+        });
+        // Most find somebody before them soon.
+        let more_than_rank = rank as usize + 1;
+        before.take(more_than_rank).count() == rank as usize
+    }
+
+    fn due_question(&mut self, now: Instant) -> Option<Message<'static>> {
+        let name = match &self.presence {
+            None => String::new(),
+            // Who has not said hello has nobody to ask, and who has only a bare name no words to ask with.
+            Some(presence) if presence.speaks() => presence.name().to_owned(),
+            Some(_) => return None,
+        };
+        let attempt = self.inquiry.poll(now, self.spread());
+        self.watch_sessions(now);
+        let inbox = self.inquiry.inbox();
+        Some(Message {
+            name: name.into(),
+            body: Body::Ask {
+                inbox,
+                attempt: attempt?,
+            },
+        })
+    }
+
+    /// Begins to ask for sessions, or to ask more often, if that falls to us.
+    fn watch_sessions(&mut self, now: Instant) {
+        let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
+        if self.limits.session_check && speaks && self.inquiry.is_settled() {
+            self.session_check.schedule(now, self.older());
+        }
+    }
+
+    /// How many peers are older than this participant. Counts no further than matters.
+    fn older(&self) -> usize {
+        let own = self.incarnation();
+        let here = self.entries.values().filter(|e| e.standing.is_here());
+        let older = here.filter(|entry| {
+            let theirs = entry.peer.incarnation();
+            theirs.is_some() && theirs < own
+        });
+        older.take(SessionCheck::LAST_RANK + 1).count()
+    }
+
+    fn due_gone(&mut self) -> Option<Message<'static>> {
+        let (_, name) = self.gone.pop_front()?;
+        let entry = self.entries.get(&name)?;
+        let incarnation = entry.peer.incarnation()?;
+        let body = Body::Gone {
+            incarnation,
+            seq: entry.seq,
+        };
+        let name = name.to_string().into();
+        (!entry.standing.is_here()).then_some(Message { name, body })
+    }
+
+    fn announce_soon(&mut self, now: Instant) {
+        let spread = self.spread();
+        if let Some(presence) = &mut self.presence {
+            presence.announce_within(now, spread, &mut self.jitter);
+        }
+    }
+
+    /// Within how much time everybody may announce itself once when there is reason to.
+    fn spread(&self) -> Duration {
+        let few = Duration::from_millis(self.present as u64);
+        self.time_for_all(BURST).max(few)
+    }
+
+    /// How long everybody's announcement to everybody takes at so many times the delivery budget.
+    fn time_for_all(&self, times: f64) -> Duration {
+        let members = (self.present + 1) as f64;
+        let seconds = members * members / f64::from(self.limits.delivery_budget) / times;
+        Duration::from_secs_f64(seconds).min(wire::MAX_DUE)
     }
 
     /// A process announces a lower incarnation than we remember of its name. If the higher one is there, it speaks for
@@ -501,10 +824,7 @@ impl Roster {
             .incarnation()
             .is_some_and(|known| heard.incarnation < known);
         let newborn = heard.hello && heard.seq == 1;
-        let silent = self
-            .presence
-            .as_ref()
-            .is_none_or(|p| p.deadline().is_none() || p.incarnation().is_none());
+        let silent = !self.presence.as_ref().is_some_and(Presence::speaks);
         let unheard = newborn || !entry.standing.is_here();
         if lower && unheard && !silent && !self.corrections.contains_key(name) {
             let at = now + self.jitter.between(0.0, CORRECTION);

@@ -22,8 +22,17 @@ pub struct Status {
     pub peers: usize,
     /// How long the last announcement took until it came back to this participant: to Postgres and back.
     pub echo: Option<Duration>,
+    /// How often this participant announces itself now: its
+    /// [`heartbeat_interval`](crate::Config::heartbeat_interval), or longer in a large cluster; see
+    /// [`Config::delivery_budget`](crate::Config::delivery_budget).
+    pub interval: Duration,
     /// How many announcements went out.
     pub announced: u64,
+    /// How many newcomers this participant answered with the roster.
+    pub answered: u64,
+    /// How many times this participant asked Postgres whose session is gone; see
+    /// [`Config::session_check`](crate::Config::session_check).
+    pub checked: u64,
     /// How many payloads told something about a peer, if only that it is still there.
     pub heard: u64,
     /// How many payloads were ignored: not in this crate's format, cut short, of another version, repeated, out of order.

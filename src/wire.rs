@@ -3,32 +3,56 @@
 //! One NOTIFY payload is one message: printable ASCII without spaces at its ends, at most 7,999 bytes, such as
 //!
 //! ```text
-//! pg-peers/1 hello name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=1 due=5000 tag.zone=eu-1;
-//! pg-peers/1 beat name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=2 due=5000 tag.zone=eu-1;
+//! pg-peers/1 hello name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=1 due=5000 pid=4711 inbox=c0ffee0123456789 tag.zone=eu-1;
+//! pg-peers/1 beat name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=2 due=5000 pid=4711 tag.zone=eu-1;
 //! pg-peers/1 bye name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=3;
 //! pg-peers/1 newer name=worker-1@10.0.0.1:7000 inc=1795443184000000;
+//! pg-peers/1 gone name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=2;
+//! pg-peers/1 ask name=worker-2@10.0.0.2:7000 inbox=0123456789abcdef try=1;
 //! ```
 //!
 //! - `pg-peers/1` is the version. A payload of another version is not understood, and no libcluster node name looks like
 //!   one: those have no spaces.
-//! - Then the kind. `hello` announces a participant and asks everybody to announce themselves soon; it is the first
-//!   message after every connect. `beat` announces it again. `bye` is the last message of an incarnation. `newer` tells the
-//!   process of that name to take an incarnation higher than `inc`, which the sender remembers: it answers an announcement
-//!   of a lower one if the one remembered has left, or if it is a hello with `seq=1`. Payloads of an unknown kind are
-//!   ignored.
-//! - Then fields, `key=value` each, in this order: `name`; `inc`, the incarnation; `seq`, which rises with every message
-//!   of an incarnation; `due`, the milliseconds until the next announcement at the latest (1 to 86,400,000); any number
-//!   of `tag.KEY`, sorted by key, each key once. Unknown fields are skipped wherever they stand.
-//! - Numbers are decimal, without sign, below 2^64.
+//! - Then the kind. `hello` announces a participant and asks who is there; it is the first message after every connect.
+//!   `beat` announces it again. `bye` is the last message of an incarnation. `newer` tells the process of that name to take
+//!   an incarnation higher than `inc`, which the sender remembers: it answers an announcement of a lower one if the one
+//!   remembered has left, or if it is a hello with `seq=1`. `gone` tells that Postgres no longer has the session of that
+//!   peer, of which `seq` was heard last; one that is there all the same announces itself at once. `ask` asks who is
+//!   there, again or without an announcement. Payloads of an unknown kind are ignored.
+//! - Then fields, `key=value` each, in this order: `name`, which an `ask` may lack; `inc`, the incarnation; `seq`, which
+//!   rises with every message of an incarnation; `due`, the milliseconds until the next announcement at the latest (1 to
+//!   86,400,000); `pid`, the backend of the session that speaks, if the participant is gone when that backend is;
+//!   `inbox`, where to answer; `try`, how often that was asked in vain; any number of `tag.KEY`, sorted by key, each key
+//!   once. Unknown fields are skipped wherever they stand.
+//! - Numbers are decimal, without sign, below 2^64; a pid below 2^31; an inbox is 16 lower-case hexadecimal digits.
 //! - In names, tag keys and tag values every byte that is not printable ASCII, and each of space `%` `;` and `=`, is `%` and
 //!   two hexadecimal digits; decoded they are UTF-8 without control characters. A name has 1 to 255 bytes.
 //! - A `;` ends the message, so that one which was cut short is recognised.
 //!
 //! A payload that is nothing but a node name, `name@host`, is what libcluster_postgres announces: a `beat` of a participant
 //! without incarnation, sequence or tags.
+//!
+//! # The answer
+//!
+//! Who asks listens to the channel `pg_peers_INBOX`. There one member answers with the roster, itself included, in as
+//! many payloads as it takes, in one transaction:
+//!
+//! ```text
+//! pg-peers/1 roster part=1 parts=2; name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=2 due=5000 left=12000 pid=4711 tag.zone=eu-1; name=...;
+//! ```
+//!
+//! Each participant after the first `;` has the fields of its last announcement, and `left`, the milliseconds until it
+//! would expire.
+//!
+//! Members that have had an answer themselves, or waited for one in vain, are ranked by a hash, lowest first: FNV-1a of 64
+//! bits over the bytes of the name, then of the incarnation and the inbox as big-endian numbers of 8 bytes. With `try=0`, or
+//! a hello, the first answers, with `try=1` the second, with `try=2` the third; the others say nothing. With `try=3` or
+//! more everybody announces itself soon. Members that wait for an answer themselves do not answer, but announce themselves
+//! when they hear a hello or `try=0`; and so does everybody to a hello without an inbox.
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::num::NonZeroI32;
 use std::time::Duration;
 
 use crate::peer::{self, Incarnation, MAX_HEARD_NAME, Tags};
@@ -42,9 +66,46 @@ pub(crate) const MAX_DUE: Duration = Duration::from_secs(24 * 60 * 60);
 const VERSION: &str = "pg-peers/1";
 const TAG: &str = "tag.";
 
+/// The most that an answer takes beside the fields of an announcement: its head, and what is left of a peer's time.
+const ROSTER_HEAD: usize =
+    "pg-peers/1 roster part=4294967295 parts=4294967295; left=86400000000;".len();
+
+/// A backend of the server. Postgres numbers them above zero.
+pub(crate) type Pid = NonZeroI32;
+
+/// A channel on which one participant is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Inbox(u64);
+
+impl Inbox {
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    pub(crate) fn channel(self) -> String {
+        format!("pg_peers_{:016x}", self.0)
+    }
+
+    /// Who answers there: the lowest of these (64-bit FNV-1a, draft-eastlake-fnv-17).
+    pub(crate) fn rank(self, name: &str, incarnation: Incarnation) -> u64 {
+        let numbers = [incarnation.get(), self.0].map(u64::to_be_bytes);
+        let bytes = name.bytes().chain(numbers.into_iter().flatten());
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (digits && text.len() == 16).then_some(())?;
+        u64::from_str_radix(text, 16).ok().map(Self)
+    }
+}
+
 /// One payload, read. Borrows from it where it can: hearing a known peer does not allocate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
+    /// Empty where nobody says it is: in the question of an observer.
     pub(crate) name: Cow<'a, str>,
     pub(crate) body: Body<'a>,
 }
@@ -54,16 +115,23 @@ pub(crate) enum Body<'a> {
     Announce(Announce<'a>),
     Bye { incarnation: Incarnation, seq: u64 },
     Newer { incarnation: Incarnation },
+    Gone { incarnation: Incarnation, seq: u64 },
+    Ask { inbox: Inbox, attempt: u64 },
     Bare,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Announce<'a> {
-    /// Asks everybody to announce themselves.
+    /// Asks who is there.
     pub(crate) hello: bool,
     pub(crate) incarnation: Incarnation,
     pub(crate) seq: u64,
     pub(crate) due: Duration,
+    pub(crate) pid: Option<Pid>,
+    /// Only in a hello.
+    pub(crate) inbox: Option<Inbox>,
+    /// Only in an answer: how long until it expires.
+    pub(crate) left: Option<Duration>,
     pub(crate) tags: WireTags<'a>,
 }
 
@@ -112,17 +180,30 @@ pub(crate) fn encode_tags(tags: &Tags) -> String {
     text
 }
 
-/// How many bytes the longest announcement of this name with these tags (as encoded) takes.
+/// How many bytes the longest payload takes that announces this name with these tags (as encoded).
 pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
-    let body = Body::Announce(Announce {
+    let hello = Announce {
         hello: true,
         incarnation: Incarnation::new(u64::MAX),
         seq: u64::MAX,
         due: MAX_DUE,
+        pid: Some(Pid::MAX),
+        inbox: Some(Inbox(u64::MAX)),
+        left: None,
         tags: WireTags::encoded(tags),
+    };
+    let in_answer = Announce {
+        inbox: None,
+        ..hello.clone()
+    };
+    let [hello, in_answer] = [hello, in_answer].map(|announce| {
+        let body = Body::Announce(announce);
+        let name = Cow::Borrowed(name);
+        Message { name, body }
     });
-    let name = Cow::Borrowed(name);
-    encode(&Message { name, body }).len()
+    let mut entry = String::new();
+    encode_fields(&in_answer, &mut entry);
+    encode(&hello).len().max(ROSTER_HEAD + entry.len())
 }
 
 /// Never fails: what does not fit a payload is refused when the name and the tags are set.
@@ -133,9 +214,20 @@ pub(crate) fn encode(message: &Message<'_>) -> String {
         Body::Announce(_) => "beat",
         Body::Bye { .. } => "bye",
         Body::Newer { .. } => "newer",
+        Body::Gone { .. } => "gone",
+        Body::Ask { .. } => "ask",
     };
-    let mut text = format!("{VERSION} {kind} name=");
-    escape(&message.name, &mut text);
+    let mut text = format!("{VERSION} {kind}");
+    encode_fields(message, &mut text);
+    text
+}
+
+/// The fields, each after a space, and the end.
+fn encode_fields(message: &Message<'_>, text: &mut String) {
+    if !message.name.is_empty() {
+        text.push_str(" name=");
+        escape(&message.name, text);
+    }
     let mut field = |key: &str, value: u64| {
         write!(text, " {key}={value}").expect("a String takes what is written to it");
     };
@@ -145,20 +237,60 @@ pub(crate) fn encode(message: &Message<'_>) -> String {
             field("seq", announce.seq);
             // Rounded up: it is a promise.
             field("due", announce.due.as_nanos().div_ceil(1_000_000) as u64);
+            if let Some(left) = announce.left {
+                field("left", left.as_millis() as u64);
+            }
+            if let Some(pid) = announce.pid {
+                field("pid", u64::from(pid.get().unsigned_abs()));
+            }
+            if let Some(inbox) = announce.inbox {
+                encode_inbox(inbox, text);
+            }
             if !announce.tags.0.is_empty() {
                 text.push(' ');
                 text.push_str(announce.tags.0);
             }
         }
-        Body::Bye { incarnation, seq } => {
+        Body::Bye { incarnation, seq } | Body::Gone { incarnation, seq } => {
             field("inc", incarnation.get());
             field("seq", *seq);
         }
         Body::Newer { incarnation } => field("inc", incarnation.get()),
+        Body::Ask { inbox, attempt } => {
+            encode_inbox(*inbox, text);
+            write!(text, " try={attempt}").expect("a String takes what is written to it");
+        }
         Body::Bare => {}
     }
     text.push(';');
-    text
+}
+
+fn encode_inbox(Inbox(number): Inbox, text: &mut String) {
+    write!(text, " inbox={number:016x}").expect("a String takes what is written to it");
+}
+
+/// The payloads of an answer. Whoever does not fit one is left out: it announces itself some time.
+pub(crate) fn encode_roster<'a>(
+    announcements: impl IntoIterator<Item = Message<'a>>,
+) -> Vec<String> {
+    let room = MAX_PAYLOAD - ROSTER_HEAD;
+    let mut parts = vec![String::new()];
+    for announcement in announcements {
+        let mut text = String::new();
+        encode_fields(&announcement, &mut text);
+        if text.len() > room {
+            continue;
+        }
+        match parts.last_mut() {
+            Some(part) if part.len() + text.len() <= room => part.push_str(&text),
+            _ => parts.push(text),
+        }
+    }
+    let count = parts.len();
+    let parts = parts.into_iter().zip(1..);
+    parts
+        .map(|(part, number)| format!("{VERSION} roster part={number} parts={count};{part}"))
+        .collect()
 }
 
 /// `None` for a payload that is not ours or not whole: to be counted and ignored.
@@ -169,47 +301,81 @@ pub(crate) fn decode(payload: &str) -> Option<Message<'_>> {
             body: Body::Bare,
         });
     };
-    let fields = rest.strip_prefix(' ')?.strip_suffix(';')?;
-    if !fields
-        .bytes()
-        .all(|b| matches!(b, b' '..=b'~') && b != b';')
-    {
-        return None;
-    }
-    let (kind, fields) = fields.split_once(' ')?;
+    let text = rest.strip_prefix(' ')?.strip_suffix(';')?;
+    let (kind, fields) = text.split_once(' ')?;
     let fields = Fields::parse(fields)?;
-    let incarnation = Incarnation::new(fields.inc?);
     let body = match kind {
-        "hello" | "beat" => Body::Announce(Announce {
-            hello: kind == "hello",
-            incarnation,
-            seq: fields.seq?,
-            due: due(fields.due?)?,
-            tags: fields.tags,
-        }),
+        "hello" | "beat" => return fields.announcement(kind == "hello"),
         "bye" => Body::Bye {
-            incarnation,
+            incarnation: fields.inc?,
             seq: fields.seq?,
         },
-        "newer" => Body::Newer { incarnation },
+        "newer" => Body::Newer {
+            incarnation: fields.inc?,
+        },
+        "gone" => Body::Gone {
+            incarnation: fields.inc?,
+            seq: fields.seq?,
+        },
+        "ask" => Body::Ask {
+            inbox: fields.inbox?,
+            attempt: fields.attempt?,
+        },
         _ => return None,
     };
-    let name = fields.name?;
+    let name = match body {
+        Body::Ask { .. } => fields.name.unwrap_or_default(),
+        _ => fields.name?,
+    };
     Some(Message { name, body })
+}
+
+/// One payload of an answer, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RosterPart<'a> {
+    /// From 1 to `parts`.
+    pub(crate) part: u64,
+    pub(crate) parts: u64,
+    pub(crate) announcements: Vec<Message<'a>>,
+}
+
+/// `None` for a payload that is no answer or not whole.
+pub(crate) fn decode_roster<'a>(payload: &'a str) -> Option<RosterPart<'a>> {
+    let rest = payload.strip_prefix(VERSION)?.strip_prefix(" roster ")?;
+    let mut texts = rest.strip_suffix(';')?.split(';');
+    let head = Fields::parse(texts.next()?)?;
+    let (part, parts) = (head.part?, head.parts?);
+    (1..=parts).contains(&part).then_some(())?;
+    let read = |text: &'a str| Fields::parse(text.strip_prefix(' ')?)?.announcement(false);
+    let announcements = texts.map(read).collect::<Option<_>>()?;
+    Some(RosterPart {
+        part,
+        parts,
+        announcements,
+    })
 }
 
 #[derive(Default)]
 struct Fields<'a> {
     name: Option<Cow<'a, str>>,
-    inc: Option<u64>,
+    inc: Option<Incarnation>,
     seq: Option<u64>,
-    due: Option<u64>,
+    due: Option<Duration>,
+    left: Option<Duration>,
+    pid: Option<Pid>,
+    inbox: Option<Inbox>,
+    attempt: Option<u64>,
+    part: Option<u64>,
+    parts: Option<u64>,
     tags: WireTags<'a>,
 }
 
 impl<'a> Fields<'a> {
     /// `None` if a field has no value, a known one comes twice or its value breaks its rule, or tags are not in order.
     fn parse(text: &'a str) -> Option<Self> {
+        text.bytes()
+            .all(|b| matches!(b, b' '..=b'~') && b != b';')
+            .then_some(())?;
         let mut fields = Self {
             tags: WireTags(text),
             ..Self::default()
@@ -219,9 +385,15 @@ impl<'a> Fields<'a> {
             let (key, value) = field.split_once('=')?;
             match key {
                 "name" => set(&mut fields.name, word(value, MAX_HEARD_NAME)?)?,
-                "inc" => set(&mut fields.inc, number(value)?)?,
+                "inc" => set(&mut fields.inc, Incarnation::new(number(value)?))?,
                 "seq" => set(&mut fields.seq, number(value)?)?,
-                "due" => set(&mut fields.due, number(value)?)?,
+                "due" => set(&mut fields.due, due(number(value)?)?)?,
+                "left" => set(&mut fields.left, Duration::from_millis(number(value)?))?,
+                "pid" => set(&mut fields.pid, pid(number(value)?)?)?,
+                "inbox" => set(&mut fields.inbox, Inbox::parse(value)?)?,
+                "try" => set(&mut fields.attempt, number(value)?)?,
+                "part" => set(&mut fields.part, number(value)?)?,
+                "parts" => set(&mut fields.parts, number(value)?)?,
                 _ => {
                     let Some(key) = key.strip_prefix(TAG) else {
                         continue;
@@ -237,6 +409,21 @@ impl<'a> Fields<'a> {
             }
         }
         Some(fields)
+    }
+
+    fn announcement(self, hello: bool) -> Option<Message<'a>> {
+        let body = Body::Announce(Announce {
+            hello,
+            incarnation: self.inc?,
+            seq: self.seq?,
+            due: self.due?,
+            pid: self.pid,
+            inbox: self.inbox.filter(|_| hello),
+            left: self.left,
+            tags: self.tags,
+        });
+        let name = self.name?;
+        Some(Message { name, body })
     }
 }
 
@@ -260,6 +447,10 @@ fn number(text: &str) -> Option<u64> {
 fn due(milliseconds: u64) -> Option<Duration> {
     let due = Duration::from_millis(milliseconds);
     (!due.is_zero() && due <= MAX_DUE).then_some(due)
+}
+
+fn pid(number: u64) -> Option<Pid> {
+    i32::try_from(number).ok().and_then(Pid::new)
 }
 
 fn escape(text: &str, into: &mut String) {
@@ -303,6 +494,9 @@ mod tests {
                 incarnation: Incarnation::new(7),
                 seq: 1,
                 due: Duration::from_secs(5),
+                pid: Pid::new(4711),
+                inbox: Some(Inbox(0xbeef)),
+                left: None,
                 tags: WireTags::encoded(tags),
             }),
         }
@@ -320,7 +514,8 @@ mod tests {
         let tags = encode_tags(&[("zone", "eu 1"), ("a", "50%=½;")].into_iter().collect());
         assert_eq!(
             encode(&announce("w@h", &tags)),
-            "pg-peers/1 hello name=w@h inc=7 seq=1 due=5000 tag.a=50%25%3D%C2%BD%3B tag.zone=eu%201;"
+            "pg-peers/1 hello name=w@h inc=7 seq=1 due=5000 pid=4711 inbox=000000000000beef \
+             tag.a=50%25%3D%C2%BD%3B tag.zone=eu%201;"
         );
     }
 
@@ -366,6 +561,14 @@ mod tests {
             "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.a=1 tag.a=2;",
             "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.a=%1B;",
             "pg-peers/1 beat name=n inc=7 seq=1 due=5000;;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 pid=0;",
+            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 pid=2147483648;",
+            "pg-peers/1 hello name=n inc=7 seq=1 due=5000 inbox=beef;",
+            "pg-peers/1 hello name=n inc=7 seq=1 due=5000 inbox=000000000000BEEF;",
+            "pg-peers/1 gone name=n inc=7;",
+            "pg-peers/1 ask name=n try=1;",
+            "pg-peers/1 ask inbox=000000000000beef;",
+            "pg-peers/1 roster part=1 parts=1; name=n inc=7 seq=1 due=5000;",
             "pg-peers/1 beat  name=n inc=7 seq=1 due=5000;",
             "pg-peers/1 beat name=½ inc=7 seq=1 due=5000;",
         ] {
@@ -399,16 +602,20 @@ mod tests {
         #[test]
         fn what_is_encoded_decodes_to_the_same(
             name in name(), hello: bool, inc: u64, seq: u64, due in 1..=86_400_000u64,
-            tags in prop::collection::vec((name(), text()), 0..4), kind in 0..3
+            tags in prop::collection::vec((name(), text()), 0..4), kind in 0..5, pid in 1..=i32::MAX,
+            inbox: Option<u64>
         ) {
             let tags: Tags = tags.into_iter().collect();
             let encoded = encode_tags(&tags);
             let incarnation = Incarnation::new(inc);
             let body = match kind {
                 0 => Body::Announce(Announce {
-                    hello, incarnation, seq, due: Duration::from_millis(due), tags: WireTags::encoded(&encoded),
+                    hello, incarnation, seq, due: Duration::from_millis(due), pid: Pid::new(pid),
+                    inbox: inbox.filter(|_| hello).map(Inbox), left: None, tags: WireTags::encoded(&encoded),
                 }),
                 1 => Body::Bye { incarnation, seq },
+                2 => Body::Gone { incarnation, seq },
+                3 => Body::Ask { inbox: Inbox(inc), attempt: seq },
                 _ => Body::Newer { incarnation },
             };
             let sent = Message { name: name.as_str().into(), body };
@@ -421,6 +628,7 @@ mod tests {
                     prop_assert!(a.tags.same_as(&tags));
                     prop_assert_eq!(a.tags.to_tags(), tags);
                     prop_assert_eq!((a.hello, a.incarnation, a.seq, a.due), (b.hello, b.incarnation, b.seq, b.due));
+                    prop_assert_eq!((a.pid, a.inbox), (b.pid, b.inbox));
                     prop_assert!(payload.len() <= longest_announcement(&name, &encoded));
                 }
                 (a, b) => prop_assert_eq!(a, b),
@@ -431,8 +639,38 @@ mod tests {
         }
 
         #[test]
+        fn an_answer_tells_everybody_however_many_payloads_it_takes(
+            names in prop::collection::vec(name(), 1..300), tag in text()
+        ) {
+            let tags = encode_tags(&[("key", tag)].into_iter().collect());
+            let sent: Vec<Message<'_>> = names.iter().map(|name| {
+                let mut message = announce(name, &tags);
+                if let Body::Announce(announce) = &mut message.body {
+                    (announce.hello, announce.inbox) = (false, None);
+                    announce.left = Some(Duration::from_secs(3));
+                }
+                message
+            }).collect();
+            let payloads = encode_roster(sent.clone());
+            let mut heard = Vec::new();
+            for (payload, number) in payloads.iter().zip(1..) {
+                prop_assert!(payload.len() <= MAX_PAYLOAD);
+                let read = decode_roster(payload).expect("a part");
+                prop_assert_eq!((read.part, read.parts), (number, payloads.len() as u64));
+                heard.extend(read.announcements);
+                prop_assert_eq!(decode_roster(&payload[..payload.len() - 1]), None);
+            }
+            prop_assert_eq!(heard.len(), sent.len());
+            for (heard, sent) in heard.iter().zip(&sent) {
+                prop_assert_eq!(&heard.name, &sent.name);
+                prop_assert_eq!(tags_of(heard), tags_of(sent));
+            }
+        }
+
+        #[test]
         fn decode_never_panics(payload: String, cut in 0..100usize, bytes: Vec<u8>) {
             let _ = decode(&payload);
+            let _ = decode_roster(&format!("pg-peers/1 roster part=1 parts=1; name=n{payload};"));
             let fields = format!("pg-peers/1 beat name=n inc=1 seq=1 due=1 {payload};");
             let _ = decode(&fields);
             let mut mangled = fields.into_bytes();

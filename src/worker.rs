@@ -1,5 +1,6 @@
 //! The thread: link to wire to roster to outbox to events, and back.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::link::{Connect, Dialer, Link, Notice, Session};
 use crate::outbox::Outbox;
 use crate::roster::{Change, Heard, Kind, Roster};
 use crate::status::{Shared, Status, View};
-use crate::wire;
+use crate::wire::{self, Body, Pid};
 
 /// The longest the thread waits before it looks at what the host asks: `postgres` cannot be woken from outside. With a link
 /// that works, and a host that asks for little, it waits for longer, since [`link::wake`] wakes it: an idle member should
@@ -59,6 +60,11 @@ pub(crate) struct Worker {
     drained: bool,
     /// How many of those that had arrived when the server last answered are still to be heard.
     behind: usize,
+    /// What Postgres said of the sessions of others, to be judged once all that had arrived by then was heard: when it was
+    /// asked, and the backends that it has not.
+    sessions: Option<(Instant, HashSet<Pid>)>,
+    /// When the link last gave a sign of life.
+    last_sign: Instant,
     slice: Duration,
     /// The host takes events, and more are pending.
     draining: bool,
@@ -106,6 +112,8 @@ impl Worker {
             said: None,
             drained: true,
             behind: 0,
+            sessions: None,
+            last_sign: now,
             slice: SLICE,
             draining: false,
             last_turn: now,
@@ -139,7 +147,9 @@ impl Worker {
     fn turn(&mut self) -> Result<()> {
         self.announce()?;
         let slice = self.last_turn + self.slice;
-        let until = self.roster.deadline().map_or(slice, |due| due.min(slice));
+        let silence = self.last_sign + self.heartbeat;
+        let until = slice.min(silence).max(self.last_turn);
+        let until = self.roster.deadline().map_or(until, |due| due.min(until));
         let Connection::Up { link, proven, .. } = &mut self.connection else {
             return Ok(());
         };
@@ -147,6 +157,7 @@ impl Worker {
             Some(notice) => {
                 let proven = *proven;
                 self.drained = false;
+                self.last_sign = self.last_turn;
                 // What the host lost before a peer was heard is healed by it.
                 self.note_lost();
                 self.hear(&notice);
@@ -155,6 +166,7 @@ impl Worker {
                 if self.behind == 0 {
                     let asks = self.roster.tick(proven, proven);
                     debug_assert!(!asks, "the link was proven then");
+                    self.judge_sessions();
                 }
             }
             None => {
@@ -162,7 +174,9 @@ impl Worker {
                 self.last_turn = self.last_turn.max(until);
                 // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
                 // own link that is silent.
-                if self.roster.tick(until, *proven) {
+                let asks = self.roster.tick(until, *proven);
+                self.judge_sessions();
+                if asks {
                     self.check()?;
                 }
             }
@@ -182,43 +196,92 @@ impl Worker {
             return Ok(());
         }
         while let Some(message) = self.roster.poll_announcement(now) {
+            let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
+            self.status.announced += u64::from(announces);
             self.status.echo = Some(link.notify(&wire::encode(&message))?);
-            self.status.announced += 1;
             *proven = now;
             self.behind = link.waiting();
             self.last_turn = Instant::now();
+            self.last_sign = self.last_turn;
             // The host may have something to ask; the rest stays due.
             if self.last_turn - now > SLICE {
                 break;
             }
         }
-        if now.saturating_duration_since(*proven) > self.heartbeat {
+        if now.saturating_duration_since(self.last_sign) >= self.heartbeat {
             self.check()?;
         }
-        Ok(())
+        self.answer()?;
+        self.check_sessions()
     }
 
     /// Asks the server for a sign of life.
     fn check(&mut self) -> Result<()> {
-        if let Connection::Up { link, proven, .. } = &mut self.connection {
-            let asked = Instant::now();
-            link.check()?;
-            *proven = asked;
-            self.behind = link.waiting();
-            self.last_turn = Instant::now();
+        self.call(Link::check)
+    }
+
+    /// Answers those who asked who is there.
+    fn answer(&mut self) -> Result<()> {
+        while let Some((inbox, payloads)) = self.roster.poll_answer(self.last_turn) {
+            self.call(|link| link.answer(&inbox.channel(), &payloads))?;
+            self.status.answered += 1;
         }
         Ok(())
     }
 
+    /// Asks Postgres whose session is gone, if it is time.
+    fn check_sessions(&mut self) -> Result<()> {
+        let asked = self.last_turn;
+        let Some(pids) = self.roster.poll_session_check(asked) else {
+            return Ok(());
+        };
+        self.status.checked += 1;
+        let there = self.call(|link| link.sessions(&pids))?;
+        let mut missing: HashSet<Pid> = pids.into_iter().collect();
+        for pid in there {
+            missing.remove(&pid);
+        }
+        self.sessions = Some((asked, missing));
+        Ok(())
+    }
+
+    /// Calls for what the server answers.
+    fn call<T>(&mut self, call: impl FnOnce(&mut Link) -> Result<T>) -> Result<T> {
+        let Connection::Up { link, proven, .. } = &mut self.connection else {
+            return Err(Error::new(ErrorKind::Link, "there is no session"));
+        };
+        let asked = Instant::now();
+        let answer = call(link)?;
+        *proven = asked;
+        self.behind = link.waiting();
+        self.last_turn = Instant::now();
+        self.last_sign = self.last_turn;
+        Ok(answer)
+    }
+
+    /// Everything that arrived before was heard: who is missing now has not merely reconnected.
+    fn judge_sessions(&mut self) {
+        if let Some((asked, missing)) = self.sessions.take() {
+            self.roster
+                .checked_sessions(self.last_turn, asked, &missing);
+        }
+    }
+
     fn hear(&mut self, notice: &Notice) {
+        if notice.channel() == self.session.inbox {
+            if let Some(part) = wire::decode_roster(notice.payload()) {
+                self.roster.heard_roster(Instant::now(), &part);
+            }
+            return;
+        }
         if notice.channel() != self.session.channel {
             return;
         }
-        let Some(message) = wire::decode(notice.payload()) else {
+        let (Some(message), Some(sender)) = (wire::decode(notice.payload()), notice.pid()) else {
             self.status.ignored += 1;
             return;
         };
-        match self.roster.heard(Instant::now(), &message) {
+        match self.roster.heard(Instant::now(), sender, &message) {
             Heard::News => self.status.heard += 1,
             Heard::Stale => self.status.ignored += 1,
             Heard::Refused => {
@@ -260,6 +323,7 @@ impl Worker {
 
     fn publish(&mut self) {
         self.status.incarnation = self.roster.incarnation();
+        self.status.interval = self.roster.interval();
         self.status.undelivered = self.outbox.len();
         let status = &mut self.status;
         self.shared.update(|view| {
@@ -331,6 +395,7 @@ impl Worker {
 
     fn go_online(&mut self, link: Link) {
         let now = Instant::now();
+        let pid = link.pid();
         self.connection = Connection::Up {
             link: Box::new(link),
             since: now,
@@ -338,7 +403,9 @@ impl Worker {
         };
         self.drained = true;
         self.behind = 0;
-        self.roster.link_up(now);
+        self.sessions = None;
+        self.last_sign = now;
+        self.roster.link_up(now, pid);
         if let Err(error) = self.announce() {
             self.roster.link_down();
             self.connection = Connection::Down(self.dialer());

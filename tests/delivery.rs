@@ -57,6 +57,7 @@ fn a_host_that_never_drains_keeps_its_place_in_the_cluster() {
     let server = Server::start();
     let deaf = Config::new("deaf")
         .heartbeat_interval(SHORT)
+        .delivery_budget(u32::MAX)
         .join(&server.params())
         .expect("valid");
     deaf.wait_online(PATIENCE).expect("online");

@@ -7,7 +7,6 @@ use crate::error::{Error, Kind as ErrorKind};
 use crate::outbox::Outbox;
 use crate::outbox::tests::{Host, describe, say};
 use crate::presence::Style;
-use crate::wire;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const MISSED: u32 = 3;
@@ -15,8 +14,8 @@ const MISSED: u32 = 3;
 /// From NOTIFY to its receipt.
 const LATENCY: Duration = Duration::from_millis(1);
 
-/// The answer window of rule 6, and the way there and back.
-const AT_ONCE: Duration = Duration::from_millis(250 + 2);
+/// A settled member answers as soon as it can, and where there is none, others do soon.
+const AT_ONCE: Duration = Duration::from_millis(250);
 
 /// Long enough for everybody to be heard, and for the silent to expire.
 const SETTLED: Duration = Duration::from_secs(5);
@@ -32,6 +31,9 @@ fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
+/// The backend of whoever is none of the processes.
+const STRANGER: Pid = Pid::MAX;
+
 /// A process of the virtual channel; it stays at its place when it is dead.
 type Id = usize;
 
@@ -42,8 +44,13 @@ struct Net {
     now: Duration,
     seed: u64,
     processes: Vec<Process>,
-    /// Everything that was ever sent.
+    /// Everything that was ever sent to all.
     sent: Vec<Sent>,
+    /// How many notifications processes received, of all and of their own.
+    deliveries: usize,
+    /// How many times the server was asked for sessions.
+    checks: usize,
+    last_pid: i32,
 }
 
 struct Sent {
@@ -67,11 +74,22 @@ struct Process {
     silenced: bool,
     online: bool,
     paused_since: Option<Duration>,
-    inbox: VecDeque<(Duration, Arc<str>)>,
+    /// Its session with the server.
+    pid: Option<Pid>,
+    key: Inbox,
+    inbox: VecDeque<Arrival>,
     /// By how much later than others it receives.
     delay: Duration,
     /// How many of the next payloads never reach it.
     deaf_to: usize,
+}
+
+struct Arrival {
+    at: Duration,
+    sender: Pid,
+    /// To its own inbox, not to all.
+    own: bool,
+    payload: Arc<str>,
 }
 
 /// How a process takes part.
@@ -82,6 +100,8 @@ struct Setup {
     incarnation: u64,
     heartbeat: Duration,
     max_peers: usize,
+    delivery_budget: u32,
+    session_check: bool,
 }
 
 impl Setup {
@@ -92,6 +112,8 @@ impl Setup {
             incarnation,
             heartbeat: HEARTBEAT,
             max_peers: 1_000,
+            delivery_budget: 2_000,
+            session_check: true,
         }
     }
 
@@ -109,19 +131,22 @@ impl Setup {
         }
     }
 
-    fn roster(&self, seed: u64) -> Roster {
+    fn roster(&self, seed: u64, inbox: Inbox) -> Roster {
         let presence = self.style.map(|style| {
             let name = Arc::from(&*self.name);
             let incarnation = Incarnation::new(self.incarnation);
-            Presence::new(name, incarnation, style, String::new(), self.heartbeat)
+            Presence::new(name, incarnation, style, String::new(), inbox)
         });
         let limits = Limits {
+            heartbeat: self.heartbeat,
+            delivery_budget: self.delivery_budget,
+            session_check: self.session_check,
             bare_heartbeat: self.heartbeat,
             missed: MISSED,
             max_peers: self.max_peers,
             max_departed: self.max_peers,
         };
-        Roster::new(presence, limits, Jitter::new(seed))
+        Roster::new(presence, inbox, limits, Jitter::new(seed))
     }
 }
 
@@ -133,6 +158,9 @@ impl Net {
             seed,
             processes: Vec::new(),
             sent: Vec::new(),
+            deliveries: 0,
+            checks: 0,
+            last_pid: 1_000,
         }
     }
 
@@ -151,8 +179,11 @@ impl Net {
 
     fn start_offline(&mut self, setup: Setup) -> Id {
         self.seed += 1;
+        let key = Inbox::new(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         self.processes.push(Process {
-            roster: setup.roster(self.seed),
+            roster: setup.roster(self.seed, key),
+            pid: None,
+            key,
             name: setup.name,
             style: setup.style,
             tags: Tags::default(),
@@ -190,6 +221,7 @@ impl Net {
     fn disconnect(&mut self, id: Id) {
         let process = &mut self.processes[id];
         if std::mem::take(&mut process.online) {
+            process.pid = None;
             process.inbox.clear();
             process.roster.link_down();
             let reason = Error::new(ErrorKind::Link, "the server is gone");
@@ -200,9 +232,11 @@ impl Net {
 
     fn reconnect(&mut self, id: Id) {
         let now = self.clock();
+        self.last_pid += 1;
         let process = &mut self.processes[id];
         if !std::mem::replace(&mut process.online, true) {
-            process.roster.link_up(now);
+            process.pid = Pid::new(self.last_pid);
+            process.roster.link_up(now, process.pid);
             process.outbox.push_online();
             process.settle();
         }
@@ -247,21 +281,37 @@ impl Net {
 
     fn send(&mut self, sender: Option<Id>, payload: &str) {
         let payload: Arc<str> = payload.into();
+        let pid = sender.and_then(|id| self.processes[id].pid);
+        let pid = pid.unwrap_or(STRANGER);
         for process in self.processes.iter_mut().filter(|process| process.online) {
-            if process.deaf_to > 0 {
-                process.deaf_to -= 1;
-                continue;
-            }
-            let at = self.now + LATENCY + process.delay;
-            // One session's notifications keep their order, whatever delays them.
-            let at = process.inbox.back().map_or(at, |(last, _)| at.max(*last));
-            process.inbox.push_back((at, Arc::clone(&payload)));
+            self.deliveries += usize::from(process.receive(self.now, pid, false, &payload));
         }
         self.sent.push(Sent {
             at: self.now,
             by: sender,
             payload,
         });
+    }
+
+    fn send_to(&mut self, sender: Id, inbox: Inbox, payload: &str) {
+        let payload: Arc<str> = payload.into();
+        let pid = self.processes[sender].pid.unwrap_or(STRANGER);
+        let online = self.processes.iter_mut().filter(|process| process.online);
+        for process in online.filter(|process| process.key == inbox) {
+            self.deliveries += usize::from(process.receive(self.now, pid, true, &payload));
+        }
+    }
+
+    /// What Postgres says of these backends.
+    fn missing(&mut self, asked: &[Pid]) -> HashSet<Pid> {
+        self.checks += 1;
+        let there = self.processes.iter().filter_map(|process| process.pid);
+        let there: HashSet<Pid> = there.collect();
+        asked
+            .iter()
+            .copied()
+            .filter(|pid| !there.contains(pid))
+            .collect()
     }
 
     fn run(&mut self, time: Duration) {
@@ -296,7 +346,7 @@ impl Net {
 
     fn next_turn(&self) -> Option<(Duration, Id)> {
         let next = |process: &Process| {
-            let arrival = process.inbox.front().map(|(at, _)| *at);
+            let arrival = process.inbox.front().map(|arrival| arrival.at);
             let deadline = process.roster.deadline();
             let deadline = deadline.map(|at| at.saturating_duration_since(self.epoch));
             arrival.into_iter().chain(deadline).min()
@@ -317,14 +367,26 @@ impl Net {
             assert!(payload.len() <= wire::MAX_PAYLOAD);
             self.send(Some(id), &payload);
         }
-        let process = &mut self.processes[id];
-        while process.inbox.front().is_some_and(|(at, _)| *at <= self.now) {
-            if let Some((_, payload)) = process.inbox.pop_front() {
-                if let Some(message) = wire::decode(&payload) {
-                    process.roster.heard(now, &message);
-                    process.settle();
-                }
+        while let Some((inbox, payloads)) = self.processes[id].roster.poll_answer(now) {
+            for payload in payloads {
+                assert!(payload.len() <= wire::MAX_PAYLOAD);
+                self.send_to(id, inbox, &payload);
             }
+        }
+        let asked = self.processes[id].roster.poll_session_check(now);
+        let missing = asked.map(|pids| self.missing(&pids));
+        let process = &mut self.processes[id];
+        while process
+            .inbox
+            .front()
+            .is_some_and(|arrival| arrival.at <= self.now)
+        {
+            if let Some(arrival) = process.inbox.pop_front() {
+                process.hear(now, &arrival);
+            }
+        }
+        if let Some(missing) = missing {
+            process.roster.checked_sessions(now, now, &missing);
         }
         assert!(
             !process.roster.tick(now, now),
@@ -375,6 +437,34 @@ impl Net {
 }
 
 impl Process {
+    /// Whether the payload reaches it.
+    fn receive(&mut self, sent: Duration, sender: Pid, own: bool, payload: &Arc<str>) -> bool {
+        if self.deaf_to > 0 {
+            self.deaf_to -= 1;
+            return false;
+        }
+        let at = sent + LATENCY + self.delay;
+        // One session's notifications keep their order, whatever delays them.
+        let at = self.inbox.back().map_or(at, |last| at.max(last.at));
+        self.inbox.push_back(Arrival {
+            at,
+            sender,
+            own,
+            payload: Arc::clone(payload),
+        });
+        true
+    }
+
+    fn hear(&mut self, now: Instant, arrival: &Arrival) {
+        if arrival.own {
+            let part = wire::decode_roster(&arrival.payload).expect("an answer");
+            self.roster.heard_roster(now, &part);
+        } else if let Some(message) = wire::decode(&arrival.payload) {
+            self.roster.heard(now, arrival.sender, &message);
+        }
+        self.settle();
+    }
+
     /// Brings changes to the host, if it takes them.
     fn settle(&mut self) {
         while let Some(change) = self.roster.poll_change() {
@@ -549,7 +639,7 @@ fn rule_1_a_starting_process_whose_clock_went_back_steps_over_the_memory_of_its_
                 net.crash(old);
                 net.run(SETTLED);
             },
-            "leave b.100 Expired",
+            "leave b.100 SessionGone",
         ),
         (|net, old| net.leave(old), "leave b.100 Goodbye"),
     ];
@@ -870,6 +960,7 @@ fn rule_2_a_stream_of_hellos_postpones_no_announcement() {
     let heartbeat = ms(20);
     let (mut net, a) = listener(Setup {
         heartbeat,
+        delivery_budget: u32::MAX,
         ..Setup::new("a", 1)
     });
     for n in 0..200 {
@@ -1017,7 +1108,10 @@ fn rule_5_processes_that_were_paused_together_do_not_drop_each_other() {
 #[test]
 fn rule_5_who_died_during_the_pause_is_gone_a_grace_period_after_it() {
     let mut net = Net::new(1);
-    let a = net.start("a", 1);
+    let a = net.start_as(Setup {
+        session_check: false,
+        ..Setup::new("a", 1)
+    });
     let b = net.start("b", 5);
     net.run(SETTLED);
     net.told(a);
@@ -1038,7 +1132,7 @@ fn rule_5_who_died_during_the_pause_is_gone_a_grace_period_after_it() {
 fn quiet_crowd(net: &mut Net, count: usize, gap: impl Fn(usize) -> Duration) -> Vec<Id> {
     let start = |n| {
         let id = net.start_as(Setup {
-            heartbeat: secs(600),
+            heartbeat: secs(24 * 60 * 60),
             ..Setup::new(&format!("p{n:02}"), 1)
         });
         net.run(gap(n));
@@ -1048,44 +1142,165 @@ fn quiet_crowd(net: &mut Net, count: usize, gap: impl Fn(usize) -> Duration) -> 
 }
 
 #[test]
-fn rule_6_a_newcomer_knows_everybody_and_is_known_within_the_answer_window() {
-    for count in [1, 2, 10, 50] {
+fn rule_6_a_newcomer_is_told_everybody_by_one_member() {
+    for count in [1, 2, 10, 100] {
         let mut net = Net::new(1);
-        let ids = quiet_crowd(&mut net, count, |_| ms(100));
+        let ids = quiet_crowd(&mut net, count, |_| ms(20));
+        net.set_tags(ids[0], "7");
         net.run(SETTLED);
-        let before = net.sent.len();
+        let (sent, delivered) = (net.sent.len(), net.deliveries);
         let newcomer = net.start("n", 1);
         net.run(LATENCY);
         for &id in &ids {
             assert!(net.seen_by(id).contains(&"n.1".to_owned()));
         }
-        net.run(AT_ONCE - LATENCY);
-        assert_eq!(net.seen_by(newcomer).len(), count);
-        net.run(ms(600));
-        let answers = net.sent.len() - before - net.count_sent_by(newcomer);
-        assert_eq!(answers, count, "one answer each");
+        net.run(LATENCY * 2);
+        assert_eq!(net.seen_by(newcomer), net.truth_for(newcomer));
+        net.run(SETTLED);
+        let own = net.count_sent_by(newcomer);
+        assert_eq!(net.sent.len() - sent, own, "nobody else says anything");
+        let beats = own - 1;
+        let answer = net.deliveries - delivered - (count + 1) * (1 + beats);
+        assert!((1..=3).contains(&answer), "{answer} payloads for {count}");
     }
 }
 
 #[test]
-fn rule_6_a_crowd_that_starts_together_knows_itself_at_once_and_at_a_bounded_cost() {
-    const CROWD: usize = 50;
-    for (seed, gap) in [(1, ms(0)), (2, ms(1)), (3, ms(5))] {
+fn rule_6_an_observer_is_told_everybody_without_announcing_itself() {
+    let mut net = Net::new(1);
+    quiet_crowd(&mut net, 10, |_| ms(20));
+    net.run(SETTLED);
+    let observer = net.start_as(Setup::observer());
+    net.run(LATENCY * 3);
+    assert_eq!(net.seen_by(observer).len(), 10);
+    net.run(secs(60));
+    assert_eq!(net.count_sent_by(observer), 1, "it asked once");
+}
+
+#[test]
+fn rule_6_if_the_first_in_rank_is_dead_the_next_answers() {
+    let mut attempts = [0; 5];
+    for seed in 0..60 {
         let mut net = Net::new(seed);
-        let ids = quiet_crowd(&mut net, CROWD, |_| gap);
-        net.run(AT_ONCE);
+        let ids = quiet_crowd(&mut net, 6, |_| ms(20));
+        net.run(SETTLED);
+        for &id in &ids[..3] {
+            // Too lately for anybody to know.
+            net.crash(id);
+        }
+        let newcomer = net.start_as(Setup {
+            heartbeat: secs(600),
+            ..Setup::new("n", 1)
+        });
+        net.run(ms(900));
+        let attempt = net.count_sent_by(newcomer);
+        // Those who answer for themselves are alive.
+        let told = if attempt == 4 { 3 } else { 6 };
+        assert_eq!(net.seen_by(newcomer).len(), told, "seed {seed}");
+        attempts[attempt] += 1;
+    }
+    // One half at once, a quarter the second time, and so on; the last attempt asks everybody.
+    assert!(attempts[1] > attempts[3], "{attempts:?}");
+    assert!(attempts[1..].iter().all(|&count| count > 0), "{attempts:?}");
+}
+
+#[test]
+fn rule_6_a_newcomer_that_nobody_answers_asks_everybody_in_the_end() {
+    let (mut net, a) = listener(Setup {
+        heartbeat: secs(600),
+        ..Setup::new("a", 1)
+    });
+    net.run(secs(60));
+    let said: Vec<_> = net.sent_by(a).map(|sent| sent.at).collect();
+    assert_eq!(said, [ms(0), ms(200), ms(400), ms(600)]);
+    assert!(
+        net.sent
+            .last()
+            .is_some_and(|last| last.payload.contains(" try=3;"))
+    );
+}
+
+#[test]
+fn rule_6_answers_are_shared_among_all() {
+    const CROWD: usize = 20;
+    let mut net = Net::new(1);
+    let ids = quiet_crowd(&mut net, CROWD, |_| ms(20));
+    net.run(SETTLED);
+    let mut answered = HashMap::new();
+    for n in 0..1_000_u64 {
+        let inbox = Inbox::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let ranked: Vec<_> = ids
+            .iter()
+            .filter(|&&id| net.processes[id].roster.is_ranked(0, "", inbox))
+            .collect();
+        let [first] = ranked[..] else {
+            panic!("{} would answer", ranked.len());
+        };
+        *answered.entry(first).or_insert(0) += 1;
+    }
+    let fair = 1_000 / CROWD;
+    assert_eq!(answered.len(), CROWD);
+    assert!(
+        answered
+            .values()
+            .all(|count| (fair / 3..=fair * 3).contains(count)),
+        "{answered:?}"
+    );
+}
+
+#[test]
+fn rule_6_who_is_told_of_a_peer_expects_it_no_longer_than_the_others() {
+    let mut net = Net::new(1);
+    let a = net.start_as(Setup {
+        session_check: false,
+        ..Setup::new("a", 9)
+    });
+    net.run(SETTLED);
+    net.inject(&beat_due("b", 5, 1, secs(2)));
+    net.run(secs(5));
+    let n = net.start_as(Setup {
+        session_check: false,
+        ..Setup::new("n", 10)
+    });
+    net.run(ms(900));
+    assert_eq!(net.seen_by(n), ["a.9", "b.5"]);
+    net.run(ms(200));
+    assert_eq!(net.seen_by(a), ["n.10"]);
+    assert_eq!(net.seen_by(n), ["a.9"]);
+}
+
+#[test]
+fn rule_6_a_crowd_that_starts_together_knows_itself_soon_and_at_a_bounded_cost() {
+    for (crowd, gap) in [
+        (2, ms(0)),
+        (10, ms(1)),
+        (50, ms(0)),
+        (50, ms(5)),
+        (100, ms(10)),
+    ] {
+        let mut net = Net::new(1);
+        let ids = quiet_crowd(&mut net, crowd, |_| gap);
+        net.run(secs(2));
         for &id in &ids {
-            assert_eq!(net.seen_by(id).len(), CROWD - 1);
+            assert_eq!(net.seen_by(id).len(), crowd - 1);
         }
         net.run(SETTLED);
-        // A hello, its two repetitions, and the answers: one for each window, however many newcomers there are in it.
-        let each = net.sent.len() / CROWD;
-        assert!(each <= 10, "{each} announcements each with gaps of {gap:?}");
+        let each = net.deliveries / crowd / crowd;
+        assert!(each <= 8, "{each} from each to each with gaps of {gap:?}");
+        let everybody = net
+            .sent
+            .iter()
+            .filter(|sent| sent.payload.contains("try=3"));
+        let (count, most) = (
+            everybody.count(),
+            if gap.is_zero() { crowd } else { crowd / 4 },
+        );
+        assert!(count <= most, "{count} of {crowd} asked everybody");
     }
 }
 
 #[test]
-fn rule_6_hellos_in_a_row_share_their_answers() {
+fn rule_6_hellos_in_a_row_that_cannot_be_answered_share_an_announcement() {
     let (mut net, a) = listener(Setup {
         heartbeat: secs(600),
         ..Setup::new("a", 1)
@@ -1099,19 +1314,20 @@ fn rule_6_hellos_in_a_row_share_their_answers() {
         net.inject(&hello(&format!("p{}", n % 100), 1, 2 + n));
         net.run(ms(1));
     }
-    let answers = net.count_sent_by(a) - before;
-    assert!((5..=12).contains(&answers), "{answers} answers in a second");
+    // A hundred members take half a second to announce themselves.
+    let said = net.count_sent_by(a) - before;
+    assert!((1..=3).contains(&said), "{said} announcements in a second");
 }
 
 #[test]
-fn rule_6_the_answer_window_holds_right_after_an_answer_too() {
+fn rule_6_an_announcement_for_one_newcomer_does_not_delay_that_for_the_next() {
     for seed in 0..20 {
         let mut net = Net::new(seed);
         let a = net.start_as(Setup {
             heartbeat: secs(600),
             ..Setup::new("a", 1)
         });
-        for n in 0..400 {
+        for n in 0..60 {
             net.inject(&beat_due(&format!("p{n}"), 1, 1, secs(600)));
         }
         net.run(SETTLED);
@@ -1127,18 +1343,7 @@ fn rule_6_the_answer_window_holds_right_after_an_answer_too() {
 }
 
 #[test]
-fn rule_6_an_announcement_is_repeated_early() {
-    let (mut net, a) = listener(Setup {
-        heartbeat: secs(600),
-        ..Setup::new("a", 1)
-    });
-    net.run(secs(60));
-    let times: Vec<_> = net.sent_by(a).map(|sent| sent.at).collect();
-    assert_eq!(times, [ms(0), ms(250), ms(1_000)]);
-}
-
-#[test]
-fn rule_6_an_observer_says_nothing() {
+fn rule_6_an_observer_says_nothing_of_itself_or_others() {
     let mut net = Net::new(1);
     let observer = net.start_as(Setup::observer());
     let a = net.start("a", 1);
@@ -1147,7 +1352,8 @@ fn rule_6_an_observer_says_nothing() {
     net.inject(&hello("a", 0, 99));
     net.run(SETTLED);
     assert_eq!(net.seen_by(observer), ["a.1"]);
-    assert_eq!(net.count_sent_by(observer), 0);
+    let asks = |sent: &Sent| sent.payload.starts_with("pg-peers/1 ask inbox=");
+    assert!(net.sent_by(observer).all(asks));
     assert!(net.seen_by(a).is_empty());
 }
 
@@ -1446,7 +1652,7 @@ fn hearing_a_known_peer_that_has_not_changed_does_not_allocate() {
     let mut heard = None;
     let allocated = allocation_counter::measure(|| {
         let message = wire::decode(&payload).expect("ours");
-        heard = Some(roster.heard(now, &message));
+        heard = Some(roster.heard(now, STRANGER, &message));
     });
     assert_eq!(heard, Some(Heard::News));
     assert_eq!(allocated.count_total, 0);
@@ -1515,7 +1721,7 @@ fn a_peer_reported_lost_that_is_never_heard_again_leaves() {
     net.lost(a, "b");
     net.lost(a, "nobody");
     net.run(SETTLED);
-    assert_eq!(net.told(a), ["join b.5", "leave b.5 Expired"]);
+    assert_eq!(net.told(a), ["join b.5", "leave b.5 SessionGone"]);
 }
 
 #[test]
