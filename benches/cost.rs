@@ -18,11 +18,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use fallible_iterator::FallibleIterator;
 use pg_peers::{Cluster, Config};
 use postgres::{Client, NoTls};
 use rustix::time::{ClockId, clock_gettime};
 
+use support::bare;
 use support::postgres::Server;
 
 /// The default of both.
@@ -152,12 +152,12 @@ fn run(kind: Kind, members: u32, server: &Server, seconds: u64) -> Cost {
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
     let mut line = || lines.next().expect("a line").expect("a line");
     assert_eq!(line(), "start");
-    let before = server_cpu(server);
+    let before = support::server_cpu(server);
     let numbers: Vec<f64> = line()
         .split(' ')
         .map(|n| n.parse().expect("a number"))
         .collect();
-    let server = server_cpu(server) - before;
+    let server = support::server_cpu(server) - before;
     drop(child.stdin.take());
     child.wait().expect("its end");
     let [deliveries, client, memory, descriptors, threads] = numbers[..] else {
@@ -173,16 +173,6 @@ fn run(kind: Kind, members: u32, server: &Server, seconds: u64) -> Cost {
     }
 }
 
-/// What the server's processes have used, in microseconds.
-fn server_cpu(server: &Server) -> f64 {
-    let pids = server.processes();
-    let nanoseconds = pids.iter().filter_map(|pid| {
-        let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
-        text.split(' ').next()?.parse::<f64>().ok()
-    });
-    nanoseconds.sum::<f64>() / 1e3
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // A row, from inside.
 
@@ -194,7 +184,7 @@ fn row(kind: Kind, arguments: &Arguments) {
             for i in 0..arguments.members {
                 // Spread over the interval, as programs that start at any time are.
                 let offset = HEARTBEAT * i / arguments.members;
-                floor(&arguments.params, offset, Arc::clone(&heard));
+                bare::member(&arguments.params, offset, Arc::clone(&heard));
             }
             Vec::new()
         }
@@ -269,27 +259,6 @@ fn join(name: &str, params: &str) -> Cluster {
     Config::new(name)
         .join(params)
         .expect("a valid configuration")
-}
-
-/// The least that does the same: a thread, a session, a notification every heartbeat.
-fn floor(params: &str, offset: Duration, heard: Arc<AtomicU64>) {
-    let mut client = Client::connect(params, NoTls).expect("a session");
-    client.batch_execute("LISTEN cluster").expect("LISTEN");
-    let statement = "NOTIFY cluster, 'pg-peers/1 beat name=worker-000@10.0.0.1:7000 inc=1795443184000000 seq=1 due=5000;'";
-    let mut next = Instant::now() + offset;
-    thread::spawn(move || {
-        loop {
-            while let Some(wait) = next.checked_duration_since(Instant::now()) {
-                let mut notifications = client.notifications();
-                let received = notifications.timeout_iter(wait).next();
-                if received.expect("a session").is_some() {
-                    heard.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-            client.batch_execute(statement).expect("NOTIFY");
-            next += HEARTBEAT;
-        }
-    });
 }
 
 struct Usage {

@@ -23,16 +23,33 @@ pub(crate) struct Inquiry {
 enum Stage {
     /// Without a link there is nobody to ask.
     Idle,
-    /// The next attempt to make, and when.
+    /// This attempt is the next.
     Asking {
         attempt: u64,
-        at: Instant,
+        at: When,
     },
-    /// Everybody was asked, and will have been heard by then.
+    /// Everybody was asked, and will have been heard then.
     Listening {
-        until: Instant,
+        until: When,
     },
     Settled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Some time after a question that was polled then. How long it took to go out, and so when to expect an answer, is
+    /// known when we are polled next.
+    AfterQuestion(Instant),
+    /// At that time, if the question was out then.
+    At { time: Instant, out: Instant },
+}
+
+impl When {
+    fn time(self) -> Instant {
+        match self {
+            Self::AfterQuestion(time) | Self::At { time, .. } => time,
+        }
+    }
 }
 
 impl Inquiry {
@@ -53,15 +70,21 @@ impl Inquiry {
         self.stage == Stage::Settled
     }
 
-    /// Asks, beginning with this attempt at this time.
-    pub(crate) fn begin(&mut self, attempt: u64, at: Instant) {
-        self.stage = Stage::Asking { attempt, at };
+    /// Asks, as soon as it is polled.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        let at = When::At {
+            time: now,
+            out: now,
+        };
+        self.stage = Stage::Asking { attempt: 0, at };
         self.parts = 0;
     }
 
     /// The hello that goes out now is the first attempt.
     pub(crate) fn asked_by_hello(&mut self, now: Instant) {
-        self.begin(1, now + PATIENCE);
+        let at = When::AfterQuestion(now);
+        self.stage = Stage::Asking { attempt: 1, at };
+        self.parts = 0;
     }
 
     pub(crate) fn stop(&mut self) {
@@ -71,35 +94,69 @@ impl Inquiry {
     /// When [`poll`](Self::poll) next has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Asking { at, .. } => Some(at),
-            Stage::Listening { until } => Some(until),
+            Stage::Asking { at: when, .. } | Stage::Listening { until: when } => Some(when.time()),
             Stage::Idle | Stage::Settled => None,
         }
     }
 
     /// The attempt to make now, if one is due. After the last one everybody is heard within `spread`.
     pub(crate) fn poll(&mut self, now: Instant, spread: Duration) -> Option<u64> {
+        let patience = match self.stage {
+            Stage::Idle | Stage::Settled => return None,
+            Stage::Asking { .. } => PATIENCE,
+            // It may have grown: the more are heard, the longer they take.
+            Stage::Listening { .. } => PATIENCE + spread,
+        };
+        let (Stage::Asking { at: when, .. } | Stage::Listening { until: when }) = &mut self.stage
+        else {
+            return None;
+        };
+        match *when {
+            When::AfterQuestion(polled) if now > polled => {
+                let time = now + patience;
+                *when = When::At { time, out: now };
+                return None;
+            }
+            When::At { time, .. } if now >= time => {}
+            _ => return None,
+        }
         match self.stage {
-            Stage::Asking { attempt, at } if at <= now => {
-                if attempt == ASK_ALL {
-                    self.listen(now, spread);
-                } else {
-                    self.begin(attempt + 1, now + PATIENCE);
-                }
+            Stage::Asking { attempt, .. } => {
+                let at = When::AfterQuestion(now);
+                self.stage = match attempt {
+                    ASK_ALL => Stage::Listening { until: at },
+                    _ => Stage::Asking {
+                        attempt: attempt + 1,
+                        at,
+                    },
+                };
                 Some(attempt)
             }
-            Stage::Listening { until } if until <= now => {
+            Stage::Listening {
+                until: When::At { out, .. },
+            } if out + patience > now => {
+                let time = out + patience;
+                self.stage = Stage::Listening {
+                    until: When::At { time, out },
+                };
+                None
+            }
+            Stage::Listening { .. } => {
                 self.stage = Stage::Settled;
                 None
             }
-            Stage::Idle | Stage::Asking { .. } | Stage::Listening { .. } | Stage::Settled => None,
+            Stage::Idle | Stage::Settled => None,
         }
     }
 
     /// Somebody asked everybody: what they answer is all there is to know.
-    pub(crate) fn overheard(&mut self, now: Instant, spread: Duration) {
+    pub(crate) fn overheard(&mut self, now: Instant) {
         if matches!(self.stage, Stage::Asking { .. }) {
-            self.listen(now, spread);
+            let until = When::At {
+                time: now,
+                out: now,
+            };
+            self.stage = Stage::Listening { until };
         }
     }
 
@@ -113,11 +170,5 @@ impl Inquiry {
         if self.parts == parts && self.stage != Stage::Idle {
             self.stage = Stage::Settled;
         }
-    }
-
-    fn listen(&mut self, now: Instant, spread: Duration) {
-        self.stage = Stage::Listening {
-            until: now + spread + PATIENCE,
-        };
     }
 }

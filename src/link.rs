@@ -281,8 +281,9 @@ impl Link {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(",");
-        let query =
-            format!("SELECT pid FROM pg_catalog.pg_stat_activity WHERE pid = ANY ('{{{pids}}}')");
+        let query = format!(
+            "SELECT pid FROM pg_catalog.pg_stat_get_activity(NULL) WHERE pid = ANY ('{{{pids}}}')"
+        );
         let (found, there) = bounded(1);
         self.call(move |client| {
             // A simple query leaves no statement behind.

@@ -233,8 +233,11 @@ impl Presence {
                 same => same,
             };
         }
-        let least = if hello { 0.0 } else { 0.95 };
-        let later = self.schedule.regular.filter(|&at| !hello && at > now);
+        // After a hello, or with a longer interval, at any time within it: those that come to it together, as after a restart
+        // of the server, should not go on in step.
+        let apart = hello || interval > self.schedule.due.mul_f64(1.1);
+        let least = if apart { 0.0 } else { 0.95 };
+        let later = self.schedule.regular.filter(|&at| !apart && at > now);
         let regular = later.unwrap_or_else(|| now + jitter.between(least, interval));
         let regular = regular.min(now + interval);
         self.schedule.regular = Some(regular);

@@ -118,6 +118,8 @@ struct Entry {
     due: u32,
     /// Its session with our server, if it goes by one.
     pid: Option<Pid>,
+    /// It was heard, or told of, since the link came up.
+    confirmed: bool,
     /// When it expires, or, once it has gone, when that was.
     until: Instant,
     /// Where its name stands in [`Roster::timers`].
@@ -130,13 +132,15 @@ enum Standing {
     /// Here, but the host's own connection to it broke.
     Lost,
     Gone(Reason),
+    /// Gone before it was here: only its return can be told, as a join.
+    NeverHere,
 }
 
 impl Standing {
     fn is_here(self) -> bool {
         match self {
             Self::Here | Self::Lost => true,
-            Self::Gone(_) => false,
+            Self::Gone(_) | Self::NeverHere => false,
         }
     }
 }
@@ -210,7 +214,7 @@ impl Roster {
         self.grant_grace(now);
         match &mut self.presence {
             Some(presence) => presence.link_up(now, pid),
-            None => self.inquiry.begin(0, now),
+            None => self.inquiry.begin(now),
         }
     }
 
@@ -222,9 +226,10 @@ impl Roster {
         self.questions.clear();
         self.session_check.stop();
         self.gone.clear();
-        // The server that we find next may number its backends anew.
         for entry in self.entries.values_mut() {
+            // The server that we find next may number its backends anew, and we will not hear who leaves until then.
             entry.pid = None;
+            entry.confirmed = false;
         }
         if let Some(presence) = &mut self.presence {
             presence.link_down();
@@ -323,12 +328,25 @@ impl Roster {
             match &message.body {
                 Body::Announce(announce) if own != Some(&*message.name) => {
                     self.heard_sign(now, &message.name, &Sign::of(announce));
+                    self.confirm(&message.name, announce);
                 }
                 _ => {}
             }
         }
         self.inquiry.answered(part.part, part.parts);
         self.watch_sessions(now);
+    }
+
+    /// Whether it was news or not, this peer has a link.
+    fn confirm(&mut self, name: &str, announce: &Announce<'_>) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            if entry.standing.is_here() && entry.peer.incarnation() == Some(announce.incarnation) {
+                entry.confirmed = true;
+                if entry.seq == announce.seq {
+                    entry.pid = announce.pid;
+                }
+            }
+        }
     }
 
     /// Postgres was asked at that time whose sessions it has, of these backends, and some it had not. Comes after
@@ -443,7 +461,7 @@ impl Roster {
         let encoded: Vec<_> = self
             .entries
             .values()
-            .filter(|entry| entry.standing.is_here())
+            .filter(|entry| entry.standing.is_here() && entry.confirmed)
             .filter_map(|entry| Some((entry, entry.peer.incarnation()?)))
             .map(|(entry, incarnation)| {
                 (entry, incarnation, wire::encode_tags(entry.peer.all_tags()))
@@ -527,10 +545,14 @@ impl Roster {
             (Ordering::Equal, _) if sign.incarnation.is_some() && sign.seq <= entry.seq => {
                 return Heard::Stale;
             }
-            (Ordering::Equal | Ordering::Greater, Standing::Gone(_)) if full => {
+            (Ordering::Equal | Ordering::Greater, Standing::Gone(_) | Standing::NeverHere)
+                if full =>
+            {
                 return Heard::Refused;
             }
-            (Ordering::Greater, Standing::Gone(_)) => self.join(now, Arc::from(name), sign),
+            (Ordering::Greater, Standing::Gone(_)) | (_, Standing::NeverHere) => {
+                self.join(now, Arc::from(name), sign);
+            }
             (Ordering::Greater, Standing::Here | Standing::Lost) => {
                 self.depart(now, name, Reason::Replaced);
                 self.join(now, Arc::from(name), sign);
@@ -544,7 +566,7 @@ impl Roster {
                 let kind = match before {
                     Standing::Gone(_) => Some(Kind::Returned),
                     Standing::Lost => Some(Kind::Recovered),
-                    Standing::Here => updated.then_some(Kind::Updated),
+                    Standing::Here | Standing::NeverHere => updated.then_some(Kind::Updated),
                 };
                 if let Some(kind) = kind {
                     let peer = entry.peer.clone();
@@ -561,7 +583,8 @@ impl Roster {
 
     fn heard_bye(&mut self, now: Instant, name: &str, incarnation: Incarnation, seq: u64) -> Heard {
         let Some(entry) = self.entries.get_mut(name) else {
-            return Heard::Stale;
+            let gone = Standing::Gone(Reason::Goodbye);
+            return self.bury_stranger(now, name, incarnation, seq, gone);
         };
         match age(entry.standing, entry.peer.incarnation(), Some(incarnation)) {
             Ordering::Less => Heard::Stale,
@@ -571,6 +594,7 @@ impl Roster {
                 match &mut entry.standing {
                     // It was given up for gone too early, and now it really is.
                     Standing::Gone(reason) => *reason = Reason::Goodbye,
+                    Standing::NeverHere => entry.standing = Standing::Gone(Reason::Goodbye),
                     Standing::Here | Standing::Lost => self.depart(now, name, Reason::Goodbye),
                 }
                 Heard::News
@@ -581,7 +605,7 @@ impl Roster {
                 let was_here = entry.standing.is_here();
                 entry.peer = Peer::new(old.shared_name(), Some(incarnation), Tags::default());
                 entry.seq = seq;
-                self.bury(now, name, Reason::Goodbye);
+                self.bury(now, name, Standing::Gone(Reason::Goodbye));
                 if was_here {
                     self.present -= 1;
                     self.changed(old, Kind::Left(Reason::Replaced));
@@ -608,8 +632,38 @@ impl Roster {
                 self.depart(now, name, Reason::SessionGone);
                 Heard::News
             }
-            _ => Heard::Stale,
+            Some(_) => Heard::Stale,
+            None => self.bury_stranger(now, name, incarnation, seq, Standing::NeverHere),
         }
+    }
+
+    /// Somebody unknown is gone. The answer that we wait for may have been written before, and still name it.
+    fn bury_stranger(
+        &mut self,
+        now: Instant,
+        name: &str,
+        incarnation: Incarnation,
+        seq: u64,
+        standing: Standing,
+    ) -> Heard {
+        if self.inquiry.is_settled() {
+            return Heard::Stale;
+        }
+        let name: Arc<str> = Arc::from(name);
+        let peer = Peer::new(Arc::clone(&name), Some(incarnation), Tags::default());
+        let entry = Entry {
+            peer,
+            standing,
+            seq,
+            due: 0,
+            pid: None,
+            confirmed: true,
+            until: now,
+            timer: None,
+        };
+        self.entries.insert(Arc::clone(&name), entry);
+        self.bury(now, &name, standing);
+        Heard::News
     }
 
     /// Puts a peer that was not there into the roster.
@@ -625,6 +679,7 @@ impl Roster {
             seq: sign.seq,
             due: 0,
             pid: None,
+            confirmed: true,
             until: now,
             timer,
         };
@@ -641,7 +696,7 @@ impl Roster {
         let incarnation = peer.incarnation();
         self.present -= 1;
         self.changed(peer, Kind::Left(reason));
-        self.bury(now, name, reason);
+        self.bury(now, name, Standing::Gone(reason));
         self.session_check.clear(name);
         if incarnation < self.incarnation() {
             self.watch_sessions(now);
@@ -649,9 +704,9 @@ impl Roster {
     }
 
     /// Remembers a name as departed.
-    fn bury(&mut self, now: Instant, name: &str, reason: Reason) {
+    fn bury(&mut self, now: Instant, name: &str, standing: Standing) {
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.standing = Standing::Gone(reason);
+            entry.standing = standing;
             entry.until = now;
             self.departed.push_back((now, entry.peer.shared_name()));
         }
@@ -666,6 +721,7 @@ impl Roster {
         entry.seq = sign.seq;
         entry.due = u32::try_from(sign.due.as_millis()).unwrap_or(u32::MAX);
         entry.pid = sign.pid;
+        entry.confirmed = true;
         let grace = grace(entry.due, self.limits.missed);
         entry.until = now + sign.left.map_or(grace, |left| left.min(grace));
         if entry.timer.is_none_or(|timer| timer > entry.until) {
@@ -704,7 +760,7 @@ impl Roster {
     /// Somebody asks who is there (rule 6). One member answers: the same by everybody's reckoning.
     fn asked(&mut self, now: Instant, asker: &str, inbox: Inbox, attempt: u64) {
         if attempt >= ASK_ALL {
-            self.inquiry.overheard(now, self.spread());
+            self.inquiry.overheard(now);
             return self.announce_soon(now);
         }
         if !self.inquiry.is_settled() {

@@ -1,16 +1,17 @@
 //! Asking Postgres whose session it no longer has: a process that was killed is known within seconds, however long the
 //! interval between heartbeats. Pure: time is a parameter.
 //!
-//! A few members ask for all, the oldest most often: the one with so many older ones asks every `2^older` seconds, which is
-//! less than two queries a second in the whole cluster, and needs no election. Whoever is missing twice, with nothing
-//! heard in between, is gone; one that merely reconnects has been heard by then.
+//! A few members ask for all: the two oldest every two seconds, and each younger one half as often as the one before it,
+//! which is one and a half queries a second in the whole cluster, and needs no election. Whoever is missing twice, with
+//! nothing heard in between, is gone; one that merely reconnects has been heard by then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the oldest member asks.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the two oldest members ask: two, since one may be among the dead. With [`CONFIRMED`] it bounds how late a death
+/// is known.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// Missing for this long means gone. Longer than reconnecting takes: the longest back-off, and a moment to connect.
 const CONFIRMED: Duration = Duration::from_millis(1_250);
@@ -80,6 +81,6 @@ impl SessionCheck {
 
     /// `None` for those that do not ask.
     fn interval(older: usize) -> Option<Duration> {
-        (older <= Self::LAST_RANK).then(|| INTERVAL * (1 << older))
+        (older <= Self::LAST_RANK).then(|| INTERVAL * (1 << older.saturating_sub(1)))
     }
 }

@@ -192,7 +192,8 @@ impl Worker {
         let now = Instant::now();
         // A NOTIFY returns only after everything before it was received, so a backlog is heard first, if that is soon done.
         let overdue = |due: Instant| due + SLICE <= now;
-        if !self.drained && !self.roster.deadline().is_some_and(overdue) {
+        let backlog = !self.drained || self.behind > 0;
+        if backlog && !self.roster.deadline().is_some_and(overdue) {
             return Ok(());
         }
         while let Some(message) = self.roster.poll_announcement(now) {

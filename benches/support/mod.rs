@@ -6,6 +6,7 @@
     reason = "shared by benches that each use a part of it"
 )]
 
+pub mod bare;
 pub mod latency;
 pub mod plot;
 #[path = "../../tests/support/postgres.rs"]
@@ -37,4 +38,14 @@ pub fn machine() -> String {
         cores,
         std::env::consts::OS
     )
+}
+
+/// What the server's processes have used, in microseconds.
+pub fn server_cpu(server: &postgres::Server) -> f64 {
+    let pids = server.processes();
+    let nanoseconds = pids.iter().filter_map(|pid| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+        text.split(' ').next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1e3
 }

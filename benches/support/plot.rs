@@ -75,3 +75,55 @@ pub fn distributions(path: &Path, panels: &[Panel<'_>]) -> Result<(), Box<dyn Er
     drawing.present()?;
     Ok(())
 }
+
+/// One line of a plot.
+pub struct Curve<'a> {
+    pub name: &'a str,
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Draws lines, with linear axes from zero.
+pub fn lines(
+    path: &Path,
+    title: &str,
+    (x, y): (&str, &str),
+    curves: &[Curve<'_>],
+) -> Result<(), Box<dyn Error>> {
+    let drawing = SVGBackend::new(path, (620, 340)).into_drawing_area();
+    drawing.fill(&WHITE)?;
+    let points = curves.iter().flat_map(|curve| &curve.points);
+    let (width, height) = points.fold((0.0f64, 0.0f64), |most, point| {
+        (most.0.max(point.0), most.1.max(point.1))
+    });
+    let mut chart = ChartBuilder::on(&drawing)
+        .caption(title, ("sans-serif", 15))
+        .margin(10)
+        .x_label_area_size(35)
+        .y_label_area_size(45)
+        .build_cartesian_2d(0.0..width * 1.02, 0.0..height * 1.05)?;
+    chart
+        .configure_mesh()
+        .max_light_lines(0)
+        .x_desc(x)
+        .y_desc(y)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("{y:.0}"))
+        .draw()?;
+    for (curve, colour) in curves.iter().zip(COLOURS) {
+        let style = colour.stroke_width(2);
+        chart
+            .draw_series(LineSeries::new(curve.points.iter().copied(), style))?
+            .label(curve.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 15, y)], style));
+        let marks = curve.points.iter();
+        chart.draw_series(marks.map(|&point| Circle::new(point, 3, colour.filled())))?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.8))
+        .border_style(BLACK.mix(0.3))
+        .draw()?;
+    drawing.present()?;
+    Ok(())
+}

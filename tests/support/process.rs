@@ -29,9 +29,14 @@ impl Process {
     }
 
     pub fn join_with(server: &Server, name: &str, heartbeat: Duration) -> Self {
+        Self::join_at(&server.params(), name, heartbeat)
+    }
+
+    /// Through a pooler, say.
+    pub fn join_at(params: &str, name: &str, heartbeat: Duration) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "participant_process", "--nocapture"])
-            .env(PARAMS, server.params())
+            .env(PARAMS, params)
             .env(NAME, name)
             .env(HEARTBEAT, heartbeat.as_millis().to_string())
             .stdin(Stdio::piped())

@@ -1,0 +1,424 @@
+//! What a cluster costs its server as it grows, beside the protocol in which everybody announces itself every 5 seconds,
+//! and how fast a large one is: to join, to start, to notice a death.
+//!
+//! ```text
+//! cargo bench --bench scale                   # up to 400 members, some 12 minutes; writes benches/scale.svg
+//! cargo bench --bench scale -- --quick        # up to 20 members
+//! ```
+//!
+//! The members of a row share one process, those that are killed have one each; the server's CPU is the sum of its
+//! processes' `schedstat`. Needs Linux's /proc.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::{Parser, ValueEnum};
+use hdrhistogram::Histogram;
+use pg_peers::{Cluster, Config, Event, Reason};
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use support::bare;
+use support::latency::table;
+use support::plot::{Curve, lines};
+use support::postgres::Server;
+
+/// The default, and what libcluster_postgres does.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The default.
+const BUDGET: f64 = 2_000.0;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[derive(Parser)]
+struct Arguments {
+    /// A short run, which draws no plot
+    #[arg(long)]
+    quick: bool,
+    /// Only what joining, starting and dying takes
+    #[arg(long)]
+    no_cost: bool,
+    /// Only what it costs
+    #[arg(long)]
+    no_times: bool,
+    /// What cargo passes
+    #[arg(long, hide = true)]
+    bench: bool,
+    /// For the bench itself: be the members of one row
+    #[arg(long, hide = true)]
+    row: Option<Kind>,
+    #[arg(long, hide = true, default_value = "")]
+    name: String,
+    #[arg(long, hide = true, default_value_t = 1)]
+    members: usize,
+    /// How many there are with those of other processes
+    #[arg(long, hide = true, default_value_t = 1)]
+    of: usize,
+    #[arg(long, hide = true, default_value = "")]
+    params: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    Ours,
+    Naive,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    if !fs::exists("/proc/self/schedstat").unwrap_or(false) {
+        println!("scale: skipped, since this system has no /proc with schedstat");
+        return;
+    }
+    if let Some(kind) = arguments.row {
+        return row(kind, &arguments);
+    }
+    println!("{}\n", support::machine());
+    let server = Server::start_with(&["max_connections = 450"]);
+    if !arguments.no_times {
+        times(&server, arguments.quick);
+    }
+    if !arguments.no_cost {
+        costs(&server, arguments.quick);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What it costs.
+
+fn costs(server: &Server, quick: bool) {
+    let sizes: &[usize] = if quick {
+        &[10, 20]
+    } else {
+        &[10, 50, 100, 200, 400]
+    };
+    println!(
+        "| members | naive: deliveries/s | server, % of a core | ours: deliveries/s | server, % of a core | ours/naive |\n\
+         |--------:|--------------------:|--------------------:|-------------------:|--------------------:|-----------:|"
+    );
+    let mut rows = Vec::new();
+    for &members in sizes {
+        let [naive, ours] =
+            [Kind::Naive, Kind::Ours].map(|kind| cost(kind, members, server, quick));
+        println!(
+            "| {members:7} | {:19.0} | {:19.2} | {:18.0} | {:19.2} | {:10.3} |",
+            naive.0,
+            naive.1,
+            ours.0,
+            ours.1,
+            ours.1 / naive.1
+        );
+        rows.push((members as f64, naive.1, ours.1));
+    }
+    if !quick {
+        let curve = |name, of: fn(&(f64, f64, f64)) -> f64| Curve {
+            name,
+            points: rows.iter().map(|row| (row.0, of(row))).collect(),
+        };
+        let curves = [
+            curve("everybody announces itself every 5 s", |row| row.1),
+            curve("pg-peers", |row| row.2),
+        ];
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/scale.svg");
+        lines(
+            &path,
+            "What a cluster costs its server",
+            ("members", "% of a core"),
+            &curves,
+        )
+        .expect("a plot");
+    }
+    let of = |members: usize| rows.iter().find(|row| row.0 as usize == members);
+    if let (Some(large), Some(hundred)) = (of(400), of(100)) {
+        println!(
+            "\nscale: server CPU at 400, ours/naive {:.3} (up to 100 at most {:.3}; ours at 400/ours at 100 {:.3})",
+            large.2 / large.1,
+            rows.iter()
+                .filter(|row| row.0 <= 100.0)
+                .map(|row| row.2 / row.1)
+                .fold(0.0, f64::max),
+            large.2 / hundred.2
+        );
+    } else {
+        println!("\nscale: a short run says nothing about 400");
+    }
+}
+
+/// Deliveries a second, and the server's CPU in per cent of a core.
+fn cost(kind: Kind, members: usize, server: &Server, quick: bool) -> (f64, f64) {
+    let mut row = Row::start(kind, "member", members, members, server);
+    // Once around: everybody announces itself in this time, once.
+    let interval = match kind {
+        Kind::Naive => HEARTBEAT,
+        Kind::Ours => HEARTBEAT.max(Duration::from_secs_f64((members * members) as f64 / BUDGET)),
+    };
+    let time = if quick {
+        HEARTBEAT
+    } else {
+        interval.max(HEARTBEAT * 4)
+    };
+    thread::sleep(HEARTBEAT);
+    let (start, cpu, deliveries) = (Instant::now(), support::server_cpu(server), row.count());
+    thread::sleep(time);
+    let (cpu, deliveries) = (support::server_cpu(server) - cpu, row.count() - deliveries);
+    let seconds = start.elapsed().as_secs_f64();
+    (deliveries / seconds, cpu / seconds / 1e4)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How fast it is.
+
+fn times(server: &Server, quick: bool) {
+    let (sizes, crowd, starters): (&[usize], _, _) = if quick {
+        (&[10], 20, 10)
+    } else {
+        (&[10, 100, 400], 400, 100)
+    };
+    let mut rows = vec![joins(server, crowd, if quick { 10 } else { 50 })];
+    rows.push(starts(server, starters));
+    for &size in sizes {
+        rows.push(deaths(server, size));
+    }
+    let rows = rows.iter().map(|(name, histogram)| (&**name, histogram));
+    println!("{}", table("us", rows));
+}
+
+/// How long a newcomer takes from `join` to the whole roster, with tags, in a settled cluster.
+fn joins(server: &Server, crowd: usize, count: usize) -> (String, Histogram<u64>) {
+    let _crowd = Row::start(Kind::Ours, "member", crowd, crowd, server);
+    // Settled: its own members have been answered.
+    thread::sleep(HEARTBEAT);
+    let mut histogram = Histogram::new(3).expect("a histogram");
+    for i in 0..count {
+        let start = Instant::now();
+        let newcomer = join(&format!("newcomer-{i}@10.0.0.2:7000"), &server.params());
+        let peers = newcomer.wait_for_peers(crowd, PATIENCE).expect("everybody");
+        histogram
+            .record(start.elapsed().as_nanos() as u64)
+            .expect("a time");
+        assert!(peers.iter().all(|peer| peer.tag("zone") == Some("eu-1")));
+        newcomer.leave().expect("a goodbye");
+    }
+    (format!("join() to the roster of {crowd}"), histogram)
+}
+
+/// How long after the last of them members that start in the same second have the whole roster.
+fn starts(server: &Server, count: usize) -> (String, Histogram<u64>) {
+    let mut histogram = Histogram::new(3).expect("a histogram");
+    const SECOND: Duration = Duration::from_secs(1);
+    let start = Instant::now() + SECOND;
+    let starting: Vec<_> = (0..count)
+        .map(|i| {
+            let params = server.params();
+            let start = start + SECOND * i as u32 / count as u32;
+            thread::spawn(move || {
+                thread::sleep(start.saturating_duration_since(Instant::now()));
+                let member = join(&format!("starter-{i}@10.0.0.2:7000"), &params);
+                member
+                    .wait_for_peers(count - 1, PATIENCE)
+                    .expect("everybody");
+                (Instant::now(), member)
+            })
+        })
+        .collect();
+    let started: Vec<_> = starting
+        .into_iter()
+        .map(|thread| thread.join().expect("a member"))
+        .collect();
+    for (known, _) in &started {
+        let late = known.saturating_duration_since(start + SECOND).as_nanos();
+        histogram.record(late as u64).expect("a time");
+    }
+    let name = format!("{count} start in a second: roster after that");
+    (name, histogram)
+}
+
+/// How long from the kill -9 of a member to its `Leave` at each other, those that look after sessions among the killed.
+fn deaths(server: &Server, size: usize) -> (String, Histogram<u64>) {
+    let mut histogram = Histogram::new(3).expect("a histogram");
+    let victims = 4;
+    let victim = |i: usize, of| Row::start(Kind::Ours, &format!("victim-{i}"), 1, of, server);
+    let mut oldest: Vec<Row> = (0..victims).map(|i| victim(i, i + 1)).collect();
+    let rest = size - 2 * victims;
+    let mut crowd = Row::start(Kind::Ours, "member", rest, rest + victims, server);
+    let mut youngest: Vec<Row> = (0..victims)
+        .map(|i| victim(victims + i, rest + victims + i + 1))
+        .collect();
+    // Not in step with the checks.
+    for round in 0..victims {
+        for victims in [&mut oldest, &mut youngest] {
+            let mut victim = victims.remove(0);
+            thread::sleep(Duration::from_millis(2_000 + 370 * round as u64));
+            crowd.say(&format!("watch {}", victim.name));
+            let killed = micros();
+            victim.child.kill().expect("to kill");
+            let mut others = rest;
+            while others > 0 {
+                let line = crowd.line();
+                let (name, at) = line.split_once(' ').expect("a name and a time");
+                assert_eq!(name, victim.name);
+                let at: u64 = at.parse().expect("a time");
+                histogram
+                    .record(at.saturating_sub(killed) * 1_000)
+                    .expect("a time");
+                others -= 1;
+            }
+        }
+    }
+    (
+        format!("kill -9 to the Leave at each other, of {size}"),
+        histogram,
+    )
+}
+
+/// Since the epoch: comparable between processes.
+fn micros() -> u64 {
+    SystemTime::UNIX_EPOCH
+        .elapsed()
+        .expect("a clock")
+        .as_micros() as u64
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The members of a row, from outside.
+
+struct Row {
+    name: String,
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Row {
+    /// Returns when they all know all.
+    fn start(kind: Kind, name: &str, members: usize, of: usize, server: &Server) -> Self {
+        let name = format!("{name}-{}", micros() % 1_000_000);
+        let kind = kind.to_possible_value().expect("a name");
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--row", kind.get_name(), "--name", &name])
+            .args(["--members", &members.to_string(), "--of", &of.to_string()])
+            .args(["--params", &server.params()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let input = child.stdin.take().expect("its input");
+        let output = child.stdout.take().expect("its output");
+        let mut row = Self {
+            name,
+            child,
+            input,
+            output: BufReader::new(output).lines(),
+        };
+        assert_eq!(row.line(), "ready");
+        row
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.input, "{line}").expect("to write");
+    }
+
+    fn line(&mut self) -> String {
+        self.output.next().expect("a line").expect("a line")
+    }
+
+    /// How many notifications its members have received.
+    fn count(&mut self) -> f64 {
+        self.say("count");
+        self.line().parse().expect("a number")
+    }
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // The server needs a moment to see that they are gone, which the next row would pay for.
+        thread::sleep(Duration::from_secs(2));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The members of a row, from inside.
+
+fn row(kind: Kind, arguments: &Arguments) {
+    // A member needs four descriptors.
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("more descriptors");
+    let heard = Arc::new(AtomicU64::new(0));
+    let name = |i: usize| match arguments.members {
+        1 => arguments.name.clone(),
+        _ => format!("{}-{i:03}@10.0.0.1:7000", arguments.name),
+    };
+    let members: Vec<Cluster> = match kind {
+        Kind::Naive => {
+            for i in 0..arguments.members {
+                let offset = HEARTBEAT * i as u32 / arguments.members as u32;
+                bare::member(&arguments.params, offset, Arc::clone(&heard));
+            }
+            Vec::new()
+        }
+        Kind::Ours => (0..arguments.members)
+            .map(|i| {
+                let member = join(&name(i), &arguments.params);
+                member.wait_online(PATIENCE).expect("online");
+                member
+            })
+            .collect(),
+    };
+    for member in &members {
+        member
+            .wait_for_peers(arguments.of - 1, PATIENCE)
+            .expect("everybody");
+    }
+    println!("ready");
+    let (commands, command) = crossbeam_channel::unbounded();
+    thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let _ = commands.send(line);
+        }
+    });
+    let mut watched = String::new();
+    loop {
+        match command.recv_timeout(Duration::from_millis(1)) {
+            Ok(line) => match line.strip_prefix("watch ") {
+                Some(name) => name.clone_into(&mut watched),
+                None => println!("{}", deliveries(&members) + heard.load(Ordering::Relaxed)),
+            },
+            Err(error) if error.is_disconnected() => std::process::exit(0),
+            Err(_) => {}
+        }
+        for event in members.iter().flat_map(|member| member.events().try_iter()) {
+            match event {
+                Event::Leave(peer, Reason::SessionGone) if peer.name() == watched => {
+                    println!("{watched} {}", micros());
+                }
+                Event::Leave(_, Reason::Goodbye) => {}
+                Event::Leave(peer, Reason::SessionGone) if peer.name().starts_with("victim") => {}
+                Event::Leave(peer, reason) => panic!("{peer:?} left: {reason}"),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn deliveries(members: &[Cluster]) -> u64 {
+    let counts = members.iter().map(|member| member.status());
+    counts.map(|status| status.heard + status.announced).sum()
+}
+
+fn join(name: &str, params: &str) -> Cluster {
+    Config::new(name)
+        .tag("zone", "eu-1")
+        .join(params)
+        .expect("a valid configuration")
+}

@@ -1,0 +1,274 @@
+//! What keeps a large cluster cheap and quick, against a real server: one answer to a newcomer, and the session check.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use pg_peers::{Cluster, Config};
+use support::*;
+
+/// So rarely that neither a heartbeat nor an expiry comes in the time of a test.
+const RARE: Duration = Duration::from_secs(60 * 60);
+
+/// A death is known in 3.25 seconds at most; a busy machine may take somewhat longer.
+const SOON: Duration = Duration::from_secs(8);
+
+#[test]
+fn participant_process() {
+    be_a_participant();
+}
+
+fn rare(name: &str) -> Config {
+    Config::new(name).heartbeat_interval(RARE)
+}
+
+/// Sessions were asked for twice since now, whoever did it.
+fn checked_twice(clusters: &[&Cluster]) {
+    let count = || clusters.iter().map(|c| c.status().checked).sum::<u64>();
+    let before = count();
+    // The first may have been under way.
+    eventually("the sessions are asked for", || count() >= before + 3);
+}
+
+#[test]
+fn a_newcomer_is_told_everybody_with_tags_by_one_member() {
+    let server = Server::start();
+    let others: Vec<Cluster> = (0..20)
+        .map(|n| online(rare(&format!("p{n}")).tag("n", n.to_string()), &server))
+        .collect();
+    let answered = || others.iter().map(|c| c.status().answered).sum::<u64>();
+    let announced = || others.iter().map(|c| c.status().announced).sum::<u64>();
+    eventually("everybody knows all", || {
+        others.iter().all(|c| c.peers().len() == 19)
+    });
+    // A young cluster has nobody yet who is sure to know all.
+    eventually("a newcomer is answered", || {
+        let early = online(rare("early"), &server);
+        early.wait_for_peers(20, PATIENCE).expect("everybody");
+        early.leave().expect("a goodbye");
+        answered() > 3
+    });
+    let (answers, announcements) = (answered(), announced());
+    let newcomer = online(rare("newcomer"), &server);
+    let peers = newcomer.wait_for_peers(20, PATIENCE).expect("everybody");
+    for peer in peers {
+        assert_eq!(peer.tag("n"), peer.name().strip_prefix('p'), "{peer:?}");
+    }
+    let observer = Config::observer().join(&server.params()).expect("valid");
+    observer.wait_for_peers(21, PATIENCE).expect("everybody");
+    eventually("one answer each", || {
+        answered() + newcomer.status().answered == answers + 2
+    });
+    assert_eq!(announced(), announcements, "and nobody announced itself");
+}
+
+#[test]
+fn those_that_start_together_know_each_other_though_nobody_can_answer_them() {
+    let server = Server::start();
+    let all: Vec<Cluster> = (0..20)
+        .map(|n| {
+            rare(&format!("p{n}"))
+                .join(&server.params())
+                .expect("valid")
+        })
+        .collect();
+    for one in &all {
+        one.wait_for_peers(19, PATIENCE).expect("everybody");
+    }
+}
+
+#[test]
+fn a_killed_process_is_gone_within_seconds_whoever_asks_for_its_session() {
+    let server = Server::start();
+    // The oldest and the youngest; the oldest looks after sessions itself.
+    let oldest = Process::join_with(&server, "oldest", RARE);
+    let a = online(rare("a"), &server);
+    let b = online(rare("b"), &server);
+    let observer = online(Config::observer(), &server);
+    let youngest = Process::join_with(&server, "youngest", RARE);
+    expect_all(&a, &["join oldest", "join b", "join youngest"]);
+    expect_all(&b, &["join oldest", "join a", "join youngest"]);
+    expect_all(
+        &observer,
+        &["join oldest", "join a", "join b", "join youngest"],
+    );
+    for (process, name) in [(youngest, "youngest"), (oldest, "oldest")] {
+        let killed = Instant::now();
+        process.kill();
+        for cluster in [&a, &b, &observer] {
+            expect(cluster, &format!("leave {name}: SessionGone"));
+        }
+        assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+    }
+}
+
+#[test]
+fn whose_backend_is_terminated_is_not_gone() {
+    let server = Server::start();
+    let a = online(rare("a"), &server);
+    let b = online(rare("b"), &server);
+    let c = online(rare("c"), &server);
+    expect_all(&a, &["join b", "join c"]);
+    expect_all(&b, &["join a", "join c"]);
+    expect_all(&c, &["join a", "join b"]);
+    for _ in 0..4 {
+        for (name, cluster) in [("b", &b), ("a", &a)] {
+            let pid = backend_of(&server, name);
+            server.run(&format!("SELECT pg_terminate_backend({pid})"));
+            expect(cluster, "offline");
+            expect(cluster, "online");
+        }
+    }
+    // All at once.
+    server.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+    );
+    for cluster in [&a, &b, &c] {
+        expect(cluster, "offline");
+        expect(cluster, "online");
+    }
+    checked_twice(&[&a, &b, &c]);
+    for cluster in [&a, &b, &c] {
+        expect_nothing(cluster);
+    }
+}
+
+#[test]
+fn after_a_restart_of_the_server_nobody_is_gone_though_backends_have_other_numbers() {
+    let mut server = Server::start();
+    let a = online(rare("a"), &server);
+    let b = online(rare("b"), &server);
+    expect(&a, "join b");
+    expect(&b, "join a");
+    server.restart(Stop::Fast);
+    for cluster in [&a, &b] {
+        expect(cluster, "offline");
+        expect(cluster, "online");
+    }
+    checked_twice(&[&a, &b]);
+    expect_nothing(&a);
+    expect_nothing(&b);
+}
+
+#[test]
+fn who_speaks_from_another_session_than_its_own_is_not_gone_with_it() {
+    let server = Server::start();
+    let a = online(rare("a"), &server);
+    let b = online(rare("b"), &server);
+    expect(&a, "join b");
+    expect(&b, "join a");
+    let mut raw = Raw::listen(&server, "cluster");
+    raw.say("pg-peers/1 beat name=elsewhere inc=1 seq=1 due=3600000;");
+    raw.say("elixir@10.0.0.1");
+    drop(raw);
+    for cluster in [&a, &b] {
+        expect_all(cluster, &["join elsewhere", "join elixir@10.0.0.1"]);
+    }
+    checked_twice(&[&a, &b]);
+    for cluster in [&a, &b] {
+        assert!(names(cluster).contains(&"elsewhere".to_owned()));
+    }
+}
+
+#[test]
+fn without_the_session_check_nobody_asks() {
+    let server = Server::start();
+    let a = online(
+        Config::new("a")
+            .heartbeat_interval(SHORT)
+            .session_check(false),
+        &server,
+    );
+    let b = online(
+        Config::new("b")
+            .heartbeat_interval(SHORT)
+            .session_check(false),
+        &server,
+    );
+    expect(&a, "join b");
+    let killed = Process::join(&server, "killed");
+    expect(&a, "join killed");
+    // It expires before the youngest would ask for sessions.
+    killed.kill();
+    expect(&a, "leave killed: Expired");
+    assert_eq!(a.status().checked + b.status().checked, 0);
+}
+
+#[test]
+fn behind_a_session_pooler_the_session_outlives_its_process_and_expiry_decides() {
+    let server = Server::start();
+    let Some(pooler) = PgBouncer::start(&server, "session") else {
+        return;
+    };
+    let a = online(Config::new("a").heartbeat_interval(SHORT), &server);
+    let params = pooler.params();
+    let pooled = Config::new("b").heartbeat_interval(RARE).join(&params);
+    let pooled = pooled.expect("valid");
+    expect(&a, "join b");
+    let killed = Process::join_at(&params, "c", SHORT);
+    expect(&a, "join c");
+    killed.kill();
+    expect(&a, "leave c: Expired");
+    // It may get the backend that the killed one had.
+    let next = Process::join_at(&params, "d", RARE);
+    expect(&a, "join d");
+    checked_twice(&[&a, &pooled]);
+    expect_nothing(&a);
+    next.kill();
+}
+
+#[test]
+fn a_rolling_restart_loses_and_repeats_no_event() {
+    let server = Server::start();
+    let watcher = online(rare("watcher"), &server);
+    let mut all: Vec<Cluster> = (0..15)
+        .map(|n| online(rare(&format!("p{n}")), &server))
+        .collect();
+    for n in 0..15 {
+        expect(&watcher, &format!("join p{n}"));
+    }
+    for (n, member) in all.iter_mut().enumerate() {
+        let next = |name: &str| online(rare(name), &server);
+        let old = std::mem::replace(member, next("spare"));
+        expect(&watcher, "join spare");
+        old.leave().expect("a goodbye");
+        expect(&watcher, &format!("leave p{n}: Goodbye"));
+        std::mem::replace(member, next(&format!("p{n}")))
+            .leave()
+            .expect("a goodbye");
+        expect_all(&watcher, &[&format!("join p{n}"), "leave spare: Goodbye"]);
+        member.wait_for_peers(15, PATIENCE).expect("everybody");
+    }
+    for member in &all {
+        eventually("everybody knows all", || member.peers().len() == 15);
+    }
+    expect_nothing(&watcher);
+}
+
+#[test]
+fn the_interval_in_force_follows_the_delivery_budget() {
+    let server = Server::start();
+    let tight = |name: &str| {
+        let config = Config::new(name)
+            .heartbeat_interval(SHORT)
+            .delivery_budget(10);
+        online(config, &server)
+    };
+    let a = tight("a");
+    eventually("its own interval", || a.status().interval == SHORT);
+    let _others = ["b", "c", "d"].map(tight);
+    // 4 members, 16 deliveries for all announcements, 10 a second.
+    eventually("a longer interval", || {
+        a.status().interval == Duration::from_millis(1_600)
+    });
+    let announced = a.status().announced;
+    let start = Instant::now();
+    eventually("three more", || a.status().announced >= announced + 3);
+    assert!(
+        start.elapsed() > Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(a.peers().len(), 3);
+}
