@@ -82,6 +82,7 @@ fn main() {
     let smaller = sizes.into_iter().filter(|&size| size < arguments.members);
     for size in smaller.chain([arguments.members]) {
         let mut simulation = Simulation::start(size, &arguments);
+        let interval = simulation.interval();
         let deliveries = simulation.steady_state();
         let (joined, caused) = simulation.joins();
         let mut gone = simulation.deaths();
@@ -89,7 +90,7 @@ fn main() {
         let crowd = simulation.kill_at_once((size / 10).min(100));
         println!(
             "| {size:7} | {:8.1?} | {deliveries:12.0} | {joined:24.1?} | {:14.2} N | {:30.2?} | {:.2?} | {crowd:32.2?} |",
-            simulation.interval(),
+            interval,
             caused / size as f64,
             gone[gone.len() / 2],
             gone[gone.len() - 1],
@@ -110,6 +111,8 @@ struct Member {
     hears: bool,
     /// For when its next turn is planned.
     wakes: Option<Instant>,
+    /// Until then it waits for its own notification.
+    busy: Instant,
     /// Whom it knows.
     known: HashSet<Arc<str>>,
 }
@@ -214,6 +217,7 @@ impl Simulation {
             alive: true,
             hears,
             wakes: None,
+            busy: self.now,
             known: HashSet::new(),
         });
         id
@@ -339,7 +343,8 @@ impl Simulation {
 
     fn plan_turn(&mut self, id: Id) {
         let member = &mut self.members[id];
-        let due = member.roster.deadline().map(|due| due.max(self.now));
+        let due = member.roster.deadline();
+        let due = due.map(|due| due.max(self.now).max(member.busy));
         if let Some(due) = due {
             if member.wakes.is_none_or(|planned| due < planned) {
                 member.wakes = Some(due);
@@ -417,6 +422,7 @@ impl Simulation {
         }
         while let Some(message) = self.members[id].roster.poll_announcement(now) {
             let payload = wire::encode(&message);
+            self.members[id].busy = now + LATENCY;
             self.plan(now + LATENCY, Happening::Notification(backend(id), payload));
         }
         while let Some((inbox, payloads)) = self.members[id].roster.poll_answer(now) {

@@ -70,6 +70,11 @@ impl Inquiry {
         self.stage == Stage::Settled
     }
 
+    /// Whether an answer is awaited.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Asking { .. } | Stage::Listening { .. })
+    }
+
     /// Asks, as soon as it is polled.
     pub(crate) fn begin(&mut self, now: Instant) {
         let at = When::At {
@@ -167,7 +172,7 @@ impl Inquiry {
             _ if part == self.parts + 1 => part,
             _ => 0,
         };
-        if self.parts == parts && self.stage != Stage::Idle {
+        if self.parts == parts {
             self.stage = Stage::Settled;
         }
     }

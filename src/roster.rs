@@ -321,8 +321,11 @@ impl Roster {
         }
     }
 
-    /// A payload of an answer came to our inbox.
-    pub(crate) fn heard_roster(&mut self, now: Instant, part: &RosterPart<'_>) {
+    /// A payload of an answer came to our inbox. One that comes too late may name those who have left since, unheeded.
+    pub(crate) fn heard_roster(&mut self, now: Instant, part: &RosterPart<'_>) -> Heard {
+        if !self.inquiry.is_open() {
+            return Heard::Stale;
+        }
         for message in &part.announcements {
             let own = self.presence.as_ref().map(Presence::name);
             match &message.body {
@@ -335,6 +338,7 @@ impl Roster {
         }
         self.inquiry.answered(part.part, part.parts);
         self.watch_sessions(now);
+        Heard::News
     }
 
     /// Whether it was news or not, this peer has a link.
@@ -646,7 +650,7 @@ impl Roster {
         seq: u64,
         standing: Standing,
     ) -> Heard {
-        if self.inquiry.is_settled() {
+        if !self.inquiry.is_open() {
             return Heard::Stale;
         }
         let name: Arc<str> = Arc::from(name);
@@ -807,6 +811,10 @@ impl Roster {
             Some(_) => return None,
         };
         let attempt = self.inquiry.poll(now, self.spread());
+        if attempt == Some(ASK_ALL) {
+            // Those who hear this ask no more, and expect everybody to announce itself.
+            self.announce_soon(now);
+        }
         self.watch_sessions(now);
         let inbox = self.inquiry.inbox();
         Some(Message {

@@ -47,7 +47,7 @@
 //! Members that have had an answer themselves, or waited for one in vain, are ranked by a hash, lowest first: FNV-1a of 64
 //! bits over the bytes of the name, then of the incarnation and the inbox as big-endian numbers of 8 bytes. With `try=0`, or
 //! a hello, the first answers, with `try=1` the second, with `try=2` the third; the others say nothing. With `try=3` or
-//! more everybody announces itself soon. Members that wait for an answer themselves do not answer, but announce themselves
+//! more everybody announces itself soon, who asks included. Members that wait for an answer themselves do not answer, but announce themselves
 //! when they hear a hello or `try=0`; and so does everybody to a hello without an inbox.
 
 use std::borrow::Cow;

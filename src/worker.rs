@@ -270,9 +270,9 @@ impl Worker {
 
     fn hear(&mut self, notice: &Notice) {
         if notice.channel() == self.session.inbox {
-            if let Some(part) = wire::decode_roster(notice.payload()) {
-                self.roster.heard_roster(Instant::now(), &part);
-            }
+            let part = wire::decode_roster(notice.payload());
+            let heard = part.map(|part| self.roster.heard_roster(Instant::now(), &part));
+            self.status.heard += u64::from(heard == Some(Heard::News));
             return;
         }
         if notice.channel() != self.session.channel {
