@@ -44,11 +44,11 @@
 //! Each participant after the first `;` has the fields of its last announcement, and `left`, the milliseconds until it
 //! would expire.
 //!
-//! Members that have had an answer themselves, or waited for one in vain, are ranked by a hash, lowest first: FNV-1a of 64
-//! bits over the bytes of the name, then of the incarnation and the inbox as big-endian numbers of 8 bytes. With `try=0`, or
-//! a hello, the first answers, with `try=1` the second, with `try=2` the third; the others say nothing. With `try=3` or
-//! more everybody announces itself soon, who asks included. Members that wait for an answer themselves do not answer, but announce themselves
-//! when they hear a hello or `try=0`; and so does everybody to a hello without an inbox.
+//! All participants that announce themselves in full are ranked by a hash, lowest first: FNV-1a of 64 bits over the bytes of
+//! the name, then of the incarnation and the inbox as big-endian numbers of 8 bytes. With `try=0`, or a hello, the first
+//! answers, with `try=1` the second, with `try=2` the third; with `try=3` or more everybody announces itself soon, and so
+//! does who asks. One that waits for an answer itself does not answer, but announces itself when it hears a hello or
+//! `try=0`. To a hello without an inbox, and to a bare name that was not there, everybody announces itself soon.
 
 use std::borrow::Cow;
 use std::fmt::Write;

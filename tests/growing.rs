@@ -263,6 +263,10 @@ fn the_interval_in_force_follows_the_delivery_budget() {
         a.status().interval == Duration::from_millis(1_600)
     });
     let announced = a.status().announced;
+    eventually("what the newcomers cause is over", || {
+        a.status().announced >= announced + 3
+    });
+    let announced = a.status().announced;
     let start = Instant::now();
     eventually("three more", || a.status().announced >= announced + 3);
     assert!(
