@@ -34,8 +34,10 @@
 //!
 //! - **A newcomer knows everybody at once**, and everybody knows the newcomer: within milliseconds of its start, not after
 //!   a heartbeat.
-//! - **Who left, and why**: said goodbye, was not heard for too long, was replaced by a newer process of its name. See
-//!   [`Event`] for what may follow what, and [`Reason`].
+//! - **Who left, and why**: said goodbye, lost its session, was not heard for too long, was replaced by a newer process of
+//!   its name. See [`Event`] for what may follow what, and [`Reason`].
+//! - **A cost that stays flat**: announcements become rarer as the cluster grows, so that the database delivers no more of
+//!   them than the [`delivery_budget`](Config::delivery_budget).
 //! - **Outages of Postgres are not outages of the peers.** The link may be down at start, be cut, fail over or be refused: that
 //!   is one [`Offline`](Event::Offline) with the reason, retries without end, and one [`Online`](Event::Online). Nobody
 //!   leaves because of it.
@@ -61,7 +63,9 @@
 //! | `join`, `events`, `peers`, `status`, `lost`, `set_tags` | return at once |
 //! | a peer joins or says goodbye | known in milliseconds |
 //! | tags, `leave` | take effect within milliseconds, or 100 ms when called often |
-//! | a peer dies | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [`heartbeat_interval`](Config::heartbeat_interval) (5 s) |
+//! | a peer is killed | known in two to three seconds, by the [`session_check`](Config::session_check) |
+//! | a peer's host dies | known in about ten seconds, as Postgres notices it |
+//! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 100 participants) |
 //! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and 1.5 s; if it freezes while connecting, after 10 s |
 //! | Postgres is back | [`Online`](Event::Online) within about a second |
 //!

@@ -37,6 +37,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use fallible_iterator::FallibleIterator;
 use postgres::config::{LoadBalanceHosts, SslMode};
+use postgres::error::SqlState;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, Notification, SimpleQueryMessage, Socket};
 
@@ -274,8 +275,8 @@ impl Link {
         self.call(move |client| run(client, &statements))
     }
 
-    /// Which of these backends the server has.
-    pub(crate) fn sessions(&mut self, pids: &[NonZeroI32]) -> Result<Vec<NonZeroI32>> {
+    /// Which of these backends the server has; `None` if it does not tell this role.
+    pub(crate) fn sessions(&mut self, pids: &[NonZeroI32]) -> Result<Option<Vec<NonZeroI32>>> {
         let pids = pids
             .iter()
             .map(ToString::to_string)
@@ -284,18 +285,21 @@ impl Link {
         let query = format!(
             "SELECT pid FROM pg_catalog.pg_stat_get_activity(NULL) WHERE pid = ANY ('{{{pids}}}')"
         );
-        let (found, there) = bounded(1);
         self.call(move |client| {
             // A simple query leaves no statement behind.
-            let rows = client.simple_query(&query).map_err(broken)?;
+            let rows = match client.simple_query(&query) {
+                Ok(rows) => rows,
+                Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(broken(error)),
+            };
             let pids = rows.iter().filter_map(|message| match message {
                 SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
                 _ => None,
             });
-            let _ = found.send(pids.collect());
-            Ok(())
-        })?;
-        there.try_recv().map_err(|_| gone())
+            Ok(Some(pids.collect()))
+        })
     }
 
     /// How many notifications have arrived that were not returned yet.
@@ -337,10 +341,10 @@ impl Link {
     }
 
     /// Runs what can hang on a thread that can be left behind, with the client.
-    fn call(
+    fn call<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Client) -> Result<()> + Send + 'static,
-    ) -> Result<()> {
+        work: impl FnOnce(&mut Client) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let mut client = self.client.take().ok_or_else(gone)?;
         let (done, result) = bounded(1);
         spawn("call", move || {

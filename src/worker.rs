@@ -237,7 +237,10 @@ impl Worker {
             return Ok(());
         };
         self.status.checked += 1;
-        let there = self.call(|link| link.sessions(&pids))?;
+        let Some(there) = self.call(|link| link.sessions(&pids))? else {
+            log::debug!("{:?}: no right to see sessions", self.session.channel);
+            return Ok(());
+        };
         let mut missing: HashSet<Pid> = pids.into_iter().collect();
         for pid in there {
             missing.remove(&pid);

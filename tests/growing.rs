@@ -172,6 +172,30 @@ fn who_speaks_from_another_session_than_its_own_is_not_gone_with_it() {
 }
 
 #[test]
+fn a_role_that_may_not_see_sessions_goes_without() {
+    let server = Server::start();
+    server.run(
+        "CREATE ROLE app LOGIN; REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA pg_catalog FROM PUBLIC; \
+         REVOKE ALL ON SCHEMA public FROM PUBLIC",
+    );
+    let params = server
+        .params()
+        .replace("user=postgres", "user=app dbname=postgres");
+    let [a, b] = ["a", "b"].map(|name| {
+        let cluster = rare(name).join(&params).expect("valid");
+        expect(&cluster, "online");
+        cluster
+    });
+    expect(&a, "join b");
+    expect(&b, "join a");
+    checked_twice(&[&a, &b]);
+    fence(&a, &b);
+    fence(&b, &a);
+    expect_nothing(&a);
+    expect_nothing(&b);
+}
+
+#[test]
 fn without_the_session_check_nobody_asks() {
     let server = Server::start();
     let a = online(
