@@ -86,7 +86,8 @@ impl Config {
 
     /// As [`join`](Config::join), over connections that a closure opens: for passwords that change, and set-ups of their
     /// own. It is called twice at every attempt (the second connection is short-lived and proves that the first carries
-    /// notifications), on a thread where it may block; while one call hangs, another may be made. What it returns must
+    /// notifications), and for a moment's connection when [`set_tags`](Cluster::set_tags) or leaving must wake the thread;
+    /// always on a thread where it may block. While one call hangs, another may be made. What it returns must
     /// be a session of its own with the primary.
     ///
     /// Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in it; the server-side settings are made here.
@@ -250,8 +251,9 @@ impl Cluster {
         }
     }
 
-    /// Replaces all tags by these and announces them: if the link is up, within milliseconds, or within a tenth of a second
-    /// when called often; else with the next hello. The rules are those of [`Config::tag`].
+    /// Replaces all tags by these and announces them: if the link is up, within milliseconds, within a tenth of a second when
+    /// called often, or within most of a second if no further connection can be had; else with the next hello. The rules are
+    /// those of [`Config::tag`].
     ///
     /// # Errors
     ///

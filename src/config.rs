@@ -125,7 +125,8 @@ impl Config {
     /// server's CPU each. Past `sqrt(budget * interval)` participants (100, with the defaults) each announces itself less
     /// often than its [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, 80 s at 400. Peers
     /// learn that interval with each announcement. It changes nothing about how soon a join, a goodbye, other tags or, by the
-    /// [`session_check`](Config::session_check), a crash is known. Should be the same at all participants. Defaults to 2,000,
+    /// [`session_check`](Config::session_check), a crash is known; who dies while Postgres is down, or behind a pooler, is
+    /// known by its expiry, three of these intervals later. Should be the same at all participants. Defaults to 2,000,
     /// which takes 4 to 12% of a core.
     pub fn delivery_budget(mut self, deliveries_per_second: u32) -> Self {
         self.delivery_budget = deliveries_per_second;
@@ -134,8 +135,9 @@ impl Config {
 
     /// Whether this participant, when it is one of the oldest, asks Postgres (`pg_stat_activity`) every few seconds whose
     /// session is gone, for all: a process that was killed has then left, with
-    /// [`Reason::SessionGone`](crate::Reason::SessionGone), within two to three seconds, and one whose host died within
-    /// about ten. Without it, or behind a pooler, where sessions outlive their clients, such a process expires. Also without
+    /// [`Reason::SessionGone`](crate::Reason::SessionGone), within 3.3 seconds (more, if the two oldest died with it), and
+    /// one whose host died within about ten. It takes the right to execute `pg_stat_get_activity`, which every role has
+    /// unless it was revoked; without that nobody is found gone. Without it, or behind a pooler, where sessions outlive their clients, such a process expires. Also without
     /// it this participant believes what others find. Defaults to `true`.
     pub fn session_check(mut self, check: bool) -> Self {
         self.session_check = check;

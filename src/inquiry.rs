@@ -70,6 +70,11 @@ impl Inquiry {
         self.stage == Stage::Settled
     }
 
+    /// Whether nobody is left to be asked, though not all may have been heard yet.
+    pub(crate) fn has_asked_all(&self) -> bool {
+        matches!(self.stage, Stage::Listening { .. } | Stage::Settled)
+    }
+
     /// Whether an answer is awaited.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Asking { .. } | Stage::Listening { .. })

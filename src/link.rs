@@ -222,8 +222,12 @@ impl Link {
         let Some(mut client) = slot.take() else {
             return Ok(None);
         };
-        second?;
-        hear_probe(&mut client, session)?;
+        if let Err(error) = second.and_then(|()| hear_probe(&mut client, session)) {
+            // A pooler's server connection must not go on listening for nobody.
+            let unlisten = format!("UNLISTEN {}", identifier(&session.inbox));
+            let _ = run(&mut client, &unlisten);
+            return Err(error);
+        }
         // Servers before 14 do not know it, and say so.
         let _ = run(&mut client, "SET idle_session_timeout = 0");
         let listen = format!(
@@ -442,6 +446,10 @@ impl Dialer {
             0 => Hosts::AsConfigured,
             _ => Hosts::Shuffled,
         };
+        // What an attempt that hangs left there late would hold a place in the pool for nothing.
+        if let Some(first) = self.slot.take() {
+            dispose(first);
+        }
         self.slot = Arc::default();
         let slot = Arc::clone(&self.slot);
         self.newest += 1;
@@ -562,12 +570,8 @@ fn probe(session: &Session) -> String {
 
 /// Whether this connection carries the notifications of others.
 fn hear_probe(client: &mut Client, session: &Session) -> Result<()> {
-    if receive(client, session, "other", PROBE_TIMEOUT)?.is_some() {
-        return Ok(());
-    }
-    // A pooler's server connection must not go on listening for nobody.
-    run(client, &format!("UNLISTEN {}", identifier(&session.inbox)))?;
-    Err(not_carried())
+    let heard = receive(client, session, "other", PROBE_TIMEOUT)?;
+    heard.map(drop).ok_or_else(not_carried)
 }
 
 /// The pid of who sent this, if it comes within `wait`.

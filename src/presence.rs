@@ -136,6 +136,11 @@ impl Presence {
         self.announce_by(soon.max(earliest));
     }
 
+    /// Whether a newer process has our name.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.stage == Stage::Replaced
+    }
+
     /// Whether this participant has announced itself in full, and goes on to.
     pub(crate) fn speaks(&self) -> bool {
         let announced = matches!(self.stage, Stage::Starting { .. } | Stage::Running);
@@ -264,7 +269,7 @@ impl Presence {
             due: self.schedule.due,
             pid: self.pid,
             inbox: hello.then_some(self.inbox),
-            left: None,
+            age: None,
             tags: WireTags::encoded(&self.tags),
         }))
     }

@@ -29,6 +29,9 @@ const CORRECTION: Duration = Duration::from_millis(50);
 /// When everybody announces itself at once, the cluster may spend this many times its delivery budget.
 const BURST: f64 = 10.0;
 
+/// How soon a participant announces itself that others take for gone.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
 /// So many questions may wait for an answer.
 const MAX_QUESTIONS: usize = 100;
 
@@ -100,6 +103,9 @@ pub(crate) struct Roster {
     corrections: BTreeMap<Arc<str>, Instant>,
     /// What we have to learn of others, and they of us.
     inquiry: Inquiry,
+    /// Who was said to be gone while an answer is awaited, of which start, and up to which of its messages: the answer may
+    /// have been written before.
+    obituaries: HashMap<Arc<str>, (Incarnation, u64)>,
     /// Where answers are awaited from us, and since when.
     questions: VecDeque<(Instant, Inbox)>,
     session_check: SessionCheck,
@@ -132,15 +138,21 @@ enum Standing {
     /// Here, but the host's own connection to it broke.
     Lost,
     Gone(Reason),
-    /// Gone before it was here: only its return can be told, as a join.
-    NeverHere,
+}
+
+impl Entry {
+    /// How long ago it was heard, or was given a new grace period.
+    fn age(&self, now: Instant, missed: u32) -> Duration {
+        let left = self.until.saturating_duration_since(now);
+        grace(self.due, missed).saturating_sub(left)
+    }
 }
 
 impl Standing {
     fn is_here(self) -> bool {
         match self {
             Self::Here | Self::Lost => true,
-            Self::Gone(_) | Self::NeverHere => false,
+            Self::Gone(_) => false,
         }
     }
 }
@@ -151,8 +163,8 @@ struct Sign<'a> {
     seq: u64,
     due: Duration,
     pid: Option<Pid>,
-    /// How long until it expires, if that is known from others.
-    left: Option<Duration>,
+    /// How long ago it was heard, by who told us.
+    age: Option<Duration>,
     tags: WireTags<'a>,
 }
 
@@ -163,7 +175,7 @@ impl<'a> Sign<'a> {
             seq: announce.seq,
             due: announce.due,
             pid: announce.pid,
-            left: announce.left,
+            age: announce.age,
             tags: announce.tags,
         }
     }
@@ -187,6 +199,7 @@ impl Roster {
             departed: VecDeque::new(),
             corrections: BTreeMap::new(),
             inquiry: Inquiry::new(inbox),
+            obituaries: HashMap::new(),
             questions: VecDeque::new(),
             session_check: SessionCheck::default(),
             gone: VecDeque::new(),
@@ -213,8 +226,8 @@ impl Roster {
         self.online = true;
         self.grant_grace(now);
         match &mut self.presence {
-            Some(presence) => presence.link_up(now, pid),
-            None => self.inquiry.begin(now),
+            Some(presence) if !presence.is_replaced() => presence.link_up(now, pid),
+            _ => self.inquiry.begin(now),
         }
     }
 
@@ -223,6 +236,7 @@ impl Roster {
         self.online = false;
         self.corrections.clear();
         self.inquiry.stop();
+        self.obituaries.clear();
         self.questions.clear();
         self.session_check.stop();
         self.gone.clear();
@@ -271,12 +285,15 @@ impl Roster {
             self.heard_own_name(now, &message.body);
             return Heard::Stale;
         }
+        if let Body::Bye { incarnation, seq } | Body::Gone { incarnation, seq } = message.body {
+            self.note_obituary(name, incarnation, seq);
+        }
         match message.body {
             Body::Announce(ref announce) => {
                 let sign = Sign {
                     // One whose announcements come from elsewhere than its session may be there without that.
                     pid: announce.pid.filter(|&pid| pid == sender),
-                    left: None,
+                    age: None,
                     ..Sign::of(announce)
                 };
                 let heard = self.heard_sign(now, name, &sign);
@@ -295,7 +312,7 @@ impl Roster {
                     seq: 0,
                     due: self.limits.bare_heartbeat,
                     pid: None,
-                    left: None,
+                    age: None,
                     tags: WireTags::default(),
                 };
                 let heard = self.heard_sign(now, name, &sign);
@@ -329,7 +346,9 @@ impl Roster {
         for message in &part.announcements {
             let own = self.presence.as_ref().map(Presence::name);
             match &message.body {
-                Body::Announce(announce) if own != Some(&*message.name) => {
+                Body::Announce(announce)
+                    if own != Some(&*message.name) && !self.has_died(&message.name, announce) =>
+                {
                     self.heard_sign(now, &message.name, &Sign::of(announce));
                     self.confirm(&message.name, announce);
                 }
@@ -337,8 +356,26 @@ impl Roster {
             }
         }
         self.inquiry.answered(part.part, part.parts);
+        if self.inquiry.is_settled() {
+            self.obituaries.clear();
+        }
         self.watch_sessions(now);
         Heard::News
+    }
+
+    fn note_obituary(&mut self, name: &str, incarnation: Incarnation, seq: u64) {
+        let room = self.obituaries.len() < self.limits.max_departed;
+        if self.inquiry.is_open() && room {
+            let last = self.obituaries.entry(Arc::from(name));
+            let last = last.or_insert((incarnation, seq));
+            *last = (incarnation, seq).max(*last);
+        }
+    }
+
+    /// Whether it was said to be gone after it announced this.
+    fn has_died(&self, name: &str, announce: &Announce<'_>) -> bool {
+        let last = self.obituaries.get(name);
+        last.is_some_and(|last| *last >= (announce.incarnation, announce.seq))
     }
 
     /// Whether it was news or not, this peer has a link.
@@ -370,6 +407,7 @@ impl Roster {
         if missing.is_empty() {
             return;
         }
+        let others_look = self.others_look(missing);
         let missing = self.entries.values().filter(|entry| {
             entry.standing.is_here() && entry.pid.is_some_and(|pid| missing.contains(&pid))
         });
@@ -380,6 +418,29 @@ impl Roster {
                 self.gone.push_back((now, name));
             }
         }
+        if !others_look {
+            self.session_check.confirm();
+        }
+    }
+
+    /// Whether one of the two oldest members is there, and neither is ourselves: it will see who is gone.
+    fn others_look(&self, missing: &HashSet<Pid>) -> bool {
+        let here = self.entries.values().filter(|e| e.standing.is_here());
+        let peers = here.filter_map(|entry| Some((entry.peer.incarnation()?, entry.pid?)));
+        let mut oldest = [None; 2];
+        for (incarnation, pid) in peers {
+            let peer = Some((incarnation, !missing.contains(&pid)));
+            if oldest[0].is_none_or(|first| peer < Some(first)) {
+                oldest = [peer, oldest[0]];
+            } else if oldest[1].is_none_or(|second| peer < Some(second)) {
+                oldest[1] = peer;
+            }
+        }
+        let own = self.incarnation();
+        let [first, second] =
+            oldest.map(|peer| peer.is_some_and(|(of, there)| there && Some(of) < own));
+        let among_them = oldest[1].is_none_or(|(second, _)| own < Some(second));
+        !among_them && (first || second)
     }
 
     /// Everything that arrived before `now` has been heard, and the link is known to have worked at `proven`: whoever was
@@ -480,7 +541,7 @@ impl Roster {
                 due: Duration::from_millis(entry.due.into()),
                 pid: entry.pid,
                 inbox: None,
-                left: Some(entry.until.saturating_duration_since(now)),
+                age: Some(entry.age(now, self.limits.missed)),
                 tags: WireTags::encoded(tags),
             }),
         });
@@ -491,7 +552,12 @@ impl Roster {
     /// The backends that Postgres is to be asked for now, if it is.
     pub(crate) fn poll_session_check(&mut self, now: Instant) -> Option<Vec<Pid>> {
         let due = self.session_check.deadline().is_some_and(|at| at <= now);
-        if !due || !self.session_check.poll(now, self.older()) {
+        let (older, members) = (self.older(), self.present + 1);
+        if !due
+            || !self
+                .session_check
+                .poll(now, older, members, &mut self.jitter)
+        {
             return None;
         }
         let here = self.entries.values().filter(|e| e.standing.is_here());
@@ -514,7 +580,7 @@ impl Roster {
         };
         let meaning = presence.heard_own_name(now, body, &mut self.jitter);
         match (meaning, body) {
-            (OwnName::Unseen, _) => self.announce_soon(now),
+            (OwnName::Unseen, _) => presence.announce_within(now, AT_ONCE, &mut self.jitter),
             (OwnName::Taken, Body::Announce(theirs)) => {
                 let name = Arc::from(presence.name());
                 let peer = Peer::new(name, Some(theirs.incarnation), theirs.tags.to_tags());
@@ -549,14 +615,10 @@ impl Roster {
             (Ordering::Equal, _) if sign.incarnation.is_some() && sign.seq <= entry.seq => {
                 return Heard::Stale;
             }
-            (Ordering::Equal | Ordering::Greater, Standing::Gone(_) | Standing::NeverHere)
-                if full =>
-            {
+            (Ordering::Equal | Ordering::Greater, Standing::Gone(_)) if full => {
                 return Heard::Refused;
             }
-            (Ordering::Greater, Standing::Gone(_)) | (_, Standing::NeverHere) => {
-                self.join(now, Arc::from(name), sign);
-            }
+            (Ordering::Greater, Standing::Gone(_)) => self.join(now, Arc::from(name), sign),
             (Ordering::Greater, Standing::Here | Standing::Lost) => {
                 self.depart(now, name, Reason::Replaced);
                 self.join(now, Arc::from(name), sign);
@@ -570,7 +632,7 @@ impl Roster {
                 let kind = match before {
                     Standing::Gone(_) => Some(Kind::Returned),
                     Standing::Lost => Some(Kind::Recovered),
-                    Standing::Here | Standing::NeverHere => updated.then_some(Kind::Updated),
+                    Standing::Here => updated.then_some(Kind::Updated),
                 };
                 if let Some(kind) = kind {
                     let peer = entry.peer.clone();
@@ -587,8 +649,7 @@ impl Roster {
 
     fn heard_bye(&mut self, now: Instant, name: &str, incarnation: Incarnation, seq: u64) -> Heard {
         let Some(entry) = self.entries.get_mut(name) else {
-            let gone = Standing::Gone(Reason::Goodbye);
-            return self.bury_stranger(now, name, incarnation, seq, gone);
+            return Heard::Stale;
         };
         match age(entry.standing, entry.peer.incarnation(), Some(incarnation)) {
             Ordering::Less => Heard::Stale,
@@ -598,7 +659,6 @@ impl Roster {
                 match &mut entry.standing {
                     // It was given up for gone too early, and now it really is.
                     Standing::Gone(reason) => *reason = Reason::Goodbye,
-                    Standing::NeverHere => entry.standing = Standing::Gone(Reason::Goodbye),
                     Standing::Here | Standing::Lost => self.depart(now, name, Reason::Goodbye),
                 }
                 Heard::News
@@ -636,38 +696,8 @@ impl Roster {
                 self.depart(now, name, Reason::SessionGone);
                 Heard::News
             }
-            Some(_) => Heard::Stale,
-            None => self.bury_stranger(now, name, incarnation, seq, Standing::NeverHere),
+            _ => Heard::Stale,
         }
-    }
-
-    /// Somebody unknown is gone. The answer that we wait for may have been written before, and still name it.
-    fn bury_stranger(
-        &mut self,
-        now: Instant,
-        name: &str,
-        incarnation: Incarnation,
-        seq: u64,
-        standing: Standing,
-    ) -> Heard {
-        if !self.inquiry.is_open() {
-            return Heard::Stale;
-        }
-        let name: Arc<str> = Arc::from(name);
-        let peer = Peer::new(Arc::clone(&name), Some(incarnation), Tags::default());
-        let entry = Entry {
-            peer,
-            standing,
-            seq,
-            due: 0,
-            pid: None,
-            confirmed: true,
-            until: now,
-            timer: None,
-        };
-        self.entries.insert(Arc::clone(&name), entry);
-        self.bury(now, &name, standing);
-        Heard::News
     }
 
     /// Puts a peer that was not there into the roster.
@@ -727,7 +757,7 @@ impl Roster {
         entry.pid = sign.pid;
         entry.confirmed = true;
         let grace = grace(entry.due, self.limits.missed);
-        entry.until = now + sign.left.map_or(grace, |left| left.min(grace));
+        entry.until = now + grace.saturating_sub(sign.age.unwrap_or_default());
         if entry.timer.is_none_or(|timer| timer > entry.until) {
             let name = entry.peer.shared_name();
             if let Some(later) = entry.timer.replace(entry.until) {
@@ -792,10 +822,8 @@ impl Roster {
         let own = inbox.rank(presence.name(), incarnation);
         let before = self.entries.values().filter(|entry| {
             let name = entry.peer.name();
-            let known = entry
-                .peer
-                .incarnation()
-                .filter(|_| entry.standing.is_here());
+            let here = entry.standing.is_here() && entry.confirmed;
+            let known = entry.peer.incarnation().filter(|_| here);
             name != asker && known.is_some_and(|known| inbox.rank(name, known) < own)
         });
         // Most find somebody before them soon.
@@ -806,6 +834,7 @@ impl Roster {
     fn due_question(&mut self, now: Instant) -> Option<Message<'static>> {
         let name = match &self.presence {
             None => String::new(),
+            Some(presence) if presence.is_replaced() => String::new(),
             // Who has not said hello has nobody to ask, and who has only a bare name no words to ask with.
             Some(presence) if presence.speaks() => presence.name().to_owned(),
             Some(_) => return None,
@@ -815,7 +844,12 @@ impl Roster {
             // Those who hear this ask no more, and expect everybody to announce itself.
             self.announce_soon(now);
         }
-        self.watch_sessions(now);
+        if self.inquiry.is_settled() {
+            self.obituaries.clear();
+        }
+        if self.session_check.deadline().is_none() {
+            self.watch_sessions(now);
+        }
         let inbox = self.inquiry.inbox();
         Some(Message {
             name: name.into(),
@@ -829,8 +863,10 @@ impl Roster {
     /// Begins to ask for sessions, or to ask more often, if that falls to us.
     fn watch_sessions(&mut self, now: Instant) {
         let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
-        if self.limits.session_check && speaks && self.inquiry.is_settled() {
-            self.session_check.schedule(now, self.older());
+        if self.limits.session_check && speaks && self.inquiry.has_asked_all() {
+            let (older, members) = (self.older(), self.present + 1);
+            let jitter = &mut self.jitter;
+            self.session_check.schedule(now, older, members, jitter);
         }
     }
 
@@ -840,9 +876,10 @@ impl Roster {
         let here = self.entries.values().filter(|e| e.standing.is_here());
         let older = here.filter(|entry| {
             let theirs = entry.peer.incarnation();
-            theirs.is_some() && theirs < own
+            // Who has no session cannot look after those of others.
+            entry.pid.is_some() && theirs < own
         });
-        older.take(SessionCheck::LAST_RANK + 1).count()
+        older.take(SessionCheck::OLDER).count()
     }
 
     fn due_gone(&mut self) -> Option<Message<'static>> {

@@ -1,32 +1,41 @@
 //! Asking Postgres whose session it no longer has: a process that was killed is known within seconds, however long the
 //! interval between heartbeats. Pure: time is a parameter.
 //!
-//! A few members ask for all: the two oldest every two seconds, and each younger one half as often as the one before it,
-//! which is one and a half queries a second in the whole cluster, and needs no election. Whoever is missing twice, with
-//! nothing heard in between, is gone; one that merely reconnects has been heard by then.
+//! A few members ask for all, without an election: the two oldest every two seconds, the third every eight; and one of
+//! all others, whoever it is, about every four, should those three be dead. That is less than two questions a second in the
+//! whole cluster, also while somebody is found missing all the time. Whoever is missing twice, with nothing heard in between, is gone; one that merely reconnects has been
+//! heard by then.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::jitter::Jitter;
+
 /// How often the two oldest members ask: two, since one may be among the dead. With [`CONFIRMED`] it bounds how late a death
 /// is known.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the third oldest asks.
+const THIRD: Duration = Duration::from_secs(8);
+
+/// How often one of all others asks, on average.
+const OTHERS: Duration = Duration::from_secs(4);
 
 /// Missing for this long means gone. Longer than reconnecting takes: the longest back-off, and a moment to connect.
 const CONFIRMED: Duration = Duration::from_millis(1_250);
 
 #[derive(Debug, Default)]
 pub(crate) struct SessionCheck {
-    /// When to ask next; `None` if others do.
+    /// When to ask next.
     next: Option<Instant>,
     /// Those that were missing, by name, and since when.
     suspects: HashMap<Arc<str>, Instant>,
 }
 
 impl SessionCheck {
-    /// Members with more older ones than this do not ask: by the time they would, others have.
-    pub(crate) const LAST_RANK: usize = 6;
+    /// With at least this many older members it does not matter how many there are.
+    pub(crate) const OLDER: usize = 3;
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.next
@@ -37,35 +46,51 @@ impl SessionCheck {
         *self = Self::default();
     }
 
-    /// It is known how many members are older: the next question comes no later than their number demands.
-    pub(crate) fn schedule(&mut self, now: Instant, older: usize) {
-        let due = Self::interval(older).map(|interval| now + interval);
-        self.next = match (self.next, due) {
-            (Some(next), Some(due)) => Some(next.min(due)),
-            (next, due) => next.or(due),
-        };
+    /// So many of the members are older: the next question comes no later than that demands.
+    pub(crate) fn schedule(
+        &mut self,
+        now: Instant,
+        older: usize,
+        members: usize,
+        jitter: &mut Jitter,
+    ) {
+        if older < Self::OLDER || self.next.is_none() {
+            let due = now + Self::interval(older, members, jitter);
+            self.next = Some(self.next.map_or(due, |next| next.min(due)));
+        }
     }
 
     /// Whether to ask now.
-    pub(crate) fn poll(&mut self, now: Instant, older: usize) -> bool {
-        if self.next.is_none_or(|next| next > now) {
-            return false;
+    pub(crate) fn poll(
+        &mut self,
+        now: Instant,
+        older: usize,
+        members: usize,
+        jitter: &mut Jitter,
+    ) -> bool {
+        let due = self.next.is_some_and(|next| next <= now);
+        if due {
+            self.next = Some(now + Self::interval(older, members, jitter));
         }
-        let interval = Self::interval(older);
-        self.next = interval.map(|interval| now + interval);
-        interval.is_some()
+        due
     }
 
     /// It was missing when Postgres was asked at that time. Returns whether it is gone.
     pub(crate) fn missing(&mut self, asked: Instant, name: &Arc<str>) -> bool {
         let since = *self.suspects.entry(Arc::clone(name)).or_insert(asked);
-        let confirmed = since + CONFIRMED;
-        if asked >= confirmed {
+        let gone = asked >= since + CONFIRMED;
+        if gone {
             self.suspects.remove(name);
-            return true;
         }
-        self.next = self.next.map(|next| next.min(confirmed));
-        false
+        gone
+    }
+
+    /// Asks again as soon as that can confirm who is missing.
+    pub(crate) fn confirm(&mut self) {
+        let first = self.suspects.values().min();
+        if let Some(confirmed) = first.map(|&since| since + CONFIRMED) {
+            self.next = self.next.map(|next| next.min(confirmed));
+        }
     }
 
     /// It was heard, has left, or was there when Postgres was asked.
@@ -79,8 +104,12 @@ impl SessionCheck {
         self.suspects.keys().cloned().collect()
     }
 
-    /// `None` for those that do not ask.
-    fn interval(older: usize) -> Option<Duration> {
-        (older <= Self::LAST_RANK).then(|| INTERVAL * (1 << older.saturating_sub(1)))
+    fn interval(older: usize, members: usize, jitter: &mut Jitter) -> Duration {
+        match older {
+            0 | 1 => INTERVAL,
+            2 => THIRD,
+            // Twice as far apart at the most as on average: not in step, so that one of them asks soon at any time.
+            _ => jitter.between(0.0, OTHERS * 2 * u32::try_from(members).unwrap_or(u32::MAX)),
+        }
     }
 }

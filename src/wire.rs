@@ -38,11 +38,11 @@
 //! many payloads as it takes, in one transaction:
 //!
 //! ```text
-//! pg-peers/1 roster part=1 parts=2; name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=2 due=5000 left=12000 pid=4711 tag.zone=eu-1; name=...;
+//! pg-peers/1 roster part=1 parts=2; name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=2 due=5000 age=1200 pid=4711 tag.zone=eu-1; name=...;
 //! ```
 //!
-//! Each participant after the first `;` has the fields of its last announcement, and `left`, the milliseconds until it
-//! would expire.
+//! Each participant after the first `;` has the fields of its last announcement, and `age`, the milliseconds since it was
+//! heard.
 //!
 //! All participants that announce themselves in full are ranked by a hash, lowest first: FNV-1a of 64 bits over the bytes of
 //! the name, then of the incarnation and the inbox as big-endian numbers of 8 bytes. With `try=0`, or a hello, the first
@@ -66,9 +66,9 @@ pub(crate) const MAX_DUE: Duration = Duration::from_secs(24 * 60 * 60);
 const VERSION: &str = "pg-peers/1";
 const TAG: &str = "tag.";
 
-/// The most that an answer takes beside the fields of an announcement: its head, and what is left of a peer's time.
+/// The most that an answer takes beside the fields of an announcement: its head, and the age.
 const ROSTER_HEAD: usize =
-    "pg-peers/1 roster part=4294967295 parts=4294967295; left=86400000000;".len();
+    "pg-peers/1 roster part=4294967295 parts=4294967295; age=86400000000;".len();
 
 /// A backend of the server. Postgres numbers them above zero.
 pub(crate) type Pid = NonZeroI32;
@@ -130,8 +130,8 @@ pub(crate) struct Announce<'a> {
     pub(crate) pid: Option<Pid>,
     /// Only in a hello.
     pub(crate) inbox: Option<Inbox>,
-    /// Only in an answer: how long until it expires.
-    pub(crate) left: Option<Duration>,
+    /// Only in an answer: how long ago it was heard.
+    pub(crate) age: Option<Duration>,
     pub(crate) tags: WireTags<'a>,
 }
 
@@ -189,7 +189,7 @@ pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
         due: MAX_DUE,
         pid: Some(Pid::MAX),
         inbox: Some(Inbox(u64::MAX)),
-        left: None,
+        age: None,
         tags: WireTags::encoded(tags),
     };
     let in_answer = Announce {
@@ -237,8 +237,8 @@ fn encode_fields(message: &Message<'_>, text: &mut String) {
             field("seq", announce.seq);
             // Rounded up: it is a promise.
             field("due", announce.due.as_nanos().div_ceil(1_000_000) as u64);
-            if let Some(left) = announce.left {
-                field("left", left.as_millis() as u64);
+            if let Some(age) = announce.age {
+                field("age", age.as_millis() as u64);
             }
             if let Some(pid) = announce.pid {
                 field("pid", u64::from(pid.get().unsigned_abs()));
@@ -361,7 +361,7 @@ struct Fields<'a> {
     inc: Option<Incarnation>,
     seq: Option<u64>,
     due: Option<Duration>,
-    left: Option<Duration>,
+    age: Option<Duration>,
     pid: Option<Pid>,
     inbox: Option<Inbox>,
     attempt: Option<u64>,
@@ -388,7 +388,7 @@ impl<'a> Fields<'a> {
                 "inc" => set(&mut fields.inc, Incarnation::new(number(value)?))?,
                 "seq" => set(&mut fields.seq, number(value)?)?,
                 "due" => set(&mut fields.due, due(number(value)?)?)?,
-                "left" => set(&mut fields.left, Duration::from_millis(number(value)?))?,
+                "age" => set(&mut fields.age, Duration::from_millis(number(value)?))?,
                 "pid" => set(&mut fields.pid, pid(number(value)?)?)?,
                 "inbox" => set(&mut fields.inbox, Inbox::parse(value)?)?,
                 "try" => set(&mut fields.attempt, number(value)?)?,
@@ -419,7 +419,7 @@ impl<'a> Fields<'a> {
             due: self.due?,
             pid: self.pid,
             inbox: self.inbox.filter(|_| hello),
-            left: self.left,
+            age: self.age,
             tags: self.tags,
         });
         let name = self.name?;
@@ -496,7 +496,7 @@ mod tests {
                 due: Duration::from_secs(5),
                 pid: Pid::new(4711),
                 inbox: Some(Inbox(0xbeef)),
-                left: None,
+                age: None,
                 tags: WireTags::encoded(tags),
             }),
         }
@@ -611,7 +611,7 @@ mod tests {
             let body = match kind {
                 0 => Body::Announce(Announce {
                     hello, incarnation, seq, due: Duration::from_millis(due), pid: Pid::new(pid),
-                    inbox: inbox.filter(|_| hello).map(Inbox), left: None, tags: WireTags::encoded(&encoded),
+                    inbox: inbox.filter(|_| hello).map(Inbox), age: None, tags: WireTags::encoded(&encoded),
                 }),
                 1 => Body::Bye { incarnation, seq },
                 2 => Body::Gone { incarnation, seq },
@@ -647,7 +647,7 @@ mod tests {
                 let mut message = announce(name, &tags);
                 if let Body::Announce(announce) = &mut message.body {
                     (announce.hello, announce.inbox) = (false, None);
-                    announce.left = Some(Duration::from_secs(3));
+                    announce.age = Some(Duration::from_secs(3));
                 }
                 message
             }).collect();

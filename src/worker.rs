@@ -21,6 +21,9 @@ use crate::wire::{self, Body, Pid};
 const SLICE: Duration = Duration::from_millis(100);
 const LONG_SLICE: Duration = Duration::from_millis(800);
 
+/// To wake it takes a connection, some four round trips: not worth it if the server is farther away than this.
+const NEAR: Duration = Duration::from_millis(20);
+
 /// For this long after a request the slices stay short: not each of many is worth a connection that wakes.
 const ATTENTIVE: Duration = Duration::from_secs(2);
 
@@ -58,11 +61,10 @@ pub(crate) struct Worker {
     said: Option<String>,
     /// Everything that had arrived at the last look was heard.
     drained: bool,
-    /// How many of those that had arrived when the server last answered are still to be heard.
+    /// What had arrived when the server answered a question is heard when so many more are; and when that was asked.
     behind: usize,
-    /// What Postgres said of the sessions of others, to be judged once all that had arrived by then was heard: when it was
-    /// asked, and the backends that it has not.
-    sessions: Option<(Instant, HashSet<Pid>)>,
+    asked: Instant,
+    sessions: Option<Sessions>,
     /// When the link last gave a sign of life.
     last_sign: Instant,
     slice: Duration,
@@ -72,6 +74,15 @@ pub(crate) struct Worker {
     last_turn: Instant,
     /// Until then the slices stay short.
     attentive: Instant,
+}
+
+/// What Postgres said of the sessions of others.
+struct Sessions {
+    asked: Instant,
+    /// The backends that it has not.
+    missing: HashSet<Pid>,
+    /// To be judged when so many more are heard: all that had arrived by then.
+    behind: usize,
 }
 
 enum Connection {
@@ -112,6 +123,7 @@ impl Worker {
             said: None,
             drained: true,
             behind: 0,
+            asked: now,
             sessions: None,
             last_sign: now,
             slice: SLICE,
@@ -155,8 +167,8 @@ impl Worker {
         };
         match link.next(until)? {
             Some(notice) => {
-                let proven = *proven;
                 self.drained = false;
+                self.last_turn = Instant::now();
                 self.last_sign = self.last_turn;
                 // What the host lost before a peer was heard is healed by it.
                 self.note_lost();
@@ -164,13 +176,19 @@ impl Worker {
                 // On a channel that never falls silent, what came before the last answer has been heard at some time.
                 self.behind = self.behind.saturating_sub(1);
                 if self.behind == 0 {
-                    let asks = self.roster.tick(proven, proven);
+                    let asks = self.roster.tick(self.asked, self.asked);
                     debug_assert!(!asks, "the link was proven then");
-                    self.judge_sessions();
+                }
+                if let Some(sessions) = &mut self.sessions {
+                    sessions.behind = sessions.behind.saturating_sub(1);
+                    if sessions.behind == 0 {
+                        self.judge_sessions();
+                    }
                 }
             }
             None => {
                 self.drained = true;
+                self.behind = 0;
                 self.last_turn = self.last_turn.max(until);
                 // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
                 // own link that is silent.
@@ -193,7 +211,10 @@ impl Worker {
         // A NOTIFY returns only after everything before it was received, so a backlog is heard first, if that is soon done.
         let overdue = |due: Instant| due + SLICE <= now;
         let backlog = !self.drained || self.behind > 0;
-        if backlog && !self.roster.deadline().is_some_and(overdue) {
+        // What is heard on a channel that never falls silent does not prove that all of it was.
+        let sign = if backlog { *proven } else { self.last_sign };
+        let silent = now.saturating_duration_since(sign) >= self.heartbeat;
+        if backlog && !silent && !self.roster.deadline().is_some_and(overdue) {
             return Ok(());
         }
         while let Some(message) = self.roster.poll_announcement(now) {
@@ -201,7 +222,10 @@ impl Worker {
             self.status.announced += u64::from(announces);
             self.status.echo = Some(link.notify(&wire::encode(&message))?);
             *proven = now;
-            self.behind = link.waiting();
+            let waiting = link.waiting();
+            if self.behind == 0 {
+                (self.asked, self.behind) = (now, waiting);
+            }
             self.last_turn = Instant::now();
             self.last_sign = self.last_turn;
             // The host may have something to ask; the rest stays due.
@@ -209,7 +233,7 @@ impl Worker {
                 break;
             }
         }
-        if now.saturating_duration_since(self.last_sign) >= self.heartbeat {
+        if silent && self.last_sign <= now {
             self.check()?;
         }
         self.answer()?;
@@ -223,15 +247,23 @@ impl Worker {
 
     /// Answers those who asked who is there.
     fn answer(&mut self) -> Result<()> {
+        let now = self.last_turn;
         while let Some((inbox, payloads)) = self.roster.poll_answer(self.last_turn) {
             self.call(|link| link.answer(&inbox.channel(), &payloads))?;
             self.status.answered += 1;
+            // The host may have something to ask; the other questions can wait.
+            if self.last_turn - now > SLICE {
+                break;
+            }
         }
         Ok(())
     }
 
     /// Asks Postgres whose session is gone, if it is time.
     fn check_sessions(&mut self) -> Result<()> {
+        if self.sessions.is_some() {
+            return Ok(());
+        }
         let asked = self.last_turn;
         let Some(pids) = self.roster.poll_session_check(asked) else {
             return Ok(());
@@ -245,7 +277,18 @@ impl Worker {
         for pid in there {
             missing.remove(&pid);
         }
-        self.sessions = Some((asked, missing));
+        let behind = match &mut self.connection {
+            Connection::Up { link, .. } => link.waiting(),
+            Connection::Down(_) => 0,
+        };
+        self.sessions = Some(Sessions {
+            asked,
+            missing,
+            behind,
+        });
+        if behind == 0 {
+            self.judge_sessions();
+        }
         Ok(())
     }
 
@@ -257,7 +300,11 @@ impl Worker {
         let asked = Instant::now();
         let answer = call(link)?;
         *proven = asked;
-        self.behind = link.waiting();
+        let waiting = link.waiting();
+        // On a channel that never falls silent the next answer comes before all from before the last was heard.
+        if self.behind == 0 {
+            (self.asked, self.behind) = (asked, waiting);
+        }
         self.last_turn = Instant::now();
         self.last_sign = self.last_turn;
         Ok(answer)
@@ -265,7 +312,7 @@ impl Worker {
 
     /// Everything that arrived before was heard: who is missing now has not merely reconnected.
     fn judge_sessions(&mut self) {
-        if let Some((asked, missing)) = self.sessions.take() {
+        if let Some(Sessions { asked, missing, .. }) = self.sessions.take() {
             self.roster
                 .checked_sessions(self.last_turn, asked, &missing);
         }
@@ -274,7 +321,7 @@ impl Worker {
     fn hear(&mut self, notice: &Notice) {
         if notice.channel() == self.session.inbox {
             let part = wire::decode_roster(notice.payload());
-            let heard = part.map(|part| self.roster.heard_roster(Instant::now(), &part));
+            let heard = part.map(|part| self.roster.heard_roster(self.last_turn, &part));
             self.status.heard += u64::from(heard == Some(Heard::News));
             return;
         }
@@ -285,7 +332,7 @@ impl Worker {
             self.status.ignored += 1;
             return;
         };
-        match self.roster.heard(Instant::now(), sender, &message) {
+        match self.roster.heard(self.last_turn, sender, &message) {
             Heard::News => self.status.heard += 1,
             Heard::Stale => self.status.ignored += 1,
             Heard::Refused => {
@@ -347,7 +394,8 @@ impl Worker {
             self.attentive = now + ATTENTIVE;
         }
         let up = matches!(self.connection, Connection::Up { .. });
-        requests.asleep = up && self.attentive <= now && self.outbox.len() == 0;
+        let near = self.status.echo.is_none_or(|echo| echo < NEAR);
+        requests.asleep = up && near && self.attentive <= now && self.outbox.len() == 0;
         self.slice = match requests.asleep {
             true => LONG_SLICE,
             false if self.draining => DRAINING_SLICE,
@@ -407,6 +455,7 @@ impl Worker {
         };
         self.drained = true;
         self.behind = 0;
+        self.asked = now;
         self.sessions = None;
         self.last_sign = now;
         self.roster.link_up(now, pid);

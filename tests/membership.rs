@@ -2,9 +2,11 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pg_peers::Config;
+use pg_peers::postgres::{Client, NoTls};
 use support::*;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -46,7 +48,7 @@ fn participants_meet_over_a_unix_socket_and_by_url() {
 fn a_connection_can_be_opened_by_the_host() {
     let server = Server::start();
     let params = server.params();
-    let connect = move || postgres::Client::connect(&params, postgres::NoTls);
+    let connect = move || Client::connect(&params, NoTls);
     let a = Config::new("a").join_with(connect).expect("valid");
     let b = join(&server, "b");
     expect(&a, "online");
@@ -59,7 +61,7 @@ fn a_connection_that_listens_to_more_brings_nothing_from_there() {
     let server = Server::start();
     let params = server.params();
     let connect = move || {
-        let mut client = postgres::Client::connect(&params, postgres::NoTls)?;
+        let mut client = Client::connect(&params, NoTls)?;
         client.batch_execute("LISTEN other")?;
         Ok::<_, postgres::Error>(client)
     };
@@ -76,7 +78,7 @@ fn a_connection_that_listens_to_more_brings_nothing_from_there() {
 fn a_connection_can_be_secured_by_any_connector() {
     let server = Server::start();
     let a = Config::new("a")
-        .join_tls(&server.params(), postgres::NoTls)
+        .join_tls(&server.params(), NoTls)
         .expect("valid");
     expect(&a, "online");
 }
@@ -268,4 +270,27 @@ fn several_clusters_live_in_one_program_and_their_handles_can_be_shared() {
         let peers = cluster.wait_for_peers(19, PATIENCE).expect("everybody");
         assert_eq!(peers.len(), 19);
     }
+}
+
+#[test]
+fn a_request_is_seen_though_no_connection_can_be_had_to_wake_the_thread() {
+    let server = Server::start();
+    let params = server.params();
+    let calls = AtomicUsize::new(0);
+    let mute = Config::new("mute").join_with(move || match calls.fetch_add(1, Ordering::Relaxed) {
+        0 | 1 => Client::connect(&params, NoTls),
+        2 => panic!("as a closure of the host's may"),
+        _ => Client::connect("host=127.0.0.1 port=1 user=postgres", NoTls),
+    });
+    let mute = mute.expect("valid");
+    expect(&mute, "online");
+    let watcher = join(&server, "watcher");
+    expect(&watcher, "join mute");
+    for version in ["1", "2"] {
+        mute.set_tags([("v", version)]).expect("tags");
+        let event = expect(&watcher, "update mute");
+        assert_eq!(event.peer().expect("a peer").tag("v"), Some(version));
+    }
+    mute.leave().expect("a goodbye");
+    expect(&watcher, "leave mute: Goodbye");
 }
