@@ -165,7 +165,8 @@ fn cost(kind: Kind, members: usize, server: &Server, quick: bool) -> (f64, f64) 
     } else {
         interval.max(HEARTBEAT * 4)
     };
-    thread::sleep(HEARTBEAT);
+    // Those that came while the cluster grew still announce themselves sooner than that, once.
+    thread::sleep(if quick { HEARTBEAT } else { interval });
     let (start, cpu, deliveries) = (Instant::now(), support::server_cpu(server), row.count());
     thread::sleep(time);
     let (cpu, deliveries) = (support::server_cpu(server) - cpu, row.count() - deliveries);

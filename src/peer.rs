@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,16 +15,20 @@ pub(crate) const MAX_HEARD_NAME: usize = 255;
 /// the time of the start in microseconds since the Unix epoch; a process whose clock went back steps over the
 /// incarnation that its peers remember.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Incarnation(u64);
+pub struct Incarnation(NonZeroU64); // not zero, so that a peer of a bare name, without one, takes no more memory
 
 impl Incarnation {
+    /// Zero counts as one.
     pub(crate) const fn new(number: u64) -> Self {
-        Self(number)
+        match NonZeroU64::new(number) {
+            Some(number) => Self(number),
+            None => Self(NonZeroU64::MIN),
+        }
     }
 
     /// The incarnation as a number, as it stands in an announcement.
     pub const fn get(self) -> u64 {
-        self.0
+        self.0.get()
     }
 
     /// An incarnation above this one: that of a start so much later, at least a microsecond. `None` past the highest.

@@ -478,13 +478,12 @@ impl Roster {
         if !self.online {
             return None;
         }
-        let expiry = self.timers.first().map(|(at, _)| *at);
         let announcement = self.presence.as_ref().and_then(Presence::deadline);
         let correction = self.corrections.values().min().copied();
         let question = self.questions.front().map(|(since, _)| *since);
         let gone = self.gone.front().map(|(since, _)| *since);
         [
-            expiry,
+            self.next_expiry(),
             announcement,
             correction,
             question,
@@ -495,6 +494,15 @@ impl Roster {
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// When the next peer may expire. The timer of one that was heard since may be late, by a part of what that peer is
+    /// granted: it is not worth waking for each.
+    fn next_expiry(&self) -> Option<Instant> {
+        let (at, name) = self.timers.first()?;
+        let entry = self.entries.get(name)?;
+        let late = grace(entry.due, self.limits.missed) / 16;
+        Some(entry.until.clamp(*at, *at + late))
     }
 
     /// What is to be announced now. To be asked again until there is nothing.
@@ -832,31 +840,24 @@ impl Roster {
     }
 
     fn due_question(&mut self, now: Instant) -> Option<Message<'static>> {
-        let name = match &self.presence {
-            None => String::new(),
-            Some(presence) if presence.is_replaced() => String::new(),
-            // Who has not said hello has nobody to ask, and who has only a bare name no words to ask with.
-            Some(presence) if presence.speaks() => presence.name().to_owned(),
-            Some(_) => return None,
-        };
         let attempt = self.inquiry.poll(now, self.spread());
-        if attempt == Some(ASK_ALL) {
-            // Those who hear this ask no more, and expect everybody to announce itself.
-            self.announce_soon(now);
-        }
         if self.inquiry.is_settled() {
             self.obituaries.clear();
         }
         if self.session_check.deadline().is_none() {
             self.watch_sessions(now);
         }
+        let attempt = attempt?;
+        if attempt == ASK_ALL {
+            // Those who hear this ask no more, and expect everybody to announce itself.
+            self.announce_soon(now);
+        }
+        let speaks = self.presence.as_ref().filter(|p| p.speaks());
+        let name = speaks.map_or_else(String::new, |presence| presence.name().to_owned());
         let inbox = self.inquiry.inbox();
         Some(Message {
             name: name.into(),
-            body: Body::Ask {
-                inbox,
-                attempt: attempt?,
-            },
+            body: Body::Ask { inbox, attempt },
         })
     }
 
