@@ -1367,12 +1367,12 @@ fn rule_6_an_announcement_for_one_newcomer_does_not_delay_that_for_the_next() {
 fn rule_6_an_observer_says_nothing_of_itself_or_others() {
     let mut net = Net::new(1);
     let observer = net.start_as(Setup::observer());
-    let a = net.start("a", 1);
+    let a = net.start("a", 2);
     net.inject("elixir@host");
     net.run(SETTLED);
-    net.inject(&hello("a", 0, 99));
+    net.inject(&hello("a", 1, 99));
     net.run(SETTLED);
-    assert_eq!(net.seen_by(observer), ["a.1"]);
+    assert_eq!(net.seen_by(observer), ["a.2"]);
     let asks = |sent: &Sent| sent.payload.starts_with("pg-peers/1 ask inbox=");
     assert!(net.sent_by(observer).all(asks));
     assert!(net.seen_by(a).is_empty());
