@@ -137,8 +137,9 @@ impl Config {
     /// session is gone, for all: a process that was killed has then left, with
     /// [`Reason::SessionGone`](crate::Reason::SessionGone), within 3.3 seconds (more, if the two oldest died with it), and
     /// one whose host died within about ten. It takes the right to execute `pg_stat_get_activity`, which every role has
-    /// unless it was revoked; without that nobody is found gone. Without it, or behind a pooler, where sessions outlive their clients, such a process expires. Also without
-    /// it this participant believes what others find. Defaults to `true`.
+    /// unless it was revoked; without that nobody is found gone. Without the check, or behind a pooler, where sessions
+    /// outlive their clients, such a process expires. Also without it this participant believes what others find. Defaults
+    /// to `true`.
     pub fn session_check(mut self, check: bool) -> Self {
         self.session_check = check;
         self

@@ -3,8 +3,8 @@
 //!
 //! A few members ask for all, without an election: the two oldest every two seconds, the third every eight; and one of
 //! all others, whoever it is, about every four, should those three be dead. That is less than two questions a second in the
-//! whole cluster, also while somebody is found missing all the time. Whoever is missing twice, with nothing heard in between, is gone; one that merely reconnects has been
-//! heard by then.
+//! whole cluster, also while somebody is found missing all the time. Whoever is missing twice, with nothing heard in
+//! between, is gone; one that merely reconnects has been heard by then.
 
 use std::collections::HashMap;
 use std::sync::Arc;

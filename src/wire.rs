@@ -24,7 +24,8 @@
 //!   86,400,000); `pid`, the backend of the session that speaks, if the participant is gone when that backend is;
 //!   `inbox`, where to answer; `try`, how often that was asked in vain; any number of `tag.KEY`, sorted by key, each key
 //!   once. Unknown fields are skipped wherever they stand.
-//! - Numbers are decimal, without sign, below 2^64; an incarnation of 0 counts as 1; a pid is below 2^31; an inbox is 16 lower-case hexadecimal digits.
+//! - Numbers are decimal, without sign, below 2^64; an incarnation of 0 counts as 1; a pid is below 2^31; an inbox is 16
+//!   lower-case hexadecimal digits.
 //! - In names, tag keys and tag values every byte that is not printable ASCII, and each of space `%` `;` and `=`, is `%` and
 //!   two hexadecimal digits; decoded they are UTF-8 without control characters. A name has 1 to 255 bytes.
 //! - A `;` ends the message, so that one which was cut short is recognised.
