@@ -16,8 +16,8 @@ use crate::status::{Shared, Status, View};
 use crate::wire::{self, Body, Pid};
 
 /// The longest the thread waits before it looks at what the host asks: `postgres` cannot be woken from outside. With a link
-/// that works, and a host that asks for little, it waits for longer, since [`link::wake`] wakes it: an idle member should
-/// cost nothing that can be measured.
+/// that works, and a host that asks for little, it waits for longer, since [`wake`](crate::link::wake) wakes it: an idle
+/// member should cost nothing that can be measured.
 const SLICE: Duration = Duration::from_millis(100);
 const LONG_SLICE: Duration = Duration::from_millis(800);
 
