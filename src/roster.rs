@@ -559,15 +559,11 @@ impl Roster {
 
     /// The backends that Postgres is to be asked for now, if it is.
     pub(crate) fn poll_session_check(&mut self, now: Instant) -> Option<Vec<Pid>> {
-        let due = self.session_check.deadline().is_some_and(|at| at <= now);
+        self.session_check.deadline().filter(|&at| at <= now)?;
+        // Only now, since it takes a look at every peer.
         let (older, members) = (self.older(), self.present + 1);
-        if !due
-            || !self
-                .session_check
-                .poll(now, older, members, &mut self.jitter)
-        {
-            return None;
-        }
+        let jitter = &mut self.jitter;
+        self.session_check.asked(now, older, members, jitter);
         let here = self.entries.values().filter(|e| e.standing.is_here());
         let pids: Vec<Pid> = here.filter_map(|entry| entry.pid).collect();
         (!pids.is_empty()).then_some(pids)

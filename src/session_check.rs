@@ -60,19 +60,15 @@ impl SessionCheck {
         }
     }
 
-    /// Whether to ask now.
-    pub(crate) fn poll(
+    /// The question that was due is asked now.
+    pub(crate) fn asked(
         &mut self,
         now: Instant,
         older: usize,
         members: usize,
         jitter: &mut Jitter,
-    ) -> bool {
-        let due = self.next.is_some_and(|next| next <= now);
-        if due {
-            self.next = Some(now + Self::interval(older, members, jitter));
-        }
-        due
+    ) {
+        self.next = Some(now + Self::interval(older, members, jitter));
     }
 
     /// It was missing when Postgres was asked at that time. Returns whether it is gone.
