@@ -203,7 +203,7 @@ impl Worker {
     }
 
     fn announce(&mut self) -> Result<()> {
-        let Connection::Up { link, proven, .. } = &mut self.connection else {
+        let Connection::Up { proven, .. } = self.connection else {
             return Ok(());
         };
         // One look at the clock: where a NOTIFY takes longer than the interval, the next one is due already.
@@ -212,22 +212,16 @@ impl Worker {
         let overdue = |due: Instant| due + SLICE <= now;
         let backlog = !self.drained || self.behind > 0;
         // What is heard on a channel that never falls silent does not prove that all of it was.
-        let sign = if backlog { *proven } else { self.last_sign };
+        let sign = if backlog { proven } else { self.last_sign };
         let silent = now.saturating_duration_since(sign) >= self.heartbeat;
         if backlog && !silent && !self.roster.deadline().is_some_and(overdue) {
             return Ok(());
         }
         while let Some(message) = self.roster.poll_announcement(now) {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
+            let payload = wire::encode(&message);
+            self.status.echo = Some(self.call(|link| link.notify(&payload))?);
             self.status.announced += u64::from(announces);
-            self.status.echo = Some(link.notify(&wire::encode(&message))?);
-            *proven = now;
-            let waiting = link.waiting();
-            if self.behind == 0 {
-                (self.asked, self.behind) = (now, waiting);
-            }
-            self.last_turn = Instant::now();
-            self.last_sign = self.last_turn;
             // The host may have something to ask; the rest stays due.
             if self.last_turn - now > SLICE {
                 break;
@@ -269,7 +263,8 @@ impl Worker {
             return Ok(());
         };
         self.status.checked += 1;
-        let Some(there) = self.call(|link| link.sessions(&pids))? else {
+        let sessions = |link: &mut Link| Ok((link.sessions(&pids)?, link.waiting()));
+        let (Some(there), behind) = self.call(sessions)? else {
             log::debug!("{:?}: no right to see sessions", self.session.channel);
             return Ok(());
         };
@@ -277,10 +272,6 @@ impl Worker {
         for pid in there {
             missing.remove(&pid);
         }
-        let behind = match &mut self.connection {
-            Connection::Up { link, .. } => link.waiting(),
-            Connection::Down(_) => 0,
-        };
         self.sessions = Some(Sessions {
             asked,
             missing,
