@@ -673,7 +673,7 @@ impl Roster {
                 let was_here = entry.standing.is_here();
                 entry.peer = Peer::new(old.shared_name(), Some(incarnation), Tags::default());
                 entry.seq = seq;
-                self.bury(now, name, Standing::Gone(Reason::Goodbye));
+                self.bury(now, name, Reason::Goodbye);
                 if was_here {
                     self.present -= 1;
                     self.changed(old, Kind::Left(Reason::Replaced));
@@ -734,7 +734,7 @@ impl Roster {
         let incarnation = peer.incarnation();
         self.present -= 1;
         self.changed(peer, Kind::Left(reason));
-        self.bury(now, name, Standing::Gone(reason));
+        self.bury(now, name, reason);
         self.session_check.clear(name);
         if incarnation < self.incarnation() {
             self.watch_sessions(now);
@@ -742,9 +742,9 @@ impl Roster {
     }
 
     /// Remembers a name as departed.
-    fn bury(&mut self, now: Instant, name: &str, standing: Standing) {
+    fn bury(&mut self, now: Instant, name: &str, reason: Reason) {
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.standing = standing;
+            entry.standing = Standing::Gone(reason);
             entry.until = now;
             self.departed.push_back((now, entry.peer.shared_name()));
         }
