@@ -408,9 +408,9 @@ impl Roster {
             return;
         }
         let others_look = self.others_look(missing);
-        let missing = self.entries.values().filter(|entry| {
-            entry.standing.is_here() && entry.pid.is_some_and(|pid| missing.contains(&pid))
-        });
+        let missing = self
+            .here()
+            .filter(|entry| entry.pid.is_some_and(|pid| missing.contains(&pid)));
         let missing: Vec<_> = missing.map(|entry| entry.peer.shared_name()).collect();
         for name in missing {
             if self.session_check.missing(asked, &name) {
@@ -425,8 +425,9 @@ impl Roster {
 
     /// Whether one of the two oldest members is there, and neither is ourselves: it will see who is gone.
     fn others_look(&self, missing: &HashSet<Pid>) -> bool {
-        let here = self.entries.values().filter(|e| e.standing.is_here());
-        let peers = here.filter_map(|entry| Some((entry.peer.incarnation()?, entry.pid?)));
+        let peers = self
+            .here()
+            .filter_map(|entry| Some((entry.peer.incarnation()?, entry.pid?)));
         let mut oldest = [None; 2];
         for (incarnation, pid) in peers {
             let peer = Some((incarnation, !missing.contains(&pid)));
@@ -532,9 +533,8 @@ impl Roster {
             .as_ref()
             .filter(|presence| presence.speaks())?;
         let encoded: Vec<_> = self
-            .entries
-            .values()
-            .filter(|entry| entry.standing.is_here() && entry.confirmed)
+            .here()
+            .filter(|entry| entry.confirmed)
             .filter_map(|entry| Some((entry, entry.peer.incarnation()?)))
             .map(|(entry, incarnation)| {
                 (entry, incarnation, wire::encode_tags(entry.peer.all_tags()))
@@ -564,8 +564,7 @@ impl Roster {
         let (older, members) = (self.older(), self.present + 1);
         let jitter = &mut self.jitter;
         self.session_check.asked(now, older, members, jitter);
-        let here = self.entries.values().filter(|e| e.standing.is_here());
-        let pids: Vec<Pid> = here.filter_map(|entry| entry.pid).collect();
+        let pids: Vec<Pid> = self.here().filter_map(|entry| entry.pid).collect();
         (!pids.is_empty()).then_some(pids)
     }
 
@@ -824,10 +823,9 @@ impl Roster {
             return false;
         };
         let own = inbox.rank(presence.name(), incarnation);
-        let before = self.entries.values().filter(|entry| {
+        let before = self.here().filter(|entry| {
             let name = entry.peer.name();
-            let here = entry.standing.is_here() && entry.confirmed;
-            let known = entry.peer.incarnation().filter(|_| here);
+            let known = entry.peer.incarnation().filter(|_| entry.confirmed);
             name != asker && known.is_some_and(|known| inbox.rank(name, known) < own)
         });
         // Most find somebody before them soon.
@@ -867,11 +865,16 @@ impl Roster {
         }
     }
 
+    /// The peers that are there.
+    fn here(&self) -> impl Iterator<Item = &Entry> {
+        let entries = self.entries.values();
+        entries.filter(|entry| entry.standing.is_here())
+    }
+
     /// How many peers are older than this participant. Counts no further than matters.
     fn older(&self) -> usize {
         let own = self.incarnation();
-        let here = self.entries.values().filter(|e| e.standing.is_here());
-        let older = here.filter(|entry| {
+        let older = self.here().filter(|entry| {
             let theirs = entry.peer.incarnation();
             // Who has no session cannot look after those of others.
             entry.pid.is_some() && theirs < own
