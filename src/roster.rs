@@ -234,12 +234,7 @@ impl Roster {
     /// The link is down: nobody expires until it is up again (rule 4).
     pub(crate) fn link_down(&mut self) {
         self.online = false;
-        self.corrections.clear();
-        self.inquiry.stop();
-        self.obituaries.clear();
-        self.questions.clear();
-        self.session_check.stop();
-        self.gone.clear();
+        self.drop_duties();
         for entry in self.entries.values_mut() {
             // The server that we find next may number its backends anew, and we will not hear who leaves until then.
             entry.pid = None;
@@ -248,6 +243,16 @@ impl Roster {
         if let Some(presence) = &mut self.presence {
             presence.link_down();
         }
+    }
+
+    /// There is nothing to ask, to answer or to tell any more.
+    fn drop_duties(&mut self) {
+        self.corrections.clear();
+        self.inquiry.stop();
+        self.obituaries.clear();
+        self.questions.clear();
+        self.session_check.stop();
+        self.gone.clear();
     }
 
     /// Everybody gets a full grace period to be heard. Also for a process that finds it was paused (rule 5).
@@ -588,11 +593,7 @@ impl Roster {
                 let name = Arc::from(presence.name());
                 let peer = Peer::new(name, Some(theirs.incarnation), theirs.tags.to_tags());
                 self.changed(peer, Kind::TookName);
-                self.corrections.clear();
-                self.questions.clear();
-                self.gone.clear();
-                self.session_check.stop();
-                self.inquiry.stop();
+                self.drop_duties();
             }
             (OwnName::Nothing | OwnName::Taken, _) => {}
         }
