@@ -30,7 +30,7 @@ const EVENTS: usize = 256;
 /// However few peers there may be, so many departed ones are remembered.
 const LEAST_REMEMBERED: usize = 1_000;
 
-/// The longest that `leave` takes: a slice, a statement in progress, the goodbye.
+/// The longest that `leave` takes: the rest of a slice, a statement in progress that times out, and some.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 /// The longest that dropping the handle takes.
