@@ -61,9 +61,8 @@ pub(crate) struct Worker {
     said: Option<String>,
     /// Everything that had arrived at the last look was heard.
     drained: bool,
-    /// What had arrived when the server answered a question is heard when so many more are; and when that was asked.
-    behind: usize,
-    asked: Instant,
+    /// When a question was asked that the server answered, until all that had arrived by then is heard: so many more.
+    proof: Option<(Instant, usize)>,
     sessions: Option<Sessions>,
     /// When the link last gave a sign of life.
     last_sign: Instant,
@@ -122,8 +121,7 @@ impl Worker {
             backoff: Duration::ZERO,
             said: None,
             drained: true,
-            behind: 0,
-            asked: now,
+            proof: None,
             sessions: None,
             last_sign: now,
             slice: SLICE,
@@ -157,11 +155,15 @@ impl Worker {
 
     /// One turn with a link: announce what is due, then hear one notification, or wait until something is due.
     fn turn(&mut self) -> Result<()> {
-        self.announce()?;
+        let mut due = self.roster.deadline();
+        if self.must_speak(due) {
+            self.announce()?;
+            due = self.roster.deadline();
+        }
         let slice = self.last_turn + self.slice;
         let silence = self.last_sign + self.heartbeat;
         let until = slice.min(silence).max(self.last_turn);
-        let until = self.roster.deadline().map_or(until, |due| due.min(until));
+        let until = due.map_or(until, |due| due.min(until));
         let Connection::Up { link, proven, .. } = &mut self.connection else {
             return Ok(());
         };
@@ -173,22 +175,11 @@ impl Worker {
                 // What the host lost before a peer was heard is healed by it.
                 self.note_lost();
                 self.hear(&notice);
-                // On a channel that never falls silent, what came before the last answer has been heard at some time.
-                self.behind = self.behind.saturating_sub(1);
-                if self.behind == 0 {
-                    let asks = self.roster.tick(self.asked, self.asked);
-                    debug_assert!(!asks, "the link was proven then");
-                }
-                if let Some(sessions) = &mut self.sessions {
-                    sessions.behind = sessions.behind.saturating_sub(1);
-                    if sessions.behind == 0 {
-                        self.judge_sessions();
-                    }
-                }
+                self.count_down();
             }
             None => {
                 self.drained = true;
-                self.behind = 0;
+                self.proof = None;
                 self.last_turn = self.last_turn.max(until);
                 // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
                 // own link that is silent.
@@ -202,21 +193,56 @@ impl Worker {
         Ok(())
     }
 
-    fn announce(&mut self) -> Result<()> {
-        let Connection::Up { proven, .. } = self.connection else {
-            return Ok(());
-        };
-        // One look at the clock: where a NOTIFY takes longer than the interval, the next one is due already.
+    /// One of what had arrived when the server answered has been heard.
+    fn count_down(&mut self) {
+        // On a channel that never falls silent, what came before the answer has been heard at some time.
+        if let Some((asked, behind)) = &mut self.proof {
+            *behind = behind.saturating_sub(1);
+            if *behind == 0 {
+                let asks = self.roster.tick(*asked, *asked);
+                debug_assert!(!asks, "the link was proven then");
+                self.proof = None;
+            }
+        }
+        if let Some(sessions) = &mut self.sessions {
+            sessions.behind = sessions.behind.saturating_sub(1);
+            if sessions.behind == 0 {
+                self.judge_sessions();
+            }
+        }
+    }
+
+    /// Whether something is to be announced, answered or asked, the first of it due then.
+    fn must_speak(&self, due: Option<Instant>) -> bool {
         let now = Instant::now();
         // A NOTIFY returns only after everything before it was received, so a backlog is heard first, if that is soon done.
-        let overdue = |due: Instant| due + SLICE <= now;
-        let backlog = !self.drained || self.behind > 0;
-        // What is heard on a channel that never falls silent does not prove that all of it was.
-        let sign = if backlog { proven } else { self.last_sign };
-        let silent = now.saturating_duration_since(sign) >= self.heartbeat;
-        if backlog && !silent && !self.roster.deadline().is_some_and(overdue) {
-            return Ok(());
-        }
+        let patience = if self.is_behind() {
+            SLICE
+        } else {
+            Duration::ZERO
+        };
+        due.is_some_and(|due| due + patience <= now) || self.is_silent(now)
+    }
+
+    /// More may have arrived than was heard.
+    fn is_behind(&self) -> bool {
+        !self.drained || self.proof.is_some_and(|(_, behind)| behind > 0)
+    }
+
+    /// The link has given no sign of life for so long that it must be asked for one.
+    fn is_silent(&self, now: Instant) -> bool {
+        let sign = match self.connection {
+            // What is heard on a channel that never falls silent does not prove that all of it was.
+            Connection::Up { proven, .. } if self.is_behind() => proven,
+            _ => self.last_sign,
+        };
+        now.saturating_duration_since(sign) >= self.heartbeat
+    }
+
+    fn announce(&mut self) -> Result<()> {
+        // One look at the clock: where a NOTIFY takes longer than the interval, the next one is due already.
+        let now = Instant::now();
+        let silent = self.is_silent(now);
         while let Some(message) = self.roster.poll_announcement(now) {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             let payload = wire::encode(&message);
@@ -293,8 +319,8 @@ impl Worker {
         *proven = asked;
         let waiting = link.waiting();
         // On a channel that never falls silent the next answer comes before all from before the last was heard.
-        if self.behind == 0 {
-            (self.asked, self.behind) = (asked, waiting);
+        if self.proof.is_none_or(|(_, behind)| behind == 0) {
+            self.proof = Some((asked, waiting));
         }
         self.last_turn = Instant::now();
         self.last_sign = self.last_turn;
@@ -445,8 +471,7 @@ impl Worker {
             proven: now,
         };
         self.drained = true;
-        self.behind = 0;
-        self.asked = now;
+        self.proof = None;
         self.sessions = None;
         self.last_sign = now;
         self.roster.link_up(now, pid);
