@@ -243,31 +243,156 @@ fn behind_a_session_pooler_the_session_outlives_its_process_and_expiry_decides()
 }
 
 #[test]
+fn a_host_that_vanishes_is_known_to_be_gone_and_heals_when_it_is_back() {
+    let Some(mut network) = Network::new() else {
+        return;
+    };
+    let server = Server::start_on(&network);
+    let a = online(rare("a"), &server);
+    let b = online(rare("b"), &server);
+    expect(&a, "join b");
+    expect(&b, "join a");
+    let mut far = Process::join_from(&network, &server, "far", RARE);
+    expect(&a, "join far");
+    expect(&b, "join far");
+    let start = Instant::now();
+    network.cut();
+    for cluster in [&a, &b] {
+        expect(cluster, "leave far: SessionGone");
+    }
+    // The server gives up the dead connection after 5 to 8 seconds.
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        start.elapsed()
+    );
+    network.mend();
+    for cluster in [&a, &b] {
+        expect(cluster, "heal far");
+        expect_nothing(cluster);
+    }
+    far.expect_all(&["join a", "join b"]);
+    far.expect("offline");
+    far.expect("online");
+    far.expect_nothing();
+}
+
+#[test]
+fn after_a_failover_nobody_is_gone() {
+    let mut primary = Server::start();
+    let standby = primary.standby();
+    let params = format!(
+        "host=127.0.0.1,127.0.0.1 port={},{} user=postgres target_session_attrs=read-write",
+        primary.port(),
+        standby.port()
+    );
+    // Sessions of others, so that the new primary numbers its backends like the old one, or not.
+    let _others: Vec<_> = (0..3).map(|_| primary.client()).collect();
+    let [a, b, c] = ["a", "b", "c"].map(|name| {
+        let cluster = rare(name).join(&params).expect("valid");
+        expect(&cluster, "online");
+        cluster
+    });
+    expect_all(&a, &["join b", "join c"]);
+    expect_all(&b, &["join a", "join c"]);
+    expect_all(&c, &["join a", "join b"]);
+    primary.kill();
+    for cluster in [&a, &b, &c] {
+        expect(cluster, "offline");
+    }
+    standby.promote();
+    for cluster in [&a, &b, &c] {
+        expect(cluster, "online");
+    }
+    checked_twice(&[&a, &b, &c]);
+    for cluster in [&a, &b, &c] {
+        expect_nothing(cluster);
+        assert_eq!(cluster.peers().len(), 2);
+    }
+}
+
+#[test]
 fn a_rolling_restart_loses_and_repeats_no_event() {
-    let server = Server::start();
-    let watcher = online(rare("watcher"), &server);
-    let mut all: Vec<Cluster> = (0..15)
-        .map(|n| online(rare(&format!("p{n}")), &server))
-        .collect();
-    for n in 0..15 {
-        expect(&watcher, &format!("join p{n}"));
-    }
-    for (n, member) in all.iter_mut().enumerate() {
-        let next = |name: &str| online(rare(name), &server);
-        let old = std::mem::replace(member, next("spare"));
-        expect(&watcher, "join spare");
+    const MEMBERS: usize = 100;
+    let server = Server::start_with(&["max_connections = 250"]);
+    let start = |n: usize| online(rare(&format!("p{n}")), &server);
+    let mut all: Vec<Cluster> = (0..MEMBERS).map(start).collect();
+    for n in 0..MEMBERS {
+        let new = |n: usize| {
+            let cluster = start(n);
+            cluster
+                .wait_for_peers(MEMBERS - 1, PATIENCE)
+                .expect("everybody");
+            cluster
+        };
+        let old = all.remove(0);
         old.leave().expect("a goodbye");
-        expect(&watcher, &format!("leave p{n}: Goodbye"));
-        std::mem::replace(member, next(&format!("p{n}")))
-            .leave()
-            .expect("a goodbye");
-        expect_all(&watcher, &[&format!("join p{n}"), "leave spare: Goodbye"]);
-        member.wait_for_peers(15, PATIENCE).expect("everybody");
+        all.push(new(n));
     }
-    for member in &all {
-        eventually("everybody knows all", || member.peers().len() == 15);
+    for (n, member) in all.iter().enumerate() {
+        // All others when it started, and those that were restarted after it.
+        let after = n + 1..MEMBERS;
+        let mut expected: Vec<String> = (0..MEMBERS)
+            .filter(|&other| other != n)
+            .map(|other| format!("join p{other}"))
+            .collect();
+        for other in after {
+            expected.push(format!("leave p{other}: Goodbye"));
+            expected.push(format!("join p{other}"));
+        }
+        expect_all(
+            member,
+            &expected.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
+        expect_nothing(member);
+        assert_eq!(member.peers().len(), MEMBERS - 1);
     }
-    expect_nothing(&watcher);
+}
+
+#[test]
+fn members_of_all_kinds_share_a_channel() {
+    let server = Server::start();
+    let quick = |name: &str| Config::new(name).heartbeat_interval(SHORT);
+    let thrifty = online(quick("thrifty").delivery_budget(10), &server);
+    let generous = online(quick("generous").delivery_budget(100_000), &server);
+    let trusting = online(quick("trusting").session_check(false), &server);
+    let observer = online(Config::observer(), &server);
+    let mut elixir = Raw::listen(&server, "cluster");
+    let members = [&thrifty, &generous, &trusting];
+    let others = ["generous", "thrifty", "trusting"];
+    for cluster in members {
+        let own = cluster.name().expect("a name");
+        let joins = others.iter().filter(|name| **name != own);
+        let joins: Vec<String> = joins.map(|name| format!("join {name}")).collect();
+        expect_all(
+            cluster,
+            &joins.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
+    }
+    expect_all(
+        &observer,
+        &others
+            .map(|name| format!("join {name}"))
+            .each_ref()
+            .map(|s| &**s),
+    );
+    elixir.say("elixir@10.0.0.1");
+    // A version of tomorrow, with words that are not known today.
+    elixir.say("pg-peers/1 beat name=later inc=1 seq=1 due=60000 colour=blue;");
+    for cluster in members.into_iter().chain([&observer]) {
+        expect_all(cluster, &["join elixir@10.0.0.1", "join later"]);
+    }
+    eventually("thrifty announces itself rarely", || {
+        thrifty.status().interval > 5 * SHORT && generous.status().interval == SHORT
+    });
+    // It is silent for longer than three heartbeats of the others, time and again.
+    let announced = thrifty.status().announced;
+    eventually("it has done so for a while", || {
+        thrifty.status().announced >= announced + 3
+    });
+    for cluster in members.into_iter().chain([&observer]) {
+        expect_nothing(cluster);
+    }
 }
 
 #[test]

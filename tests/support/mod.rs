@@ -7,6 +7,7 @@
     reason = "shared by tests that each use a part of it"
 )]
 
+mod network;
 mod pgbouncer;
 mod postgres;
 mod process;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config, Event, Reason};
 
+pub use self::network::Network;
 pub use self::pgbouncer::PgBouncer;
 pub use self::postgres::{Server, Stop};
 pub use self::process::{Process, be_a_participant};

@@ -67,6 +67,38 @@ impl Server {
 
     /// As [`start_with`](Self::start_with), for programs that report the error themselves.
     pub fn try_start(settings: &[&str]) -> Result<Self, String> {
+        let mut server = Self::prepare(settings)?;
+        server.initialise()?;
+        server.begin()?;
+        Ok(server)
+    }
+
+    /// Starts a streaming standby of this server, which accepts sessions that only read.
+    pub fn standby(&self) -> Self {
+        self.try_standby()
+            .unwrap_or_else(|e| panic!("no standby: {e}"))
+    }
+
+    fn try_standby(&self) -> Result<Self, String> {
+        let mut standby = Self::prepare(&[])?;
+        let mut backup = command("pg_basebackup")?;
+        backup
+            .args(["--checkpoint=fast", "--write-recovery-conf", "--no-sync"])
+            .arg(format!("--dbname={}", self.params()))
+            .arg("--pgdata")
+            .arg(standby.data());
+        standby.make(backup)?;
+        standby.begin()?;
+        Ok(standby)
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        self.run("SELECT pg_promote()");
+    }
+
+    /// A directory, and a watcher over it.
+    fn prepare(settings: &[&str]) -> Result<Self, String> {
         let directory = tempfile::Builder::new()
             .prefix("pg-peers-")
             .permissions(fs::Permissions::from_mode(0o700))
@@ -81,7 +113,7 @@ impl Server {
             .process_group(0)
             .spawn()
             .map_err(|e| format!("cannot start its watcher: {e}"))?;
-        let mut server = Self {
+        let server = Self {
             directory,
             port: 0,
             options: settings.iter().map(ToString::to_string).collect(),
@@ -89,16 +121,24 @@ impl Server {
             frozen: Vec::new(),
             watcher,
         };
-        server.initialise()?;
+        if let Some((uid, gid)) = server_user() {
+            chown(&server.directory, Some(uid), Some(gid))
+                .map_err(|e| format!("cannot give away {}: {e}", server.directory.display()))?;
+        }
+        Ok(server)
+    }
+
+    /// Starts the server for the first time.
+    fn begin(&mut self) -> Result<(), String> {
         let mut tries = 0;
-        while let Err(error) = server.launch() {
+        while let Err(error) = self.launch() {
             // Somebody else may have taken the port since it was found free.
             tries += 1;
             if tries == 5 || !error.contains("could not bind") {
                 return Err(error);
             }
         }
-        Ok(server)
+        Ok(())
     }
 
     /// A connection string over TCP.
@@ -209,21 +249,24 @@ impl Server {
     }
 
     fn initialise(&self) -> Result<(), String> {
-        if let Some((uid, gid)) = server_user() {
-            chown(&self.directory, Some(uid), Some(gid))
-                .map_err(|e| format!("cannot give away {}: {e}", self.directory.display()))?;
-        }
-        let output = command("initdb")?
+        let mut initdb = command("initdb")?;
+        initdb
             .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
             .args(["--locale=C", "--no-sync", "--no-instructions"])
             .arg("--pgdata")
-            .arg(self.data())
+            .arg(self.data());
+        self.make(initdb)
+    }
+
+    /// Makes the data, by such a command, and configures it.
+    fn make(&self, mut command: Command) -> Result<(), String> {
+        let output = command
             .current_dir(&self.directory)
             .output()
-            .map_err(|e| format!("cannot run initdb: {e}"))?;
+            .map_err(|e| format!("cannot run {command:?}: {e}"))?;
         if !output.status.success() {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("initdb failed: {words}"));
+            return Err(format!("{command:?} failed: {words}"));
         }
         let mut settings = format!(
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n\
@@ -358,7 +401,9 @@ pub fn server_user() -> Option<(u32, u32)> {
 /// A command of PostgreSQL's, to be run as [`server_user`].
 pub fn command(program: &str) -> Result<Command, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let directory = FOUND.get_or_init(find_programs).clone()?;
+    let directory = FOUND
+        .get_or_init(|| find_programs().map(with_links_followed))
+        .clone()?;
     Ok(as_server_user(Command::new(directory.join(program))))
 }
 
@@ -407,6 +452,15 @@ fn find_programs() -> Result<PathBuf, String> {
         )
         .find(|directory| has_programs(directory))
         .map_or_else(fetch_programs, Ok)
+}
+
+/// Where only some of the programs have links, the others are beside what the links point to.
+fn with_links_followed(directory: PathBuf) -> PathBuf {
+    let postgres = fs::canonicalize(directory.join("postgres")).unwrap_or_default();
+    match postgres.parent() {
+        Some(parent) if has_programs(parent) => parent.to_owned(),
+        _ => directory,
+    }
 }
 
 fn has_programs(directory: &Path) -> bool {

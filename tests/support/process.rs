@@ -1,6 +1,7 @@
 //! Participants in processes of their own, to be killed and frozen: the test program itself, run again for one test.
 
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use pg_peers::Config;
 use pg_peers::crossbeam_channel;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{PATIENCE, SHORT, Server, words};
+use super::{Network, PATIENCE, SHORT, Server, words};
 
 const PARAMS: &str = "PG_PEERS_TEST_PARAMS";
 const NAME: &str = "PG_PEERS_TEST_NAME";
@@ -34,7 +35,17 @@ impl Process {
 
     /// Through a pooler, say.
     pub fn join_at(params: &str, name: &str, heartbeat: Duration) -> Self {
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
+        Self::run(Command::new(this_program()), params, name, heartbeat)
+    }
+
+    /// On the far host of a network.
+    pub fn join_from(network: &Network, server: &Server, name: &str, heartbeat: Duration) -> Self {
+        let params = server.params_from(network);
+        Self::run(network.command(&this_program()), &params, name, heartbeat)
+    }
+
+    fn run(mut program: Command, params: &str, name: &str, heartbeat: Duration) -> Self {
+        let mut child = program
             .args(["--exact", "participant_process", "--nocapture"])
             .env(PARAMS, params)
             .env(NAME, name)
@@ -62,8 +73,22 @@ impl Process {
     /// Its next event, which must be this one.
     #[track_caller]
     pub fn expect(&mut self, expected: &str) {
-        let event = self.events.recv_timeout(PATIENCE).expect(expected);
-        assert_eq!(event, expected);
+        self.expect_all(&[expected]);
+    }
+
+    /// Its next events, which must be these in any order.
+    #[track_caller]
+    pub fn expect_all(&mut self, expected: &[&str]) {
+        let next = |_: &&str| self.events.recv_timeout(PATIENCE);
+        let mut seen: Vec<String> = expected
+            .iter()
+            .map(next)
+            .collect::<Result<_, _>>()
+            .unwrap_or_else(|e| panic!("{expected:?}: {e}"));
+        seen.sort();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        assert_eq!(seen, expected);
     }
 
     pub fn expect_nothing(&mut self) {
@@ -94,6 +119,10 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn this_program() -> PathBuf {
+    std::env::current_exe().expect("this program")
 }
 
 /// The body of the test `participant_process`: does nothing unless [`Process`] runs it.
