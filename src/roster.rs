@@ -97,6 +97,8 @@ pub(crate) struct Roster {
     /// One timer a name, at or before the time its peer expires: hearing a peer only moves [`Entry::until`], and the
     /// timer follows when it runs out.
     timers: BTreeSet<(Instant, Arc<str>)>,
+    /// No timer needs a look before then. Kept, since it is asked for with every notification.
+    expiry: Option<Instant>,
     /// In the order of their departure; those who came back since have other entries by now.
     departed: VecDeque<(Instant, Arc<str>)>,
     /// Names whose process must be told that a higher incarnation is remembered, and when.
@@ -140,7 +142,30 @@ enum Standing {
     Gone(Reason),
 }
 
+/// When to look at a peer again, instead of when that was to be.
+struct Timer {
+    at: Instant,
+    name: Arc<str>,
+    replaced: Option<Instant>,
+}
+
 impl Entry {
+    /// It was heard, or told of. Returns its timer, if that must be set.
+    fn refresh(&mut self, now: Instant, sign: &Sign<'_>, missed: u32) -> Option<Timer> {
+        self.seq = sign.seq;
+        self.due = u32::try_from(sign.due.as_millis()).unwrap_or(u32::MAX);
+        self.pid = sign.pid;
+        self.confirmed = true;
+        let grace = grace(self.due, missed);
+        self.until = now + grace.saturating_sub(sign.age.unwrap_or_default());
+        let sooner = self.timer.is_none_or(|timer| timer > self.until);
+        sooner.then(|| Timer {
+            at: self.until,
+            name: self.peer.shared_name(),
+            replaced: self.timer.replace(self.until),
+        })
+    }
+
     /// How long ago it was heard, or was given a new grace period.
     fn age(&self, now: Instant, missed: u32) -> Duration {
         let left = self.until.saturating_duration_since(now);
@@ -196,6 +221,7 @@ impl Roster {
             entries: HashMap::new(),
             present: 0,
             timers: BTreeSet::new(),
+            expiry: None,
             departed: VecDeque::new(),
             corrections: BTreeMap::new(),
             inquiry: Inquiry::new(inbox),
@@ -476,6 +502,9 @@ impl Roster {
                 self.depart(now, &name, Reason::Expired);
             }
         }
+        if self.expiry.is_some_and(|at| at <= now) {
+            self.expiry = self.next_expiry();
+        }
         false
     }
 
@@ -489,7 +518,7 @@ impl Roster {
         let question = self.questions.front().map(|(since, _)| *since);
         let gone = self.gone.front().map(|(since, _)| *since);
         [
-            self.next_expiry(),
+            self.expiry,
             announcement,
             correction,
             question,
@@ -640,12 +669,15 @@ impl Roster {
                 };
                 if let Some(kind) = kind {
                     let peer = entry.peer.clone();
-                    self.changed(peer, kind);
+                    self.changes.push_back(Change { peer, kind });
                 }
                 if !before.is_here() {
                     self.present += 1;
                 }
-                self.refresh(now, name, sign);
+                if let Some(timer) = entry.refresh(now, sign, self.limits.missed) {
+                    self.set_timer(timer);
+                }
+                self.session_check.clear(name);
             }
         }
         Heard::News
@@ -710,8 +742,9 @@ impl Roster {
         self.present += 1;
         self.corrections.remove(&name);
         self.changed(peer.clone(), Kind::Joined);
+        self.session_check.clear(&name);
         let timer = self.entries.get(&name).and_then(|entry| entry.timer);
-        let entry = Entry {
+        let mut entry = Entry {
             peer,
             standing: Standing::Here,
             seq: sign.seq,
@@ -721,8 +754,10 @@ impl Roster {
             until: now,
             timer,
         };
-        self.entries.insert(Arc::clone(&name), entry);
-        self.refresh(now, &name, sign);
+        if let Some(timer) = entry.refresh(now, sign, self.limits.missed) {
+            self.set_timer(timer);
+        }
+        self.entries.insert(name, entry);
     }
 
     /// Takes a peer that was there out of the roster, and remembers it as departed.
@@ -751,24 +786,12 @@ impl Roster {
         self.forget_long_gone(now);
     }
 
-    fn refresh(&mut self, now: Instant, name: &str, sign: &Sign<'_>) {
-        let Some(entry) = self.entries.get_mut(name) else {
-            return;
-        };
-        self.session_check.clear(name);
-        entry.seq = sign.seq;
-        entry.due = u32::try_from(sign.due.as_millis()).unwrap_or(u32::MAX);
-        entry.pid = sign.pid;
-        entry.confirmed = true;
-        let grace = grace(entry.due, self.limits.missed);
-        entry.until = now + grace.saturating_sub(sign.age.unwrap_or_default());
-        if entry.timer.is_none_or(|timer| timer > entry.until) {
-            let name = entry.peer.shared_name();
-            if let Some(later) = entry.timer.replace(entry.until) {
-                self.timers.remove(&(later, Arc::clone(&name)));
-            }
-            self.timers.insert((entry.until, name));
+    fn set_timer(&mut self, timer: Timer) {
+        if let Some(replaced) = timer.replaced {
+            self.timers.remove(&(replaced, Arc::clone(&timer.name)));
         }
+        self.expiry = Some(self.expiry.map_or(timer.at, |expiry| expiry.min(timer.at)));
+        self.timers.insert((timer.at, timer.name));
     }
 
     fn forget_long_gone(&mut self, now: Instant) {
