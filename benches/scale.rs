@@ -49,6 +49,9 @@ struct Arguments {
     /// Only what it costs
     #[arg(long)]
     no_times: bool,
+    /// How many members to take the cost of, instead of all sizes
+    #[arg(long, value_delimiter = ',', conflicts_with = "quick")]
+    sizes: Vec<usize>,
     /// What cargo passes
     #[arg(long, hide = true)]
     bench: bool,
@@ -87,18 +90,20 @@ fn main() {
         times(&server, arguments.quick);
     }
     if !arguments.no_cost {
-        costs(&server, arguments.quick);
+        costs(&server, &arguments);
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What it costs.
 
-fn costs(server: &Server, quick: bool) {
-    let sizes: &[usize] = if quick {
-        &[10, 20]
-    } else {
-        &[10, 50, 100, 200, 400]
+fn costs(server: &Server, arguments: &Arguments) {
+    let quick = arguments.quick;
+    let all = [10, 50, 100, 200, 400];
+    let sizes = match arguments.sizes.as_slice() {
+        _ if quick => &[10, 20],
+        [] => &all[..],
+        some => some,
     };
     println!(
         "| members | naive: deliveries/s | server, % of a core | ours: deliveries/s | server, % of a core | ours/naive |\n\
@@ -118,7 +123,7 @@ fn costs(server: &Server, quick: bool) {
         );
         rows.push((members as f64, naive.1, ours.1));
     }
-    if !quick {
+    if !quick && sizes == all {
         let curve = |name, of: fn(&(f64, f64, f64)) -> f64| Curve {
             name,
             points: rows.iter().map(|row| (row.0, of(row))).collect(),

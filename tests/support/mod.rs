@@ -7,6 +7,7 @@
     reason = "shared by tests that each use a part of it"
 )]
 
+mod members;
 mod network;
 mod pgbouncer;
 mod postgres;
@@ -18,10 +19,11 @@ use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config, Event, Reason};
 
+pub use self::members::*;
 pub use self::network::Network;
 pub use self::pgbouncer::PgBouncer;
 pub use self::postgres::{Server, Stop};
-pub use self::process::{Process, be_a_participant};
+pub use self::process::{Process, be_a_participant, memory_of};
 pub use self::proxy::Proxy;
 pub use self::raw::Raw;
 
@@ -84,8 +86,9 @@ pub fn expect_all(cluster: &Cluster, expected: &[&str]) {
     assert_eq!(seen, expected, "at {cluster:?}");
 }
 
+/// The next event, whichever it is, where one was expected that is so described.
 #[track_caller]
-fn next(cluster: &Cluster, expected: &str) -> Event {
+pub fn next(cluster: &Cluster, expected: &str) -> Event {
     match cluster.events().recv_timeout(PATIENCE) {
         Ok(event) => event,
         Err(e) => panic!(

@@ -1,11 +1,10 @@
 //! A host on the other side of a router, in network namespaces: a network that can be cut without anybody being told.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use super::{Server, eventually};
+use super::Server;
 
 /// Makes the network, obeys, and removes it when its input ends: that is, when the test does, for whatever reason.
 ///
@@ -129,21 +128,7 @@ impl Server {
     pub fn start_on(network: &Network) -> Self {
         let net = &network.net;
         let server = Self::start_with(&[&format!("listen_addresses = '127.0.0.1,{net}.1'")]);
-        let loaded = || -> bool {
-            let query = "SELECT pg_conf_load_time() > pg_postmaster_start_time() + '1 ms'";
-            server
-                .client()
-                .query_one(query, &[])
-                .expect("a time")
-                .get(0)
-        };
-        fs::OpenOptions::new()
-            .append(true)
-            .open(server.data().join("pg_hba.conf"))
-            .and_then(|mut file| writeln!(file, "host all all {net}.0/29 trust"))
-            .expect("pg_hba.conf");
-        server.run("SELECT pg_reload_conf()");
-        eventually("the server has read it", loaded);
+        server.admit(&format!("host all all {net}.0/29 trust"));
         server
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::postgres::{Server, as_server_user, free_port, server_user};
 pub struct PgBouncer {
     child: Child,
     port: u16,
+    config: PathBuf,
     _directory: tempfile::TempDir,
 }
 
@@ -49,13 +51,7 @@ impl PgBouncer {
                 chown(path, Some(uid), Some(gid)).expect("a file to give away");
             }
         }
-        let spawned = program()
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let child = match spawned {
+        let child = match spawn(&config) {
             Ok(child) => child,
             Err(e) if std::env::var_os("PG_PEERS_REQUIRE_PGBOUNCER").is_some() => {
                 panic!("PgBouncer is required here and cannot be run: {e}")
@@ -68,14 +64,31 @@ impl PgBouncer {
         let pooler = Self {
             child,
             port,
+            config,
             _directory: directory,
         };
+        pooler.await_acceptance();
+        Some(pooler)
+    }
+
+    /// Ends it, with all its sessions.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, on the same port, and waits until it accepts.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.config).expect("PgBouncer");
+        self.await_acceptance();
+    }
+
+    fn await_acceptance(&self) {
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             assert!(Instant::now() < deadline, "PgBouncer does not accept");
             thread::sleep(Duration::from_millis(10));
         }
-        Some(pooler)
     }
 
     pub fn params(&self) -> String {
@@ -88,9 +101,17 @@ impl PgBouncer {
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
+}
+
+fn spawn(config: &Path) -> std::io::Result<Child> {
+    program()
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
 }
 
 fn program() -> Command {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use postgres::{Client, NoTls};
 use rustix::process::{Pid, Signal, getuid, kill_process};
@@ -90,6 +90,30 @@ impl Server {
         standby.make(backup)?;
         standby.begin()?;
         Ok(standby)
+    }
+
+    /// From now on this role must give its password.
+    pub fn require_password(&self, role: &str) {
+        self.admit(&format!("host all {role} 127.0.0.1/32 scram-sha-256"));
+    }
+
+    /// Puts a line before those of `pg_hba.conf`, and waits until the server goes by it.
+    pub fn admit(&self, line: &str) {
+        let path = self.data().join("pg_hba.conf");
+        let others = fs::read_to_string(&path).expect("pg_hba.conf");
+        fs::write(&path, format!("{line}\n{others}")).expect("pg_hba.conf");
+        let mut client = self.client();
+        let mut loaded = || -> SystemTime {
+            let row = client.query_one("SELECT pg_conf_load_time()", &[]);
+            row.expect("a time").get(0)
+        };
+        let before = loaded();
+        self.run("SELECT pg_reload_conf()");
+        let deadline = Instant::now() + PATIENCE;
+        while loaded() == before {
+            assert!(Instant::now() < deadline, "the server does not reload");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Makes a standby the primary.
@@ -376,7 +400,7 @@ pub fn free_port() -> u16 {
 }
 
 fn clock_noise() -> u32 {
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed();
+    let now = SystemTime::UNIX_EPOCH.elapsed();
     now.unwrap_or_default()
         .subsec_nanos()
         .wrapping_mul(2_654_435_761)

@@ -1,7 +1,7 @@
 //! Participants in processes of their own, to be killed and frozen: the test program itself, run again for one test.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -36,6 +36,25 @@ impl Process {
     /// Through a pooler, say.
     pub fn join_at(params: &str, name: &str, heartbeat: Duration) -> Self {
         Self::run(Command::new(this_program()), params, name, heartbeat)
+    }
+
+    /// With a wall clock that is a day behind; `None` where libfaketime is not installed, which is said, unless the
+    /// environment variable `PG_PEERS_REQUIRE_FAKETIME` is set.
+    pub fn join_a_day_back(server: &Server, name: &str) -> Option<Self> {
+        let Some(library) = libfaketime() else {
+            let required = std::env::var_os("PG_PEERS_REQUIRE_FAKETIME").is_some();
+            assert!(!required, "libfaketime is required here and not found");
+            eprintln!("skipped: libfaketime is not installed");
+            return None;
+        };
+        let mut program = Command::new(this_program());
+        program
+            .env("LD_PRELOAD", library)
+            .env("FAKETIME", "-1d")
+            // A clock that was set back is one that counts from elsewhere, not one that runs otherwise.
+            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
+            .env("DONT_FAKE_MONOTONIC", "1");
+        Some(Self::run(program, &server.params(), name, SHORT))
     }
 
     /// On the far host of a network.
@@ -79,21 +98,30 @@ impl Process {
     /// Its next events, which must be these in any order.
     #[track_caller]
     pub fn expect_all(&mut self, expected: &[&str]) {
-        let next = |_: &&str| self.events.recv_timeout(PATIENCE);
         let mut seen: Vec<String> = expected
             .iter()
-            .map(next)
-            .collect::<Result<_, _>>()
-            .unwrap_or_else(|e| panic!("{expected:?}: {e}"));
+            .map(|_| self.next(&expected.join(", ")))
+            .collect();
         seen.sort();
         let mut expected = expected.to_vec();
         expected.sort_unstable();
         assert_eq!(seen, expected);
     }
 
+    /// Its next event, whichever it is, where one was expected that is so described.
+    #[track_caller]
+    pub fn next(&mut self, expected: &str) -> String {
+        let event = self.events.recv_timeout(PATIENCE);
+        event.unwrap_or_else(|e| panic!("{expected:?} did not come: {e}"))
+    }
+
     pub fn expect_nothing(&mut self) {
         let events: Vec<String> = self.events.try_iter().collect();
         assert!(events.is_empty(), "{events:?}");
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Kills it with -9.
@@ -119,6 +147,26 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// Where distributions put it.
+fn libfaketime() -> Option<PathBuf> {
+    let name = "faketime/libfaketime.so.1";
+    let parents = ["/usr/lib", "/usr/lib64", "/usr/local/lib"].map(PathBuf::from);
+    let machine = Path::new("/usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    let mut candidates = parents
+        .into_iter()
+        .chain([machine])
+        .map(|parent| parent.join(name));
+    candidates.find(|path| path.is_file())
+}
+
+/// Its anonymous memory, in bytes; 0 on systems without /proc.
+pub fn memory_of(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("Anonymous:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
 }
 
 fn this_program() -> PathBuf {

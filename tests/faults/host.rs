@@ -1,0 +1,179 @@
+//! The host program does not listen, goes away, panics.
+
+use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+use std::time::Duration;
+
+use pg_peers::Event;
+
+use super::*;
+
+#[test]
+fn a_host_that_does_not_drain_for_half_a_minute_is_then_told_the_truth_and_nobody_noticed() {
+    const PEERS: u32 = 200;
+    const SILENCE: Duration = Duration::from_secs(30);
+    let server = Server::start();
+    let members = three(&server);
+    let [deaf, others @ ..] = &members;
+    let mut strangers = Raw::listen(&server, "cluster");
+    let start = Instant::now();
+    let mut round = 0;
+    meanwhile(&members, || {
+        while start.elapsed() < SILENCE {
+            round += 1;
+            for n in 0..PEERS {
+                // Some stay, some go, some are replaced, some come back after they expired.
+                strangers.say(&match n % 4 {
+                    0 => format!("pg-peers/1 beat name=p{n} inc=1 seq={round} due=60000;"),
+                    1 => format!("pg-peers/1 hello name=p{n} inc={round} seq=1 due=60000;"),
+                    2 => format!(
+                        "pg-peers/1 beat name=p{n} inc=1 seq={round} due=500 tag.r={round};"
+                    ),
+                    _ => format!("pg-peers/1 hello name=p{n} inc={round} seq=1 due=60000;"),
+                });
+                if n % 4 == 3 {
+                    strangers.say(&format!("pg-peers/1 bye name=p{n} inc={round} seq=2;"));
+                }
+            }
+            for other in others {
+                replay(other, &mut BTreeMap::new(), false);
+            }
+            last_until(start + round * Duration::from_secs(3));
+        }
+    });
+    eventually("those who fell silent have left", || {
+        deaf.peers().len() == 2 + PEERS as usize / 2
+    });
+    assert!(deaf.status().undelivered > 0, "{:?}", deaf.status());
+    let mut told: BTreeMap<String, Incarnation> =
+        ["b", "c"].map(|name| (name.to_owned(), None)).into();
+    eventually("the truth", || {
+        replay(deaf, &mut told, true);
+        told.keys().eq(&names(deaf)) && deaf.status().undelivered == 0
+    });
+    for other in others {
+        assert_eq!(names(other).len(), 2 + PEERS as usize / 2);
+        assert!(names(other).contains(&"a".to_owned()));
+    }
+}
+
+type Incarnation = Option<pg_peers::Incarnation>;
+
+/// Applies what waits to what the host was told; strictly, if it has drained all that came before.
+fn replay(member: &Cluster, told: &mut BTreeMap<String, Incarnation>, strictly: bool) {
+    for event in member.events().try_iter() {
+        let Some(peer) = event.peer() else {
+            panic!("{event:?}")
+        };
+        let name = peer.name().to_owned();
+        let incarnation = peer.incarnation();
+        let known = match event {
+            Event::Join(_) => told.insert(name, incarnation).is_none(),
+            Event::Heal(_) => {
+                told.insert(name, incarnation);
+                true
+            }
+            Event::Update(_) => told.get(&name) == Some(&incarnation),
+            Event::Leave(_, _) => told.remove(&name).is_some(),
+            _ => panic!("{event:?}"),
+        };
+        assert!(known || !strictly, "{event:?}");
+    }
+}
+
+#[test]
+fn whatever_a_host_does_with_its_handles_nothing_is_left_behind() {
+    alone(
+        "host::whatever_a_host_does_with_its_handles_nothing_is_left_behind",
+        || {
+            let server = Server::start();
+            let watcher = join(&server, "watcher");
+            let before = Resources::now();
+            let member = || {
+                let member = join(&server, "member");
+                expect(&watcher, "join member");
+                expect(&member, "join watcher");
+                member
+            };
+            let gone = || {
+                expect(&watcher, "leave member: Goodbye");
+                eventually("nothing is left behind", || Resources::now() == before);
+            };
+
+            // It keeps the handle and takes no events; the other way round they end.
+            let one = member();
+            let events = one.events().clone();
+            drop(one);
+            assert!(events.iter().next().is_none(), "the events end");
+            gone();
+
+            // A thread of it panics, with the handle.
+            let one = member();
+            let result = panic::catch_unwind(AssertUnwindSafe(move || {
+                let _one = one;
+                panic!("on purpose");
+            }));
+            result.expect_err("a panic");
+            gone();
+
+            // It leaves from another thread, while the first waits for events.
+            let one = member();
+            let events = one.events().clone();
+            let waiter = thread::spawn(move || events.iter().count());
+            thread::spawn(move || one.leave())
+                .join()
+                .expect("no panic")
+                .expect("a goodbye");
+            assert_eq!(waiter.join().expect("no panic"), 0);
+            gone();
+
+            // It asks for something from many threads, and drops the handle meanwhile.
+            let one = std::sync::Arc::new(member());
+            let askers = (0..8).map(|n| {
+                let one = std::sync::Arc::clone(&one);
+                thread::spawn(move || {
+                    for i in 0..50 {
+                        one.set_tags([("n", format!("{n} {i}"))]).expect("tags");
+                        one.lost("watcher");
+                        let _ = (one.peers(), one.status());
+                    }
+                })
+            });
+            let askers: Vec<_> = askers.collect();
+            drop(one);
+            askers
+                .into_iter()
+                .for_each(|asker| asker.join().expect("no panic"));
+            eventually("a goodbye", || {
+                waiting(&watcher).contains(&"leave member: Goodbye".to_owned())
+            });
+            eventually("nothing is left behind", || Resources::now() == before);
+        },
+    );
+}
+
+#[test]
+fn fifty_members_in_one_process_leave_nothing_behind() {
+    alone(
+        "host::fifty_members_in_one_process_leave_nothing_behind",
+        || {
+            let server = Server::start_with(&["max_connections = 150"]);
+            let before = Resources::now();
+            for _ in 0..2 {
+                let join = |n: usize| Config::new(format!("p{n}")).join(&server.params());
+                let members: Vec<Cluster> = (0..50).map(|n| join(n).expect("valid")).collect();
+                for member in &members {
+                    member.wait_for_peers(49, PATIENCE).expect("everybody");
+                }
+                // Some leave, the others are dropped.
+                for (n, member) in members.into_iter().enumerate() {
+                    if n % 2 == 0 {
+                        member.leave().expect("a goodbye");
+                    }
+                }
+            }
+            eventually("nothing is left behind", || Resources::now() == before);
+        },
+    );
+}

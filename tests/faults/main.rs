@@ -1,0 +1,75 @@
+//! Members that stay together while things go wrong: one fault a test, on real servers, processes and networks.
+//!
+//! The faults that last for a minute are left out unless the environment variable `PG_PEERS_LONG` is set.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod clock;
+mod host;
+mod network;
+mod noise;
+mod pooler;
+mod processes;
+mod refusals;
+mod server;
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use pg_peers::{Cluster, Config};
+use support::*;
+
+/// How soon everybody is back once the server accepts again.
+const RECOVERY: Duration = Duration::from_secs(2);
+
+/// How late an outage is noticed, after the heartbeat that meets it.
+const NOTICE: Duration = Duration::from_secs(2);
+
+#[test]
+fn participant_process() {
+    be_a_participant();
+}
+
+fn three(server: &Server) -> [Cluster; 3] {
+    acquainted(["a", "b", "c"].map(Config::new), &server.params())
+}
+
+/// Whether the faults run that last for a minute.
+fn long() -> bool {
+    let long = std::env::var_os("PG_PEERS_LONG").is_some();
+    if !long {
+        eprintln!("skipped: PG_PEERS_LONG is not set");
+    }
+    long
+}
+
+/// The fault goes on.
+fn last_until(end: Instant) {
+    std::thread::sleep(end.saturating_duration_since(Instant::now()));
+}
+
+/// It came within the time that is promised; it is said, for the documentation.
+#[track_caller]
+fn within(what: &str, since: Instant, limit: Duration) {
+    let elapsed = since.elapsed();
+    println!("{what}: {elapsed:?}");
+    assert!(elapsed < limit, "{what}: {elapsed:?}");
+}
+
+/// Runs the body of a test, which calls this first, in a process of its own: it looks at what its process has.
+fn alone(test: &str, body: impl FnOnce()) {
+    const ALONE: &str = "PG_PEERS_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", test, "--nocapture"])
+        .env(ALONE, "1")
+        .output()
+        .expect("a process");
+    let words = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (words(&output.stdout), words(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    assert!(out.contains("1 passed"), "no test {test}: {out}");
+}

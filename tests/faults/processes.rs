@@ -1,0 +1,86 @@
+//! Member processes freeze and die.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn one_that_is_stopped_past_its_expiry_heals_and_drops_nobody() {
+    let server = Server::start();
+    let short = |name| Config::new(name).heartbeat_interval(SHORT);
+    let members = acquainted(["a", "b"].map(short), &server.params());
+    let mut stopped = Process::join(&server, "c");
+    stopped.expect_all(&["join a", "join b"]);
+    for member in &members {
+        expect(member, "join c");
+    }
+    for _ in 0..3 {
+        stopped.freeze();
+        for member in &members {
+            expect(member, "leave c: Expired");
+        }
+        // Twice as long as it would take the stopped one to drop the others, if it counted.
+        expect_all_hear_all(&members);
+        last_until(Instant::now() + 6 * SHORT);
+        stopped.thaw();
+        for member in &members {
+            expect(member, "heal c");
+        }
+        // The last of the tags that it missed may be all that it is told.
+        members[1].set_tags([("again", "1")]).expect("tags");
+        expect(&members[0], "update b");
+        loop {
+            let event = stopped.next("update a or b");
+            assert!(event.starts_with("update "), "{event}");
+            if event == "update b" {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn of_fifty_ten_are_killed_at_once() {
+    const VICTIMS: usize = 10;
+    let server = Server::start_with(&["max_connections = 150"]);
+    let names: Vec<String> = (0..50).map(|n| format!("p{n}")).collect();
+    let (victims, survivors) = names.split_at(VICTIMS);
+    // The oldest ones, who look after sessions, are among those that die.
+    let victims: Vec<(Process, &String)> = victims
+        .iter()
+        .map(|name| {
+            (
+                Process::join_with(&server, name, Duration::from_secs(5)),
+                name,
+            )
+        })
+        .collect();
+    let survivors: Vec<Cluster> = survivors
+        .iter()
+        .map(|name| online(Config::new(name.as_str()), &server))
+        .collect();
+    for survivor in &survivors {
+        expect_joins(survivor, names.iter().map(|name| &**name));
+    }
+    let killed: Vec<String> = victims
+        .into_iter()
+        .map(|(process, name)| {
+            process.kill();
+            format!("leave {name}: SessionGone")
+        })
+        .collect();
+    let killed: Vec<&str> = killed.iter().map(|s| &**s).collect();
+    let died = Instant::now();
+    meanwhile(&survivors, || {
+        for survivor in &survivors {
+            expect_all(survivor, &killed);
+        }
+    });
+    within("ten deaths known to forty", died, Duration::from_secs(8));
+    let (first, last) = (&survivors[0], &survivors[39]);
+    fence(first, last);
+    for survivor in &survivors[1..39] {
+        expect(survivor, &format!("update {}", names[VICTIMS]));
+        expect_nothing(survivor);
+    }
+}

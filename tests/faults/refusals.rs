@@ -1,0 +1,129 @@
+//! The server is there and refuses: a standby, no room, a password that changed. A role without login is in
+//! `tests/link.rs`.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use pg_peers::postgres::error::SqlState;
+use pg_peers::postgres::{self, NoTls};
+use pg_peers::{Error, Event};
+
+use super::*;
+
+fn expect_refusal(member: &Cluster) -> Error {
+    match expect(member, "offline") {
+        Event::Offline(reason) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn on_a_standby_the_reason_is_said_until_it_is_promoted() {
+    let primary = Server::start();
+    let standby = primary.standby();
+    let join = |name| Config::new(name).join(&standby.params()).expect("valid");
+    let members = ["a", "b", "c"].map(join);
+    for member in &members {
+        let reason = expect_refusal(member);
+        assert_eq!(
+            reason.code(),
+            Some(&SqlState::READ_ONLY_SQL_TRANSACTION),
+            "{reason}"
+        );
+        assert!(reason.to_string().contains("recovery"), "{reason}");
+    }
+    eventually("more attempts", || {
+        members.iter().all(|m| m.status().failed_attempts >= 3)
+    });
+    standby.promote();
+    let promoted = Instant::now();
+    expect_each(&members, "online");
+    for member in &members {
+        expect_joins(member, ["a", "b", "c"]);
+    }
+    within("everybody known after the promotion", promoted, RECOVERY);
+}
+
+#[test]
+fn without_a_connection_to_spare_the_reason_is_said_until_there_is_one() {
+    let server =
+        Server::start_with(&["max_connections = 12", "superuser_reserved_connections = 0"]);
+    let [a, b] = acquainted(["a", "b"].map(Config::new), &server.params());
+    let mut others = Vec::new();
+    let full = loop {
+        match postgres::Client::connect(&server.params(), NoTls) {
+            Ok(client) => others.push(client),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.code(), Some(&SqlState::TOO_MANY_CONNECTIONS));
+    let c = Config::new("c").join(&server.params()).expect("valid");
+    let reason = expect_refusal(&c);
+    assert_eq!(
+        reason.code(),
+        Some(&SqlState::TOO_MANY_CONNECTIONS),
+        "{reason}"
+    );
+    // Those who are in need no other connection to go on; a request only takes longer.
+    a.set_tags([("n", "1")]).expect("tags");
+    expect(&b, "update a");
+    eventually("more attempts", || c.status().failed_attempts >= 3);
+    drop(others);
+    let free = Instant::now();
+    expect(&c, "online");
+    expect_joins(&c, ["a", "b"]);
+    within("online once there is room", free, RECOVERY);
+    for member in [&a, &b] {
+        expect(member, "join c");
+    }
+    expect_all_hear_all(&[a, b, c]);
+}
+
+#[test]
+fn a_password_that_changes_while_members_run_is_supplied_anew() {
+    let server = Server::start();
+    server.run("CREATE ROLE app LOGIN PASSWORD 'before'");
+    server.require_password("app");
+    let password = Arc::new(Mutex::new("before"));
+    let [a, b, c] = ["a", "b", "c"].map(|name| {
+        let (port, password) = (server.port(), Arc::clone(&password));
+        let connect = move || {
+            postgres::Config::new()
+                .host("127.0.0.1")
+                .port(port)
+                .user("app")
+                .dbname("postgres")
+                .password(*password.lock().expect("a lock"))
+                .connect(NoTls)
+        };
+        let member = Config::new(name).join_with(connect).expect("valid");
+        expect(&member, "online");
+        member
+    });
+    let members = [a, b, c];
+    for member in &members {
+        expect_joins(member, ["a", "b", "c"]);
+    }
+    server.run("ALTER ROLE app PASSWORD 'after'");
+    let pid = backend_of(&server, "b");
+    server.run(&format!("SELECT pg_terminate_backend({pid})"));
+    expect(&members[1], "offline");
+    eventually("the old password is refused", || {
+        let status = members[1].status();
+        let code = status.last_error.and_then(|e| e.code().cloned());
+        code == Some(SqlState::INVALID_PASSWORD)
+    });
+    // Without a session for so long, it is found gone.
+    for member in [&members[0], &members[2]] {
+        expect(member, "leave b: SessionGone");
+    }
+    *password.lock().expect("a lock") = "after";
+    let supplied = Instant::now();
+    expect(&members[1], "online");
+    // Without optimization, proving a password twice takes long.
+    within("online with the new password", supplied, 3 * RECOVERY);
+    for member in [&members[0], &members[2]] {
+        expect(member, "heal b");
+    }
+    expect_all_hear_all(&members);
+}

@@ -1,0 +1,234 @@
+//! The server stops, crashes, ends sessions, freezes.
+
+use std::time::{Duration, Instant};
+
+use pg_peers::{Cluster, Config, Event};
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const MOMENT: Duration = Duration::from_secs(5);
+
+/// The server is down for so long.
+fn outage(stop: impl FnOnce(&mut Server), time: Duration) {
+    let mut server = Server::start();
+    let members = three(&server);
+    let leavers = Leavers::join(&server.params());
+    meanwhile(&members, || {
+        let start = Instant::now();
+        stop(&mut server);
+        expect_each(&members, "offline");
+        leavers.leave_in_time();
+        last_until(start + time);
+        for member in &members {
+            assert_eq!(member.peers().len(), 2, "they are still known");
+        }
+        server.start_again();
+        let up = Instant::now();
+        expect_each(&members, "online");
+        within("online after the server accepts", up, RECOVERY);
+    });
+    expect_all_hear_all(&members);
+    for member in &members {
+        assert_eq!(member.status().connected, 2);
+    }
+}
+
+#[test]
+fn a_fast_stop() {
+    outage(|server| server.stop(Stop::Fast), MOMENT);
+}
+
+#[test]
+fn a_fast_stop_for_a_minute() {
+    if long() {
+        outage(|server| server.stop(Stop::Fast), MINUTE);
+    }
+}
+
+#[test]
+fn an_immediate_stop() {
+    outage(|server| server.stop(Stop::Immediate), MOMENT);
+}
+
+#[test]
+fn an_immediate_stop_for_a_minute() {
+    if long() {
+        outage(|server| server.stop(Stop::Immediate), MINUTE);
+    }
+}
+
+#[test]
+fn a_killed_postmaster() {
+    outage(Server::kill, MOMENT);
+}
+
+#[test]
+fn a_killed_postmaster_for_a_minute() {
+    if long() {
+        outage(Server::kill, MINUTE);
+    }
+}
+
+#[test]
+fn members_that_start_while_the_server_is_down_meet_once_it_is_up() {
+    let mut server = Server::start();
+    server.stop(Stop::Fast);
+    let join = |name| Config::new(name).join(&server.params()).expect("valid");
+    let members = ["a", "b", "c"].map(join);
+    expect_each(&members, "offline");
+    server.start_again();
+    let up = Instant::now();
+    expect_each(&members, "online");
+    for member in &members {
+        expect_joins(member, ["a", "b", "c"]);
+    }
+    within("everybody known after the server accepts", up, RECOVERY);
+    expect_all_hear_all(&members);
+}
+
+#[test]
+fn one_whose_backend_is_terminated_again_and_again_concerns_nobody_else() {
+    let server = Server::start();
+    let members = three(&server);
+    meanwhile(&members, || {
+        for _ in 0..20 {
+            let pid = backend_of(&server, "a");
+            server.run(&format!("SELECT pg_terminate_backend({pid})"));
+            expect(&members[0], "offline");
+            let ended = Instant::now();
+            expect(&members[0], "online");
+            within("online after its backend was terminated", ended, RECOVERY);
+        }
+    });
+    expect_all_hear_all(&members);
+}
+
+#[test]
+fn all_backends_terminated_at_once_again_and_again() {
+    let server = Server::start();
+    let members = three(&server);
+    meanwhile(&members, || {
+        for _ in 0..20 {
+            server.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+            );
+            let ended = Instant::now();
+            expect_each(&members, "offline");
+            expect_each(&members, "online");
+            within("online after all backends were terminated", ended, RECOVERY);
+        }
+    });
+    expect_all_hear_all(&members);
+}
+
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+fn three_quick(server: &Server) -> [Cluster; 3] {
+    let quick = |name| Config::new(name).heartbeat_interval(HEARTBEAT);
+    acquainted(["a", "b", "c"].map(quick), &server.params())
+}
+
+/// The backend that serves one of three, and that of one which leaves, are stopped for so long.
+fn frozen_backend(time: Duration) {
+    let mut server = Server::start();
+    let members = three_quick(&server);
+    let leavers = Leavers::join(&server.params());
+    meanwhile(&members, || {
+        let start = Instant::now();
+        server.freeze_backend(backend_of(&server, "a"));
+        for name in leavers.names() {
+            server.freeze_backend(backend_of(&server, name));
+        }
+        expect(&members[0], "offline");
+        within("a frozen backend is noticed", start, HEARTBEAT + NOTICE);
+        leavers.leave_in_time();
+        // By another backend.
+        expect(&members[0], "online");
+        last_until(start + time);
+        server.thaw();
+    });
+    expect_all_hear_all(&members);
+    assert_eq!(members[0].status().connected, 2);
+}
+
+#[test]
+fn a_frozen_backend() {
+    frozen_backend(MOMENT);
+}
+
+#[test]
+fn a_backend_frozen_for_a_minute() {
+    if long() {
+        frozen_backend(MINUTE);
+    }
+}
+
+/// The postmaster and all backends are stopped for so long.
+fn frozen_server(time: Duration) {
+    let mut server = Server::start();
+    let members = three_quick(&server);
+    let leavers = Leavers::join(&server.params());
+    meanwhile(&members, || {
+        server.freeze();
+        let start = Instant::now();
+        for member in &members {
+            let Event::Offline(reason) = expect(member, "offline") else {
+                panic!("offline")
+            };
+            assert!(reason.is_timeout(), "{reason}");
+        }
+        within("a frozen server is noticed", start, HEARTBEAT + NOTICE);
+        leavers.leave_in_time();
+        last_until(start + time);
+        server.thaw();
+        let thawed = Instant::now();
+        expect_each(&members, "online");
+        within("online after the thaw", thawed, RECOVERY);
+    });
+    expect_all_hear_all(&members);
+}
+
+#[test]
+fn a_frozen_server() {
+    frozen_server(MOMENT);
+}
+
+#[test]
+fn a_server_frozen_for_a_minute() {
+    if long() {
+        frozen_server(MINUTE);
+    }
+}
+
+#[test]
+fn twenty_freezes_leave_no_thread_and_no_descriptor() {
+    alone(
+        "server::twenty_freezes_leave_no_thread_and_no_descriptor",
+        || {
+            let mut server = Server::start();
+            let names = ["a", "b", "c", "d", "e"];
+            let short = |name| Config::new(name).heartbeat_interval(SHORT);
+            let members = acquainted(names.map(short), &server.params());
+            let before = Resources::now();
+            for round in 0..20 / names.len() {
+                if round % 2 == 0 {
+                    for name in names {
+                        server.freeze_backend(backend_of(&server, name));
+                    }
+                    expect_each(&members, "offline");
+                    expect_each(&members, "online");
+                    server.thaw();
+                } else {
+                    server.freeze();
+                    expect_each(&members, "offline");
+                    server.thaw();
+                    expect_each(&members, "online");
+                }
+            }
+            eventually("nothing is left behind", || Resources::now() == before);
+            expect_all_hear_all(&members);
+        },
+    );
+}

@@ -1,0 +1,177 @@
+//! Several members at a time, and what must hold while something goes wrong around them.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pg_peers::{Cluster, Config};
+
+use super::{PATIENCE, expect, words};
+
+/// Members of these configurations that are online and know each other; the events that told so are drained.
+pub fn acquainted<const N: usize>(configs: [Config; N], params: &str) -> [Cluster; N] {
+    let members = configs.map(|config| config.join(params).expect("valid"));
+    for member in &members {
+        expect(member, "online");
+    }
+    for member in &members {
+        expect_joins(member, members.each_ref().map(name));
+    }
+    members
+}
+
+/// The next events are that these joined, but for itself, in any order.
+#[track_caller]
+pub fn expect_joins<'a>(member: &Cluster, names: impl IntoIterator<Item = &'a str>) {
+    let others = names.into_iter().filter(|other| *other != name(member));
+    let joins: Vec<String> = others.map(|other| format!("join {other}")).collect();
+    super::expect_all(member, &joins.iter().map(|s| &**s).collect::<Vec<_>>());
+}
+
+/// The next event of each, which must be this one.
+#[track_caller]
+pub fn expect_each(members: &[Cluster], expected: &str) {
+    for member in members {
+        expect(member, expected);
+    }
+}
+
+/// Each hears each of the others, and nothing happened before that it was not expected to see.
+#[track_caller]
+pub fn expect_all_hear_all(members: &[Cluster]) {
+    for speaker in members {
+        let nonce = format!("{:?}", Instant::now());
+        speaker.set_tags([("fence", &nonce)]).expect("tags");
+        for hearer in members.iter().filter(|one| name(one) != name(speaker)) {
+            let event = expect(hearer, &format!("update {}", name(speaker)));
+            assert_eq!(
+                event.peer().and_then(|peer| peer.tag("fence")),
+                Some(&*nonce)
+            );
+        }
+    }
+}
+
+fn name(member: &Cluster) -> &str {
+    member.name().expect("a participant")
+}
+
+/// How long `peers` and `status` may take in any state of the server.
+const AT_ONCE: Duration = Duration::from_millis(10);
+
+/// A machine that is busy, or shared, may take away any thread's core, also from one that holds what `peers` looks at. A call
+/// that waited for Postgres would take longer than this.
+const MISHAP: Duration = Duration::from_secs(1);
+
+/// Does something while `peers` and `status` of all these are called all the time: they must answer at once.
+#[track_caller]
+pub fn meanwhile<T>(members: &[Cluster], work: impl FnOnce() -> T) -> T {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut times = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                for member in members {
+                    times.push(timed(|| drop(member.peers())));
+                    times.push(timed(|| drop(member.status())));
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            times
+        });
+        let done = SetAtEnd(&over);
+        let result = work();
+        drop(done);
+        let mut times = watcher.join().expect("a watcher");
+        times.sort_unstable();
+        let (most, slowest) = (times[times.len() * 99 / 100], times[times.len() - 1]);
+        println!("peers() and status(): 99 of 100 within {most:?}, the slowest {slowest:?}");
+        assert!(most < AT_ONCE && slowest < MISHAP, "{most:?}, {slowest:?}");
+        result
+    })
+}
+
+/// Also if it ends by a panic.
+struct SetAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// Two members on a channel of their own, to leave while something goes wrong.
+pub struct Leavers {
+    leaver: Cluster,
+    dropped: Cluster,
+}
+
+impl Leavers {
+    /// As documented at `leave` and `Cluster`, and some for a busy machine.
+    const LEAVE: Duration = Duration::from_millis(3_500 + 500);
+    const DROP: Duration = Duration::from_millis(1_000 + 500);
+
+    pub fn join(params: &str) -> Self {
+        let join = |name: &str| {
+            let config = Config::new(name).channel("leaving");
+            let cluster = config.join(params).expect("valid");
+            cluster.wait_online(PATIENCE).expect("online");
+            cluster
+        };
+        let (leaver, dropped) = (join("leaver"), join("dropped"));
+        Self { leaver, dropped }
+    }
+
+    pub fn names(&self) -> [&str; 2] {
+        [name(&self.leaver), name(&self.dropped)]
+    }
+
+    /// One leaves and one is dropped, both within their bounds, whatever comes of it.
+    #[track_caller]
+    pub fn leave_in_time(self) {
+        let start = Instant::now();
+        let _ = self.leaver.leave();
+        assert!(
+            start.elapsed() < Self::LEAVE,
+            "leave: {:?}",
+            start.elapsed()
+        );
+        let start = Instant::now();
+        drop(self.dropped);
+        assert!(start.elapsed() < Self::DROP, "drop: {:?}", start.elapsed());
+    }
+}
+
+/// What the process has that a member could leave behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resources {
+    pub threads: usize,
+    pub descriptors: usize,
+}
+
+impl Resources {
+    /// Of this process; nothing on systems without /proc.
+    pub fn now() -> Self {
+        let count = |path: &str| fs::read_dir(path).map_or(0, Iterator::count);
+        Self {
+            threads: count("/proc/self/task"),
+            descriptors: count("/proc/self/fd"),
+        }
+    }
+}
+
+/// All events that wait for the host, in words.
+pub fn waiting(member: &Cluster) -> Vec<String> {
+    member
+        .events()
+        .try_iter()
+        .map(|event| words(&event))
+        .collect()
+}
