@@ -9,7 +9,7 @@
 //! the notification iterators.
 //!
 //! So every call that can hang runs on a thread that can be left behind: [`Dialer`] connects on one, [`Link::call`] lends
-//! the client to one for a statement, [`dispose`] drops it on one, and [`wake`] has one of its own. Whoever waits, waits
+//! the client to one for a statement, [`dispose`] drops it on one, and [`wake`] and [`notify_aside`] have one of their own. Whoever waits, waits
 //! for a bounded time; what hangs keeps its thread and its socket until the server thaws or dies, and then ends by itself.
 //! A thread for a statement costs some 30 us, less than the round trip of an `is_valid` before it.
 //!
@@ -19,6 +19,12 @@
 //!   never those of others. Therefore the probe: a second connection notifies the inbox of the idle first one.
 //! - One's own notification has always arrived when the NOTIFY returns, and its sender is one's own backend. Anything else
 //!   means that this session is not what it was, so [`Link::notify`] checks it every time.
+//!
+//! # A flood
+//!
+//! A session reads whatever waits for it before it gets the answer to a statement, and keeps all of that in memory: where
+//! strangers announce gigabytes, so much. Reading alone takes a little at a time. So while there is a flood, which is the
+//! worker's to see, nothing is asked on the link, and [`notify_aside`] announces.
 //!
 //! # The inbox
 //!
@@ -45,7 +51,7 @@ use crate::error::{Error, Kind, Result};
 
 /// The longest a statement may take before the link counts as broken. With the heartbeat interval it bounds how late a
 /// frozen server is noticed.
-const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// How long the probe's second connection may take to open, and its notification to come, which it does within
 /// milliseconds or never.
@@ -511,18 +517,38 @@ pub(crate) fn wake(
     woken: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
     let statement = format!("NOTIFY {}, 'wake'", identifier(&session.inbox));
-    spawn("wake", move || {
-        let wake = || {
-            connect(Hosts::AsConfigured)?
-                .batch_execute(&statement)
-                .map_err(broken)
-        };
-        match panic::catch_unwind(AssertUnwindSafe(wake)) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => log::debug!("a request waits for its turn: {error}"),
-            Err(_) => log::debug!("a request waits for its turn: connecting to Postgres panicked"),
+    aside("wake", connect, statement, move |done| {
+        if let Err(error) = done {
+            log::debug!("a request waits for its turn: {error}");
         }
         woken();
+    })
+}
+
+/// Announces over a connection of its own, which hears nothing and so has nothing to read first. Returns at once; `said` is
+/// called when that was done, or failed.
+pub(crate) fn notify_aside(
+    connect: Connect,
+    session: &Session,
+    payload: &str,
+    said: impl FnOnce(Result<()>) + Send + 'static,
+) -> Result<()> {
+    let channel = identifier(&session.channel);
+    let statement = format!("NOTIFY {channel}, {}", literal(payload));
+    aside("notify", connect, statement, said)
+}
+
+/// Runs a statement on a thread that can be left behind, over a connection for this alone.
+fn aside(
+    what: &str,
+    connect: Connect,
+    statement: String,
+    done: impl FnOnce(Result<()>) + Send + 'static,
+) -> Result<()> {
+    spawn(what, move || {
+        let work = || run(&mut connect(Hosts::AsConfigured)?, &statement);
+        let panicked = |_| Err(Error::new(Kind::Link, "connecting to Postgres panicked"));
+        done(panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked));
     })
 }
 

@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::event::Event;
 use crate::jitter::Jitter;
-use crate::link::{Connect, Dialer, Link, Notice, Session};
+use crate::link::{self, CALL_TIMEOUT, Connect, Dialer, Link, Notice, Session};
 use crate::outbox::Outbox;
 use crate::roster::{Change, Heard, Kind, Roster};
 use crate::status::{Shared, Status, View};
@@ -32,6 +33,10 @@ const DRAINING_SLICE: Duration = Duration::from_millis(1);
 
 /// A turn that comes this late means that the whole process was paused.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// More than this in a second is a flood. The announcements of a large cluster are far less, also with all the tags there can
+/// be.
+const FLOOD: usize = 1 << 20;
 
 /// Reconnecting backs off from the one to the other, by doubling. No longer, so that recovery takes about a second however
 /// long the outage was; nor longer than the heartbeat interval, so that this participant is back before the grace is over
@@ -64,6 +69,9 @@ pub(crate) struct Worker {
     /// When a question was asked that the server answered, until all that had arrived by then is heard: so many more.
     proof: Option<(Instant, usize)>,
     sessions: Option<Sessions>,
+    traffic: Traffic,
+    /// An announcement is on its way over a connection of its own.
+    aside: Arc<AtomicBool>,
     /// When the link last gave a sign of life.
     last_sign: Instant,
     slice: Duration,
@@ -73,6 +81,43 @@ pub(crate) struct Worker {
     last_turn: Instant,
     /// Until then the slices stay short.
     attentive: Instant,
+}
+
+/// How much was received.
+struct Traffic {
+    second: Instant,
+    /// In bytes, in the second that began then, and in the one before.
+    bytes: usize,
+    before: usize,
+}
+
+impl Traffic {
+    fn new(now: Instant) -> Self {
+        Self {
+            second: now,
+            bytes: 0,
+            before: 0,
+        }
+    }
+
+    fn add(&mut self, now: Instant, bytes: usize) {
+        self.pass(now);
+        self.bytes += bytes;
+    }
+
+    fn is_flood(&mut self, now: Instant) -> bool {
+        self.pass(now);
+        self.bytes.max(self.before) > FLOOD
+    }
+
+    fn pass(&mut self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.second).as_secs();
+        if seconds > 0 {
+            self.before = if seconds == 1 { self.bytes } else { 0 };
+            self.bytes = 0;
+            self.second = now;
+        }
+    }
 }
 
 /// What Postgres said of the sessions of others.
@@ -123,6 +168,8 @@ impl Worker {
             drained: true,
             proof: None,
             sessions: None,
+            traffic: Traffic::new(now),
+            aside: Arc::default(),
             last_sign: now,
             slice: SLICE,
             draining: false,
@@ -185,7 +232,7 @@ impl Worker {
                 // own link that is silent.
                 let asks = self.roster.tick(until, *proven);
                 self.judge_sessions();
-                if asks {
+                if asks && !self.traffic.is_flood(self.last_turn) {
                     self.check()?;
                 }
             }
@@ -243,21 +290,45 @@ impl Worker {
         // One look at the clock: where a NOTIFY takes longer than the interval, the next one is due already.
         let now = Instant::now();
         let silent = self.is_silent(now);
+        let flood = self.traffic.is_flood(now);
         while let Some(message) = self.roster.poll_announcement(now) {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             let payload = wire::encode(&message);
-            self.status.echo = Some(self.call(|link| link.notify(&payload))?);
+            if flood {
+                self.notify_aside(&payload)?;
+            } else {
+                self.status.echo = Some(self.call(|link| link.notify(&payload))?);
+            }
             self.status.announced += u64::from(announces);
             // The host may have something to ask; the rest stays due.
             if self.last_turn - now > SLICE {
                 break;
             }
         }
+        if flood {
+            // The rest can wait: nobody expires meanwhile.
+            return Ok(());
+        }
         if silent && self.last_sign <= now {
             self.check()?;
         }
         self.answer()?;
         self.check_sessions()
+    }
+
+    /// One at a time, as long as each takes: the next announcement says the same.
+    fn notify_aside(&self, payload: &str) -> Result<()> {
+        if self.aside.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let aside = Arc::clone(&self.aside);
+        let said = move |done: Result<()>| {
+            if let Err(error) = done {
+                log::debug!("an announcement was not made: {error}");
+            }
+            aside.store(false, Ordering::Relaxed);
+        };
+        link::notify_aside(Arc::clone(&self.connect), &self.session, payload, said)
     }
 
     /// Asks the server for a sign of life.
@@ -336,6 +407,8 @@ impl Worker {
     }
 
     fn hear(&mut self, notice: &Notice) {
+        let bytes = notice.payload().len();
+        self.traffic.add(self.last_turn, bytes);
         if notice.channel() == self.session.inbox {
             let part = wire::decode_roster(notice.payload());
             let heard = part.map(|part| self.roster.heard_roster(self.last_turn, &part));
@@ -473,6 +546,7 @@ impl Worker {
         self.drained = true;
         self.proof = None;
         self.sessions = None;
+        self.traffic = Traffic::new(now);
         self.last_sign = now;
         self.roster.link_up(now, pid);
         if let Err(error) = self.announce() {
@@ -546,7 +620,17 @@ impl Worker {
             return Ok(());
         };
         let payload = wire::encode(&message);
+        let flood = self.traffic.is_flood(self.last_turn);
         match &mut self.connection {
+            Connection::Up { .. } if flood => {
+                let (connect, (done, said)) = (Arc::clone(&self.connect), bounded(1));
+                link::notify_aside(connect, &self.session, &payload, move |outcome| {
+                    let _ = done.send(outcome);
+                })?;
+                said.recv_timeout(CALL_TIMEOUT).unwrap_or_else(|e| {
+                    Err(Error::caused(ErrorKind::Timeout, "no goodbye was said", e))
+                })
+            }
             Connection::Up { link, .. } => link.notify(&payload).map(drop),
             Connection::Down(_) => Err(Error::new(
                 ErrorKind::Link,
