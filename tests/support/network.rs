@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::Server;
 
@@ -62,9 +63,15 @@ impl Network {
     }
 
     fn try_new() -> Result<Self, String> {
-        let id = std::process::id() % 50_000;
-        // Addresses set aside for tests of networks.
-        let net = format!("198.18.{}", id % 256);
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = || std::process::id() % 10_000 * 7 + COUNT.fetch_add(1, Ordering::Relaxed);
+        // Another program may have one of the same number.
+        Self::make(number()).or_else(|_| Self::make(number()))
+    }
+
+    fn make(id: u32) -> Result<Self, String> {
+        // Addresses set aside for tests of networks (RFC 2544).
+        let net = format!("198.{}.{}", 18 + id / 256 % 2, id % 256);
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "pg-peers-network", &id.to_string(), &net])
             .stdin(Stdio::piped())
