@@ -585,8 +585,21 @@ fn listen_to_inbox(client: &mut Client, session: &Session) -> Result<i32> {
     // under way, with the same inbox.
     static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
     let own = format!("own {}", ATTEMPTS.fetch_add(1, Ordering::Relaxed));
-    run(client, &format!("NOTIFY {inbox}, {}", literal(&own)))?;
+    let notify = format!("NOTIFY {inbox}, {}", literal(&own));
+    run(client, &notify).or_else(|error| retry_if_full(client, &notify, error))?;
     receive(client, session, &own, Duration::ZERO)?.ok_or_else(not_carried)
+}
+
+/// A queue of notifications that was full stays full, though everybody has read them since, until somebody asks how full it
+/// is: only then, and when one is added, does Postgres look (`asyncQueueAdvanceTail` in its `async.c`).
+fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> {
+    if error.code() != Some(&SqlState::PROGRAM_LIMIT_EXCEEDED) {
+        return Err(error);
+    }
+    match run(client, "SELECT pg_catalog.pg_notification_queue_usage()") {
+        Ok(()) => run(client, notify),
+        Err(_) => Err(error),
+    }
 }
 
 /// What the second connection says to the first.

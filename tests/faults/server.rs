@@ -71,6 +71,27 @@ fn a_killed_postmaster_for_a_minute() {
 }
 
 #[test]
+fn a_failover_to_a_standby() {
+    let mut primary = Server::start();
+    let standby = primary.standby();
+    let params = format!(
+        "host=127.0.0.1,127.0.0.1 port={},{} user=postgres target_session_attrs=read-write",
+        primary.port(),
+        standby.port()
+    );
+    let members = acquainted(["a", "b", "c"].map(Config::new), &params);
+    meanwhile(&members, || {
+        primary.kill();
+        expect_each(&members, "offline");
+        standby.promote();
+        let promoted = Instant::now();
+        expect_each(&members, "online");
+        within("online after the promotion", promoted, RECOVERY);
+    });
+    expect_all_hear_all(&members);
+}
+
+#[test]
 fn members_that_start_while_the_server_is_down_meet_once_it_is_up() {
     let mut server = Server::start();
     server.stop(Stop::Fast);
