@@ -47,7 +47,7 @@ fn stalled(time: Duration, expires: bool) {
         }
         last_until(start + time);
         assert_eq!(c.peers().len(), 2, "it drops nobody");
-        proxy.flow();
+        proxy.resume();
         let mended = Instant::now();
         expect(c, "online");
         within("online once the network carries again", mended, BACK);
@@ -135,7 +135,7 @@ fn a_slow_network_that_stalls_now_and_then_is_no_reason_to_leave() {
             last_until(Instant::now() + Duration::from_millis(1_700));
             proxy.stall();
             last_until(Instant::now() + Duration::from_millis(800));
-            proxy.flow();
+            proxy.resume();
         }
     });
     c.wait_online(PATIENCE).expect("online");

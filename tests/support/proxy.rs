@@ -1,4 +1,4 @@
-//! A TCP proxy in front of a server: a network that is slow, or carries nothing for a while without telling anybody.
+//! A TCP proxy in front of a server: a network that is slow, or swallows everything.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -10,14 +10,7 @@ use super::Server;
 
 pub struct Proxy {
     port: u16,
-    network: Arc<Network>,
-}
-
-#[derive(Default)]
-struct Network {
-    stalled: Mutex<bool>,
-    changed: Condvar,
-    delay: Duration,
+    road: Arc<Road>,
 }
 
 impl Proxy {
@@ -26,66 +19,94 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let upstream = server.port();
-        let network = Arc::new(Network {
-            delay,
-            ..Network::default()
-        });
-        let between = Arc::clone(&network);
+        let road = Arc::new(Road::new(delay));
+        let proxy = Self {
+            port,
+            road: Arc::clone(&road),
+        };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                road.wait_until_open();
                 let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)) else {
                     continue;
                 };
                 let back = (server.try_clone(), client.try_clone());
-                forward(client, server, &between);
+                forward(client, server, &road);
                 if let (Ok(server), Ok(client)) = back {
-                    forward(server, client, &between);
+                    forward(server, client, &road);
                 }
             }
         });
-        Self { port, network }
+        proxy
     }
 
     pub fn params(&self) -> String {
         format!("host=127.0.0.1 port={} user=postgres", self.port)
     }
 
-    /// Forwards nothing any more, not even that a connection was closed.
+    /// From now on each piece of data comes so much later.
+    pub fn set_delay(&self, delay: Duration) {
+        self.road.change(|state| state.delay = delay);
+    }
+
+    /// Becomes a black hole: what is sent is taken and goes nowhere, and not even an end is passed on.
     pub fn stall(&self) {
-        self.set_stalled(true);
+        self.road.change(|state| state.open = false);
     }
 
-    /// Forwards what came meanwhile, and goes on.
-    pub fn flow(&self) {
-        self.set_stalled(false);
-    }
-
-    fn set_stalled(&self, stalled: bool) {
-        *self.network.stalled.lock().expect("a lock") = stalled;
-        self.network.changed.notify_all();
+    /// Lets everything through that was held back.
+    pub fn resume(&self) {
+        self.road.change(|state| state.open = true);
     }
 }
 
-impl Network {
-    fn carry(&self) {
-        thread::sleep(self.delay);
-        let stalled = self.stalled.lock().expect("a lock");
-        let flowing = self.changed.wait_while(stalled, |stalled| *stalled);
-        drop(flowing.expect("a lock"));
+/// What all connections go over.
+struct Road {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy)]
+struct State {
+    delay: Duration,
+    open: bool,
+}
+
+impl Road {
+    fn new(delay: Duration) -> Self {
+        Self {
+            state: Mutex::new(State { delay, open: true }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().expect("no panic with it"));
+        self.changed.notify_all();
+    }
+
+    fn wait_until_open(&self) -> State {
+        let state = self.state.lock().expect("no panic with it");
+        let state = self.changed.wait_while(state, |state| !state.open);
+        *state.expect("no panic with it")
     }
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, network: &Arc<Network>) {
-    let network = Arc::clone(network);
+fn forward(mut from: TcpStream, mut to: TcpStream, road: &Arc<Road>) {
+    let road = Arc::clone(road);
     thread::spawn(move || {
         let mut buffer = [0; 65_536];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            network.carry();
+        loop {
+            let read = from.read(&mut buffer);
+            let state = road.wait_until_open();
+            let Ok(count @ 1..) = read else {
+                break;
+            };
+            thread::sleep(state.delay);
             if to.write_all(&buffer[..count]).is_err() {
                 break;
             }
         }
-        network.carry();
         let _ = to.shutdown(Shutdown::Both);
     });
 }
