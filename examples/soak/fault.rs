@@ -1,0 +1,409 @@
+//! The faults, and which come when: drawn from a seed alone, so that the same seed brings the same again.
+
+use std::fmt;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use crate::crowd::{self, Id};
+
+/// Something that is done to the cluster, and undone in the end.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    ServerStops {
+        hard: bool,
+        down: Duration,
+    },
+    ServerKilled {
+        down: Duration,
+    },
+    ServerFreezes {
+        time: Duration,
+    },
+    SessionEnds {
+        member: Id,
+    },
+    AllSessionsEnd,
+    BackendFreezes {
+        member: Id,
+        time: Duration,
+    },
+    MemberFreezes {
+        member: Id,
+        back: Back,
+    },
+    Killed {
+        members: Vec<Id>,
+        back: Back,
+    },
+    Leave {
+        members: Vec<Id>,
+        back: Back,
+    },
+    LinkStalls {
+        link: usize,
+        time: Duration,
+    },
+    LinkSlow {
+        link: usize,
+        delay: Duration,
+        time: Duration,
+    },
+    Junk {
+        seed: u64,
+    },
+    FalseObituary {
+        member: Id,
+    },
+    Lost {
+        member: Id,
+    },
+    Retagged {
+        member: Id,
+    },
+    StopsDraining {
+        member: Id,
+        restarts: Id,
+    },
+}
+
+/// When members that are gone start again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Back {
+    After(Duration),
+    /// When all others have noticed that they are gone.
+    Noticed,
+}
+
+/// A fault, sometimes with another while it lasts, and how calm it is before.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) calm: Duration,
+    pub(crate) fault: Fault,
+    pub(crate) meanwhile: Option<Fault>,
+}
+
+const KINDS: usize = 17;
+
+/// One step of so many has two faults at once.
+const DOUBLE: u32 = 4;
+
+/// Draws steps without end.
+pub(crate) struct Schedule {
+    rng: Rng,
+    /// Every kind comes once before any comes again.
+    deck: Vec<usize>,
+}
+
+impl Schedule {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            rng: Rng::with_seed(seed),
+            deck: Vec::new(),
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> Step {
+        if self.deck.is_empty() {
+            self.deck = (0..KINDS).collect();
+            self.rng.shuffle(&mut self.deck);
+        }
+        let calm = self.between(0.3, 2.0);
+        let mut members: Vec<Id> = (0..crowd::SIZE).collect();
+        self.rng.shuffle(&mut members);
+        // Two faults at once are never of the same member.
+        let (some, others) = members.split_at(members.len() / 2);
+        let kind = self.deck.pop().unwrap_or_default();
+        let fault = self.draw(kind, some);
+        let double = self.rng.u32(0..DOUBLE) == 0;
+        let kind = self.rng.usize(0..KINDS);
+        let other = self.draw(kind, others).hurried();
+        let meanwhile = (double && fault.bears(&other)).then_some(other);
+        Step {
+            calm,
+            fault,
+            meanwhile,
+        }
+    }
+
+    /// A fault of that kind, of some of these members.
+    fn draw(&mut self, kind: usize, members: &[Id]) -> Fault {
+        let member = members[0];
+        let mut all_mortals = members.to_vec();
+        all_mortals.retain(|&id| crowd::is_mortal(id));
+        let few = self.rng.usize(1..=5).min(all_mortals.len());
+        let mortals = all_mortals[..few].to_vec();
+        let down = self.between(0.0, 6.0);
+        match kind {
+            0 | 1 => Fault::ServerStops {
+                hard: kind == 1,
+                down,
+            },
+            2 => Fault::ServerKilled { down },
+            3 => Fault::ServerFreezes {
+                time: self.between(0.5, 12.0),
+            },
+            4 => Fault::SessionEnds { member },
+            5 => Fault::AllSessionsEnd,
+            6 => Fault::BackendFreezes {
+                member,
+                time: self.between(0.5, 8.0),
+            },
+            7 => Fault::MemberFreezes {
+                member,
+                back: Back::Noticed,
+            },
+            8 => Fault::Killed {
+                members: mortals,
+                back: self.back(),
+            },
+            9 => Fault::Killed {
+                members: all_mortals,
+                back: self.back(),
+            },
+            10 => Fault::Leave {
+                members: mortals,
+                back: self.back(),
+            },
+            11 => Fault::LinkStalls {
+                link: self.rng.usize(0..crowd::LINKS.len()),
+                time: self.between(0.5, 12.0),
+            },
+            12 => Fault::LinkSlow {
+                link: self.rng.usize(0..crowd::LINKS.len()),
+                delay: self.between(0.05, 0.4),
+                time: self.between(2.0, 6.0),
+            },
+            13 => Fault::Junk {
+                seed: self.rng.u64(..),
+            },
+            14 => Fault::FalseObituary { member },
+            15 => self.of_the_host(members),
+            _ => Fault::StopsDraining {
+                member,
+                restarts: members[1..]
+                    .iter()
+                    .copied()
+                    .find(|&id| crowd::is_mortal(id))
+                    .unwrap_or_default(),
+            },
+        }
+    }
+
+    fn of_the_host(&mut self, members: &[Id]) -> Fault {
+        let member = members[0];
+        if self.rng.bool() {
+            Fault::Lost { member }
+        } else {
+            Fault::Retagged { member }
+        }
+    }
+
+    fn back(&mut self) -> Back {
+        if self.rng.bool() {
+            Back::Noticed
+        } else {
+            Back::After(self.between(0.0, 1.5))
+        }
+    }
+
+    fn between(&mut self, least: f64, most: f64) -> Duration {
+        Duration::from_secs_f64(least + (most - least) * self.rng.f64())
+    }
+}
+
+impl Step {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.meanwhile {
+            None => self.fault.kind(),
+            Some(_) => "two of these at once",
+        }
+    }
+
+    /// Whether no peer may leave because of it.
+    pub(crate) fn spares_all(&self) -> bool {
+        self.fault.spares_all() && self.meanwhile.as_ref().is_none_or(Fault::spares_all)
+    }
+}
+
+impl Fault {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::ServerStops { hard: false, .. } => "server: fast stop",
+            Self::ServerStops { hard: true, .. } => "server: immediate stop",
+            Self::ServerKilled { .. } => "server: kill -9",
+            Self::ServerFreezes { .. } => "server: frozen",
+            Self::SessionEnds { .. } => "a session terminated",
+            Self::AllSessionsEnd => "all sessions terminated",
+            Self::BackendFreezes { .. } => "a backend frozen",
+            Self::MemberFreezes { .. } => "a member frozen",
+            Self::Killed { .. } => "members: kill -9",
+            Self::Leave { .. } => "members left",
+            Self::LinkStalls { .. } => "link: black hole",
+            Self::LinkSlow { .. } => "link: slow",
+            Self::Junk { .. } => "junk on the channel",
+            Self::FalseObituary { .. } => "a false obituary",
+            Self::Lost { .. } => "peers reported lost",
+            Self::Retagged { .. } => "tags changed",
+            Self::StopsDraining { .. } => "a host not draining",
+        }
+    }
+
+    /// Outages of Postgres are not outages of the peers.
+    fn spares_all(&self) -> bool {
+        match self {
+            Self::ServerStops { .. }
+            | Self::ServerKilled { .. }
+            | Self::SessionEnds { .. }
+            | Self::AllSessionsEnd
+            | Self::Junk { .. }
+            | Self::Lost { .. }
+            | Self::Retagged { .. } => true,
+            // In between it is an outage only to those who asked for something early in it. The others have their link all
+            // the time, and may not hear the former for three heartbeats as short as these; then they have left, and heal.
+            Self::ServerFreezes { time } => !(1.5..3.5).contains(&time.as_secs_f64()),
+            // Who is not heard for so long that it expires has left.
+            Self::BackendFreezes { .. }
+            | Self::MemberFreezes { .. }
+            | Self::Killed { .. }
+            | Self::Leave { .. }
+            | Self::LinkStalls { .. }
+            | Self::LinkSlow { .. }
+            | Self::FalseObituary { .. }
+            | Self::StopsDraining { .. } => false,
+        }
+    }
+
+    /// As it can be while another lasts, in which nobody may notice who is gone.
+    fn hurried(self) -> Self {
+        let back = Back::After(Duration::from_secs(1));
+        match self {
+            Self::MemberFreezes { member, .. } => Self::MemberFreezes { member, back },
+            Self::Killed { members, .. } => Self::Killed { members, back },
+            Self::Leave { members, .. } => Self::Leave { members, back },
+            other => other,
+        }
+    }
+
+    /// Whether the other can come and go while this lasts.
+    fn bears(&self, other: &Self) -> bool {
+        if self.kind() == other.kind() {
+            return false;
+        }
+        match self {
+            Self::ServerStops { .. } | Self::ServerKilled { .. } | Self::ServerFreezes { .. } => {
+                !other.needs_server()
+            }
+            // It may have been frozen with a lock that every NOTIFY takes.
+            Self::BackendFreezes { .. } => !other.speaks(),
+            // Over before another could begin.
+            Self::SessionEnds { .. }
+            | Self::AllSessionsEnd
+            | Self::Junk { .. }
+            | Self::FalseObituary { .. }
+            | Self::Lost { .. }
+            | Self::Retagged { .. } => false,
+            // Who tells when the strangers have gone must not be gone itself.
+            Self::StopsDraining { .. } => false,
+            Self::MemberFreezes { .. }
+            | Self::Killed { .. }
+            | Self::Leave { .. }
+            | Self::LinkStalls { .. }
+            | Self::LinkSlow { .. } => !matches!(other, Self::StopsDraining { .. }),
+        }
+    }
+
+    fn needs_server(&self) -> bool {
+        match self {
+            Self::ServerStops { .. }
+            | Self::ServerKilled { .. }
+            | Self::ServerFreezes { .. }
+            | Self::SessionEnds { .. }
+            | Self::AllSessionsEnd
+            | Self::BackendFreezes { .. } => true,
+            _ => self.speaks(),
+        }
+    }
+
+    /// Whether it is made of notifications.
+    fn speaks(&self) -> bool {
+        matches!(
+            self,
+            Self::Junk { .. } | Self::FalseObituary { .. } | Self::StopsDraining { .. }
+        )
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |id: &Id| crowd::name(*id);
+        match self {
+            Self::ServerStops { hard, down } => {
+                let how = if *hard { "immediate" } else { "fast" };
+                write!(f, "PostgreSQL stopped ({how}), down for {down:.1?}")
+            }
+            Self::ServerKilled { down } => {
+                write!(f, "the postmaster killed with -9, down for {down:.1?}")
+            }
+            Self::ServerFreezes { time } => write!(f, "PostgreSQL frozen for {time:.1?}"),
+            Self::SessionEnds { member } => write!(f, "{}'s session terminated", name(member)),
+            Self::AllSessionsEnd => f.write_str("all sessions terminated"),
+            Self::BackendFreezes { member, time } => {
+                write!(f, "{}'s backend frozen for {time:.1?}", name(member))
+            }
+            Self::MemberFreezes { member, back } => {
+                write!(f, "{} frozen, thawed {back}", name(member))
+            }
+            Self::Killed { members, back } => {
+                let names = names(members);
+                write!(f, "{names} killed with -9, started again {back}")
+            }
+            Self::Leave { members, back } => {
+                write!(f, "{} left, started again {back}", names(members))
+            }
+            Self::LinkStalls { link, time } => {
+                let link = crowd::LINKS[*link];
+                write!(f, "the link of {link} a black hole for {time:.1?}")
+            }
+            Self::LinkSlow { link, delay, time } => {
+                let link = crowd::LINKS[*link];
+                write!(f, "the link of {link} {delay:.0?} slow for {time:.1?}")
+            }
+            Self::Junk { .. } => f.write_str("junk on the channel"),
+            Self::FalseObituary { member } => write!(f, "{} falsely said gone", name(member)),
+            Self::Lost { member } => write!(f, "{} reported all its peers lost", name(member)),
+            Self::Retagged { member } => write!(f, "{} changed its tags", name(member)),
+            Self::StopsDraining { member, restarts } => write!(
+                f,
+                "{} did not drain while {} strangers came and went and {} restarted",
+                name(member),
+                crowd::STRANGERS,
+                name(restarts)
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Back {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::After(time) => write!(f, "after {time:.1?}"),
+            Self::Noticed => f.write_str("when all had noticed"),
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fault.fmt(f)?;
+        if let Some(fault) = &self.meanwhile {
+            write!(f, "; meanwhile {fault}")?;
+        }
+        Ok(())
+    }
+}
+
+fn names(members: &[Id]) -> String {
+    let names: Vec<String> = members.iter().map(|&id| crowd::name(id)).collect();
+    names.join(" ")
+}

@@ -1,0 +1,66 @@
+//! A cluster under every fault that can be made on one machine, at random, for as long as you like, and a check after each.
+//!
+//! ```text
+//! cargo run --release --example soak                              # five minutes
+//! cargo run --release --example soak -- --minutes 60 --seed 42    # the faults of seed 42
+//! ```
+//!
+//! Starts a private PostgreSQL and thirty members, each a process of its own, some of them behind a proxy that can delay or
+//! swallow everything. Then PostgreSQL is stopped, killed and frozen, and so are sessions and members; see `fault.rs`. Every
+//! member tells every event that it sees. These must come in the order that `Event` documents, and lead to what `peers()`
+//! returns; and after each fault every roster must soon be the truth, and every thread, descriptor and session gone that
+//! was needed meanwhile.
+//!
+//! The last line starts with `ok:` and the exit status is 0 only if all that was so, and no member's memory grew. Needs
+//! Linux, for `/proc`.
+
+mod crowd;
+mod fault;
+mod line;
+mod member;
+#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
+#[path = "../../tests/support/postgres.rs"]
+mod postgres_server;
+#[allow(unreachable_pub, reason = "shared with the tests")]
+#[path = "../../tests/support/proxy.rs"]
+mod proxy;
+mod replay;
+mod soak;
+mod summary;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use postgres_server::{Server, Stop};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// The longest that anything may take until it is as it must be.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Inflict random faults on a cluster, and check that it recovers from each.
+#[derive(Parser)]
+struct Arguments {
+    /// For how long new faults come
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Which faults come, and when; random if not given
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+fn main() -> ExitCode {
+    let outcome = match member::name() {
+        Some(name) => member::run(name),
+        None => soak::run(&Arguments::parse()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a soak comes to, for people.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::crowd::Lived;
+use crate::line::Resources;
+
+/// Memory may grow by so much: an allocator keeps some of what was needed once, for each thread that there was at a time,
+/// and a member remembers who departed.
+const MEMORY_ALLOWANCE_KB: u64 = 1_024;
+
+/// How a kind of fault went.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) count: usize,
+    pub(crate) slowest: Duration,
+    /// When that was, since the start.
+    at: Duration,
+    /// The longest that it took until all had noticed who was gone.
+    noticed: Option<Duration>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, at: Duration, took: Duration, noticed: Option<Duration>) {
+        self.count += 1;
+        self.noticed = self.noticed.max(noticed);
+        if took >= self.slowest {
+            (self.slowest, self.at) = (took, at);
+        }
+    }
+}
+
+impl Lived {
+    /// What took more in the end than it may.
+    pub(crate) fn grown(&self) -> Option<String> {
+        let (first, last) = (self.first, self.last);
+        let grown = last.memory_kb > first.memory_kb + MEMORY_ALLOWANCE_KB
+            || last.descriptors > first.descriptors
+            || last.threads > first.threads;
+        grown.then(|| format!("{} grew: {}", self.name, change(first, last)))
+    }
+}
+
+pub(crate) fn of_faults(tally: &BTreeMap<&str, Tally>) -> String {
+    let mut text = format!("{:24} {:>5}  slowest recovery\n", "fault", "times");
+    for (kind, tally) in tally {
+        let (slowest, at) = (seconds(tally.slowest), clock(tally.at));
+        text += &format!(
+            "{kind:24} {:5}  {slowest:>8}, at {}",
+            tally.count,
+            at.trim()
+        );
+        if let Some(noticed) = tally.noticed {
+            text += &format!("; noticed after {} at the latest", seconds(noticed));
+        }
+        text += "\n";
+    }
+    text
+}
+
+/// Every member that lived throughout, at the first and at the last quiet point.
+pub(crate) fn of_resources(lived: &[Lived]) -> String {
+    let mut text = "from the first quiet point to the last:\n".to_owned();
+    for member in lived.iter().filter(|lived| lived.throughout) {
+        let change = change(member.first, member.last);
+        text += &format!("{:6} {change}\n", member.name);
+    }
+    text
+}
+
+/// The most that any start of a member grew.
+pub(crate) fn of_growth(lived: &[Lived]) -> String {
+    let throughout = lived.iter().filter(|lived| lived.throughout).count();
+    let growth = |lived: &Lived| lived.last.memory_kb.saturating_sub(lived.first.memory_kb);
+    let most = lived.iter().map(growth).max().unwrap_or_default();
+    let most_throughout = lived.iter().filter(|lived| lived.throughout).map(growth);
+    format!(
+        "no threads or descriptors left behind by any of {} processes, whose memory grew by {most} kB at most, and by {} kB \
+         among the {throughout} that lived throughout",
+        lived.len(),
+        most_throughout.max().unwrap_or_default()
+    )
+}
+
+fn change(first: Resources, last: Resources) -> String {
+    format!(
+        "memory {:4} to {:4} kB, descriptors {} to {}, threads {} to {}",
+        first.memory_kb,
+        last.memory_kb,
+        first.descriptors,
+        last.descriptors,
+        first.threads,
+        last.threads
+    )
+}
+
+/// Minutes and seconds since the start.
+pub(crate) fn clock(time: Duration) -> String {
+    let tenths = time.as_millis() / 100;
+    let (minutes, tenths) = (tenths / 600, tenths % 600);
+    format!("{minutes:3}:{:02}.{}", tenths / 10, tenths % 10)
+}
+
+pub(crate) fn seconds(time: Duration) -> String {
+    format!("{:.2} s", time.as_secs_f64())
+}
