@@ -94,6 +94,7 @@ struct Life {
     resources: Resources,
     /// At its first quiet point.
     first: Option<Resources>,
+    departures: u64,
     /// It was told or made to end.
     ends: bool,
     over: bool,
@@ -108,6 +109,8 @@ pub(crate) struct Lived {
     pub(crate) throughout: bool,
     pub(crate) first: Resources,
     pub(crate) last: Resources,
+    /// How many peers left that it knew.
+    pub(crate) departures: u64,
 }
 
 /// A line from the process with this number, and when it came; `None` at its end.
@@ -169,6 +172,7 @@ impl Crowd {
             roster: Ok(()),
             resources: Resources::default(),
             first: None,
+            departures: 0,
             ends: false,
             over: false,
             history: VecDeque::new(),
@@ -385,6 +389,7 @@ impl Life {
         match line {
             Line::Told(told) => {
                 *events.entry(told.kind()).or_default() += 1;
+                self.departures += u64::from(Told::is_leave(told.kind()));
                 if let Told::Online(incarnation) = told {
                     self.incarnation = Some(incarnation);
                 }
@@ -416,6 +421,7 @@ impl Life {
             throughout: self.number <= SIZE as u64,
             first: self.first?,
             last: self.resources,
+            departures: self.departures,
         })
     }
 

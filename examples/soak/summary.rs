@@ -6,9 +6,12 @@ use std::time::Duration;
 use crate::crowd::Lived;
 use crate::line::Resources;
 
-/// Memory may grow by so much: an allocator keeps some of what was needed once, for each thread that there was at a time,
-/// and a member remembers who departed.
-const MEMORY_ALLOWANCE_KB: u64 = 1_024;
+/// Memory may grow by so much: an allocator keeps some of what was needed once, for each thread that there was at a time.
+const ALLOWANCE_KB: u64 = 1_024;
+
+/// And by what a member remembers of each departure, for an hour, of so many at most.
+const DEPARTURE_BYTES: u64 = 100;
+const REMEMBERED: u64 = 10_000;
 
 /// How a kind of fault went.
 #[derive(Default)]
@@ -35,7 +38,8 @@ impl Lived {
     /// What took more in the end than it may.
     pub(crate) fn grown(&self) -> Option<String> {
         let (first, last) = (self.first, self.last);
-        let grown = last.memory_kb > first.memory_kb + MEMORY_ALLOWANCE_KB
+        let remembered = self.departures.min(REMEMBERED) * DEPARTURE_BYTES / 1_024;
+        let grown = last.memory_kb > first.memory_kb + ALLOWANCE_KB + remembered
             || last.descriptors > first.descriptors
             || last.threads > first.threads;
         grown.then(|| format!("{} grew: {}", self.name, change(first, last)))
