@@ -1,15 +1,15 @@
 //! What a soak comes to, for people.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::crowd::Lived;
-use crate::line::Resources;
 
 /// Memory may grow by so much: an allocator keeps some of what was needed once, for each thread that there was at a time.
 const ALLOWANCE_KB: u64 = 1_024;
 
-/// And by what a member remembers of each departure, for an hour, of so many at most.
+/// And by what a member remembers of each departure, for an hour, of so many at most: some 80 bytes, and room to grow.
 const DEPARTURE_BYTES: u64 = 100;
 const REMEMBERED: u64 = 10_000;
 
@@ -38,11 +38,17 @@ impl Lived {
     /// What took more in the end than it may.
     pub(crate) fn grown(&self) -> Option<String> {
         let (first, last) = (self.first, self.last);
-        let remembered = self.departures.min(REMEMBERED) * DEPARTURE_BYTES / 1_024;
-        let grown = last.memory_kb > first.memory_kb + ALLOWANCE_KB + remembered
+        let grown = self.growth_kb() > ALLOWANCE_KB
             || last.descriptors > first.descriptors
             || last.threads > first.threads;
-        grown.then(|| format!("{} grew: {}", self.name, change(first, last)))
+        grown.then(|| format!("{} grew: {self}", self.name))
+    }
+
+    /// By how much its memory grew, beyond what it has to remember.
+    fn growth_kb(&self) -> u64 {
+        let remembered = self.departures.min(REMEMBERED) * DEPARTURE_BYTES / 1_024;
+        let expected = self.first.memory_kb + remembered;
+        self.last.memory_kb.saturating_sub(expected)
     }
 }
 
@@ -67,36 +73,40 @@ pub(crate) fn of_faults(tally: &BTreeMap<&str, Tally>) -> String {
 pub(crate) fn of_resources(lived: &[Lived]) -> String {
     let mut text = "from the first quiet point to the last:\n".to_owned();
     for member in lived.iter().filter(|lived| lived.throughout) {
-        let change = change(member.first, member.last);
-        text += &format!("{:6} {change}\n", member.name);
+        text += &format!("{:6} {member}\n", member.name);
     }
     text
 }
 
 /// The most that any start of a member grew.
 pub(crate) fn of_growth(lived: &[Lived]) -> String {
-    let throughout = lived.iter().filter(|lived| lived.throughout).count();
-    let growth = |lived: &Lived| lived.last.memory_kb.saturating_sub(lived.first.memory_kb);
-    let most = lived.iter().map(growth).max().unwrap_or_default();
-    let most_throughout = lived.iter().filter(|lived| lived.throughout).map(growth);
+    let throughout = lived.iter().filter(|lived| lived.throughout);
+    let most = throughout.clone().map(Lived::growth_kb).max();
     format!(
-        "no threads or descriptors left behind by any of {} processes, whose memory grew by {most} kB at most, and by {} kB \
-         among the {throughout} that lived throughout",
+        "no threads or descriptors left behind by any of {} processes, whose memory grew by {} kB at most, and by {} kB \
+         among the {} that lived throughout, beyond what they remember of those who left",
         lived.len(),
-        most_throughout.max().unwrap_or_default()
+        lived.iter().map(Lived::growth_kb).max().unwrap_or_default(),
+        most.unwrap_or_default(),
+        throughout.count(),
     )
 }
 
-fn change(first: Resources, last: Resources) -> String {
-    format!(
-        "memory {:4} to {:4} kB, descriptors {} to {}, threads {} to {}",
-        first.memory_kb,
-        last.memory_kb,
-        first.descriptors,
-        last.descriptors,
-        first.threads,
-        last.threads
-    )
+impl fmt::Display for Lived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.first, self.last);
+        write!(
+            f,
+            "memory {:4} to {:4} kB, descriptors {} to {}, threads {} to {}, {} peers left meanwhile",
+            first.memory_kb,
+            last.memory_kb,
+            first.descriptors,
+            last.descriptors,
+            first.threads,
+            last.threads,
+            self.departures
+        )
+    }
 }
 
 /// Minutes and seconds since the start.
