@@ -97,11 +97,17 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)?;
         let mut cause = self.source();
+        let mut said = String::new();
         while let Some(error) = cause {
-            match error.to_string().as_str() {
+            match error.to_string().replace('\n', " ") {
                 // What `postgres` calls all that the server says; the cause is what it said.
-                "db error" => {}
-                text => write!(f, ": {}", text.replace('\n', " "))?,
+                text if text == "db error" => {}
+                // Some, such as OpenSSL's, say what their causes say.
+                text if said.contains(&text) => {}
+                text => {
+                    write!(f, ": {text}")?;
+                    said = text;
+                }
             }
             // An error of ours has already said its causes.
             cause = error.source().filter(|_| !error.is::<Self>());

@@ -62,7 +62,7 @@ pub(crate) struct Worker {
     /// When to dial again, and how long to wait after that fails.
     dial_at: Instant,
     backoff: Duration,
-    /// The failure that was last logged at warning level since the link was up.
+    /// The failure that was last logged at warning level since the link was up, without its numbers.
     said: Option<String>,
     /// Everything that had arrived at the last look was heard.
     drained: bool,
@@ -606,11 +606,13 @@ impl Worker {
     /// Remembers a failure, and logs it once at its change, not once an attempt.
     fn note(&mut self, error: &Error) {
         let text = error.to_string();
-        if self.said.as_ref() == Some(&text) {
+        // Some tell the time: rustls says for how many seconds a certificate has been expired.
+        let gist = Some(text.replace(char::is_numeric, ""));
+        if self.said == gist {
             log::debug!("{:?}: still offline: {text}", self.session.channel);
         } else {
             log::warn!("{:?}: offline: {text}", self.session.channel);
-            self.said = Some(text);
+            self.said = gist;
         }
         self.status.last_error = Some(error.clone());
     }
