@@ -167,10 +167,20 @@ where
 /// The parser's own words can contain a part of the password (one with a space in it is taken for an option), so they are
 /// only passed on if they name an option that exists, or if there is no password.
 fn unparsable(params: &str, error: &postgres::Error) -> Error {
-    let advice = "write host=... user=... dbname=... or postgres://user@host/dbname, \
-                  with special characters percent-encoded in a URL and in single quotes elsewhere";
     let reason = error.source().map_or_else(String::new, ToString::to_string);
-    let harmless = reason.starts_with("invalid value for option")
+    let unknown = |option: &&str| reason == format!("unknown option `{option}`");
+    let is_about_tls = OTHERS_TLS_OPTIONS.iter().any(unknown);
+    let advice = if is_about_tls {
+        "leave it out: certificates and what is verified are up to the connector that `join_tls` takes"
+    } else if reason.contains("`sslmode`") {
+        "sslmode may be disable, prefer or require; for verify-ca or verify-full write require, since what is verified is \
+         up to the connector that `join_tls` takes"
+    } else {
+        "write host=... user=... dbname=... or postgres://user@host/dbname, \
+         with special characters percent-encoded in a URL and in single quotes elsewhere"
+    };
+    let harmless = is_about_tls
+        || reason.starts_with("invalid value for option")
         || !(params.contains('@') || params.to_ascii_lowercase().contains("pass"));
     let reason = match harmless {
         true => &reason,
@@ -184,6 +194,24 @@ fn unparsable(params: &str, error: &postgres::Error) -> Error {
 /// One notification, as it was received.
 #[derive(Debug)]
 pub(crate) struct Notice(Notification);
+/// What else libpq can be told of TLS, and providers put into their URLs.
+const OTHERS_TLS_OPTIONS: [&str; 14] = [
+    "gssencmode",
+    "requiressl",
+    "ssl",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslpassword",
+    "sslrootcert",
+    "sslsni",
+];
+
 
 impl Notice {
     /// Not only ours: a session that the host opens may listen to more.
@@ -698,3 +726,19 @@ mod tests {
         assert!(error.to_string().contains("join_tls"), "{error}");
     }
 }
+        for (option, advice) in [
+            ("sslrootcert=system", "leave it out"),
+            (
+                "sslmode=verify-full",
+                "for verify-ca or verify-full write require",
+            ),
+        ] {
+            let url = format!("postgres://u:hunter2@h/db?{option}");
+            let error = connector(&url, tls()).err().expect("an error").to_string();
+            assert!(error.contains(advice), "{error}");
+            assert!(
+                error.contains(option.split('=').next().unwrap_or_default()),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"), "{error}");
+        }
