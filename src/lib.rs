@@ -54,7 +54,12 @@
 //! session must be a session: directly with the primary, or through a pooler in session mode. A pooler in transaction mode
 //! does not carry notifications; that is recognised and reported, see [`Error::is_pooler`].
 //!
-//! Whoever may connect to the database may announce anything: peers are as trustworthy as the roles of the database.
+//! Whoever may connect to the database may announce anything: peers are as trustworthy as the roles of the database. A
+//! database of its own keeps others out; the README has the SQL. It should have the encoding `UTF8`, which keeps out what
+//! is no text: in one with the encoding `SQL_ASCII`, and some others, whoever may connect can end every participant's
+//! session, over and over, with bytes that have no equivalent in UTF-8. That is logged as a warning.
+//!
+//! For TLS see [`Config::join_tls`].
 //!
 //! # Times
 //!
@@ -71,8 +76,9 @@
 //!
 //! # Logging
 //!
-//! Through [`log`]: info when the link comes up, warnings when it goes down (once for each reason) and when the roster is
-//! full, debug for the rest. Neither logs nor errors nor `Debug` output contain a password or a connection string.
+//! Through [`log`]: info when the link comes up, warnings when it goes down (once for each reason), when the roster is full,
+//! and when the database's encoding lets others end our sessions, debug for the rest. Neither logs nor errors nor `Debug`
+//! output contain a password or a connection string.
 
 mod cluster;
 mod config;

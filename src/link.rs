@@ -94,6 +94,26 @@ pub(crate) enum Hosts {
     Shuffled,
 }
 
+/// The encodings of a database in which all that Postgres takes for text can be sent to a session of ours, which wants UTF-8.
+/// In others somebody can announce what has no equivalent there, and then Postgres ends every session that listens.
+const SAFE_ENCODINGS: [&str; 15] = [
+    "ISO_8859_5",
+    "KOI8R",
+    "KOI8U",
+    "LATIN1",
+    "LATIN10",
+    "LATIN2",
+    "LATIN4",
+    "LATIN5",
+    "LATIN6",
+    "LATIN7",
+    "LATIN8",
+    "LATIN9",
+    "UTF8",
+    "WIN1256",
+    "WIN866",
+];
+
 /// What a session listens to, and how it is shown to operators.
 #[derive(Clone, Debug)]
 pub(crate) struct Session {
@@ -164,6 +184,24 @@ where
     })
 }
 
+/// What else libpq can be told of TLS, and providers put into their URLs.
+const OTHERS_TLS_OPTIONS: [&str; 14] = [
+    "gssencmode",
+    "requiressl",
+    "ssl",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslpassword",
+    "sslrootcert",
+    "sslsni",
+];
+
 /// The parser's own words can contain a part of the password (one with a space in it is taken for an option), so they are
 /// only passed on if they name an option that exists, or if there is no password.
 fn unparsable(params: &str, error: &postgres::Error) -> Error {
@@ -194,24 +232,6 @@ fn unparsable(params: &str, error: &postgres::Error) -> Error {
 /// One notification, as it was received.
 #[derive(Debug)]
 pub(crate) struct Notice(Notification);
-/// What else libpq can be told of TLS, and providers put into their URLs.
-const OTHERS_TLS_OPTIONS: [&str; 14] = [
-    "gssencmode",
-    "requiressl",
-    "ssl",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-    "sslcert",
-    "sslcertmode",
-    "sslcompression",
-    "sslcrl",
-    "sslcrldir",
-    "sslkey",
-    "sslpassword",
-    "sslrootcert",
-    "sslsni",
-];
-
 
 impl Notice {
     /// Not only ours: a session that the host opens may listen to more.
@@ -236,6 +256,8 @@ pub(crate) struct Link {
     channel: String,
     /// Our own backend.
     pid: i32,
+    /// The database's, as Postgres names it.
+    encoding: Option<String>,
     /// Received while looking for an echo.
     unread: VecDeque<Notice>,
 }
@@ -265,15 +287,17 @@ impl Link {
         // Servers before 14 do not know it, and say so.
         let _ = run(&mut client, "SET idle_session_timeout = 0");
         let listen = format!(
-            "{HARDEN}; SET application_name = {}; LISTEN {}",
+            "{HARDEN}; SET application_name = {}; LISTEN {}; SHOW server_encoding",
             literal(&session.application_name),
             identifier(&session.channel)
         );
-        run(&mut client, &listen)?;
+        let shown = client.simple_query(&listen).map_err(broken)?;
+        let encoding = column(&shown).next().map(str::to_owned);
         Ok(Some(Self {
             client: Some(client),
             channel: session.channel.clone(),
             pid,
+            encoding,
             unread: VecDeque::new(),
         }))
     }
@@ -300,6 +324,12 @@ impl Link {
     /// The pid of our own backend.
     pub(crate) fn pid(&self) -> Option<NonZeroI32> {
         NonZeroI32::new(self.pid)
+    }
+
+    /// The database's encoding, if others can end our sessions there by what they announce.
+    pub(crate) fn unsafe_encoding(&self) -> Option<&str> {
+        let encoding = self.encoding.as_deref();
+        encoding.filter(|encoding| !SAFE_ENCODINGS.contains(encoding))
     }
 
     /// Sends an answer, all its payloads at once.
@@ -332,11 +362,9 @@ impl Link {
                 }
                 Err(error) => return Err(broken(error)),
             };
-            let pids = rows.iter().filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
-                _ => None,
-            });
-            Ok(Some(pids.collect()))
+            Ok(Some(
+                column(&rows).filter_map(|pid| pid.parse().ok()).collect(),
+            ))
         })
     }
 
@@ -604,6 +632,14 @@ fn run(client: &mut Client, statements: &str) -> Result<()> {
     client.batch_execute(statements).map_err(broken)
 }
 
+/// What a simple query returned in its first column.
+fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
+    messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    })
+}
+
 /// Listens to the inbox, and returns the pid of our own backend. Comes before anything is set in the session: behind a
 /// pooler in transaction mode the settings would land in somebody else's.
 fn listen_to_inbox(client: &mut Client, session: &Session) -> Result<i32> {
@@ -718,14 +754,6 @@ mod tests {
         assert!(error.to_string().contains("option `port`"), "{error}");
         let error = connector("hots=localhost", tls()).err().expect("an error");
         assert!(error.to_string().contains("hots"), "{error}");
-        let error = connector("user=u", tls()).err().expect("an error");
-        assert!(error.to_string().contains("no host"), "{error}");
-        let error = connector("host=h sslmode=require", tls())
-            .err()
-            .expect("one");
-        assert!(error.to_string().contains("join_tls"), "{error}");
-    }
-}
         for (option, advice) in [
             ("sslrootcert=system", "leave it out"),
             (
@@ -742,3 +770,11 @@ mod tests {
             );
             assert!(!error.contains("hunter2"), "{error}");
         }
+        let error = connector("user=u", tls()).err().expect("an error");
+        assert!(error.to_string().contains("no host"), "{error}");
+        let error = connector("host=h sslmode=require", tls())
+            .err()
+            .expect("one");
+        assert!(error.to_string().contains("join_tls"), "{error}");
+    }
+}

@@ -64,6 +64,8 @@ pub(crate) struct Worker {
     backoff: Duration,
     /// The failure that was last logged at warning level since the link was up, without its numbers.
     said: Option<String>,
+    /// The encoding of the database that was last warned of.
+    warned: Option<String>,
     /// Everything that had arrived at the last look was heard.
     drained: bool,
     /// When a question was asked that the server answered, until all that had arrived by then is heard: so many more.
@@ -165,6 +167,7 @@ impl Worker {
             dial_at: now,
             backoff: Duration::ZERO,
             said: None,
+            warned: None,
             drained: true,
             proof: None,
             sessions: None,
@@ -538,6 +541,7 @@ impl Worker {
     fn go_online(&mut self, link: Link) {
         let now = Instant::now();
         let pid = link.pid();
+        let encoding = link.unsafe_encoding().map(str::to_owned);
         self.connection = Connection::Up {
             link: Box::new(link),
             since: now,
@@ -555,6 +559,7 @@ impl Worker {
             return self.fail(error);
         }
         log::info!("{:?}: online", self.session.channel);
+        self.warn_of(encoding);
         self.said = None;
         self.status.online = true;
         self.status.connected += 1;
@@ -615,6 +620,22 @@ impl Worker {
             self.said = gist;
         }
         self.status.last_error = Some(error.clone());
+    }
+
+    /// Of a database in which others can end our sessions, once at its change, not once a session.
+    fn warn_of(&mut self, encoding: Option<String>) {
+        if self.warned == encoding {
+            return;
+        }
+        if let Some(encoding) = &encoding {
+            log::warn!(
+                "{:?}: the database has the encoding {encoding}: whoever may connect can announce what has no equivalent \
+                 in UTF-8, and Postgres then ends the session of every member (each reconnects). Meet in a \
+                 database that has the encoding UTF8: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+                self.session.channel
+            );
+        }
+        self.warned = encoding;
     }
 
     fn say_goodbye(&mut self) -> Result<()> {

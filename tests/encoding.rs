@@ -1,0 +1,158 @@
+//! Databases that take for text what has no equivalent in UTF-8: there everybody can end the sessions of all who listen.
+
+mod support;
+
+use std::sync::{Mutex, PoisonError};
+
+use pg_peers::postgres::error::SqlState;
+use pg_peers::postgres::{Client, NoTls};
+use pg_peers::{Cluster, Config, Event};
+use support::*;
+
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with("pg_peers")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+            warnings.push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// How often such a participant warned of such an encoding.
+fn warnings(channel: &str, encoding: &str) -> usize {
+    let warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let of = |warning: &&String| {
+        warning.starts_with(&format!(
+            "{channel:?}: the database has the encoding {encoding}"
+        ))
+    };
+    warnings.iter().filter(of).count()
+}
+
+fn log_warnings() {
+    // Another test may have been faster.
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(log::LevelFilter::Warn);
+}
+
+fn join(server: &Server, name: &str, channel: &str) -> Cluster {
+    let config = Config::new(name).channel(channel);
+    config.join(&params(server)).expect("valid")
+}
+
+fn params(server: &Server) -> String {
+    format!("{} dbname=meeting", server.params())
+}
+
+fn create(server: &Server, encoding: &str) {
+    server.run(&format!(
+        "CREATE DATABASE meeting ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    ));
+}
+
+#[test]
+fn members_survive_what_is_no_text_and_warn_of_it_once() {
+    log_warnings();
+    let any_byte = [
+        "NOTIFY meeting, E'\\xff'",
+        "SET client_encoding = 'SQL_ASCII'; NOTIFY meeting, E'pg-peers/1 hello name=\\xc3'",
+        "SELECT pg_notify('meeting', E'\\xf0\\x28\\x8c\\x28')",
+    ];
+    let no_character = ["NOTIFY meeting, E'\\x81'"];
+    survive(
+        "SQL_ASCII",
+        &any_byte,
+        &SqlState::CHARACTER_NOT_IN_REPERTOIRE,
+    );
+    survive(
+        "WIN1252",
+        &no_character,
+        &SqlState::UNTRANSLATABLE_CHARACTER,
+    );
+}
+
+fn survive(encoding: &str, statements: &[&str], code: &SqlState) {
+    let server = Server::start();
+    create(&server, encoding);
+    let a = join(&server, "a", "meeting");
+    let b = join(&server, "b", "meeting");
+    let watcher = Config::observer()
+        .channel("meeting")
+        .join(&params(&server))
+        .expect("valid");
+    expect_all(&a, &["online", "join b"]);
+    expect_all(&b, &["online", "join a"]);
+    expect_all(&watcher, &["online", "join a", "join b"]);
+    let members = [&a, &b, &watcher];
+    let mut stranger = Client::connect(&params(&server), NoTls).expect("a session");
+    for statement in statements {
+        stranger.batch_execute(statement).expect(statement);
+        for member in members {
+            let Event::Offline(reason) = expect(member, "offline") else {
+                panic!("offline")
+            };
+            assert!(reason.is_link());
+            assert_eq!(reason.code(), Some(code), "{reason}");
+            assert!(reason.to_string().contains("UTF8"), "{reason}");
+            expect(member, "online");
+        }
+        fence(&a, &b);
+        expect(&watcher, "update a");
+        fence(&b, &a);
+        expect(&watcher, "update b");
+    }
+    for member in members {
+        expect_nothing(member);
+        assert_eq!(member.status().connected, 1 + statements.len() as u64);
+    }
+    assert_eq!(warnings("meeting", encoding), members.len());
+    a.leave().expect("a goodbye");
+    expect(&b, "leave a: Goodbye");
+}
+
+#[test]
+fn where_all_text_has_an_equivalent_nobody_is_warned_and_no_byte_does_harm() {
+    log_warnings();
+    let server = Server::start();
+    create(&server, "LATIN1");
+    let a = join(&server, "a", "harmless");
+    let b = join(&server, "b", "harmless");
+    expect_all(&a, &["online", "join b"]);
+    expect_all(&b, &["online", "join a"]);
+    let bytes: String = (0x80..=0xff).map(|b| format!("\\x{b:02x}")).collect();
+    Client::connect(&params(&server), NoTls)
+        .and_then(|mut client| client.batch_execute(&format!("NOTIFY harmless, E'{bytes}'")))
+        .expect("any byte");
+    fence(&a, &b);
+    fence(&b, &a);
+    expect_nothing(&a);
+    expect_nothing(&b);
+    assert_eq!(warnings("harmless", "LATIN1"), 0);
+}
+
+#[test]
+fn a_warning_comes_again_when_the_encoding_changed_in_between() {
+    log_warnings();
+    let server = Server::start();
+    create(&server, "SQL_ASCII");
+    let a = join(&server, "a", "changing");
+    expect(&a, "online");
+    for (encoding, count) in [("UTF8", 1), ("SQL_ASCII", 2), ("SQL_ASCII", 2)] {
+        server.run("DROP DATABASE meeting WITH (FORCE)");
+        create(&server, encoding);
+        expect(&a, "offline");
+        expect(&a, "online");
+        assert_eq!(warnings("changing", "SQL_ASCII"), count);
+    }
+    assert_eq!(warnings("changing", "UTF8"), 0);
+}
