@@ -67,8 +67,15 @@ impl Config {
         Cluster::start(settings, link::connector(params, None::<NoTls>)?)
     }
 
-    /// As [`join`](Config::join), over connections that `tls` secures, such as those of `postgres-native-tls` or
-    /// `postgres-openssl`. Whether TLS is required is up to the connection string's `sslmode`.
+    /// As [`join`](Config::join), over connections that `tls` secures: a connector of `tokio-postgres-rustls`,
+    /// `postgres-native-tls` or `postgres-openssl`. The README has an example.
+    ///
+    /// Whether TLS is required is up to the connection string: with `sslmode=require` it is. The default, `prefer`, goes on
+    /// without, if the server says that it has none, or somebody between who says so. What is verified is up to
+    /// the connector, and the three verify the chain and the host name, as libpq does with `verify-full`.
+    /// `channel_binding=require` binds a SCRAM password to the server's certificate.
+    ///
+    /// A server that is refused is an [`Event::Offline`] with the connector's reason.
     ///
     /// # Errors
     ///

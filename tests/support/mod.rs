@@ -14,6 +14,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod raw;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ pub use self::postgres::{Server, Stop};
 pub use self::process::{Process, be_a_participant, memory_of};
 pub use self::proxy::Proxy;
 pub use self::raw::Raw;
+pub use self::tls::{Authority, Identity, PASSWORD, TlsServer};
 
 /// The longest a test waits for something that must come. Only a failure takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);

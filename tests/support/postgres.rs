@@ -186,7 +186,7 @@ impl Server {
 
     /// A superuser's session.
     pub fn client(&self) -> Client {
-        self.try_client().expect("a session")
+        self.connect(self.port).expect("a session")
     }
 
     /// Runs statements as the superuser.
@@ -352,14 +352,19 @@ impl Server {
 
     /// Whether the server on that port accepts, and is not somebody else's who was faster.
     fn is_ours(&self, port: u16) -> bool {
-        let params = format!("host=127.0.0.1 port={port} user=postgres");
-        let directory = Client::connect(&params, NoTls)
+        let directory = self
+            .connect(port)
             .and_then(|mut client| client.query_one("SHOW data_directory", &[]));
         directory.is_ok_and(|row| Path::new(row.get::<_, &str>(0)) == self.data())
     }
 
-    fn try_client(&self) -> Result<Client, postgres::Error> {
-        Client::connect(&self.params(), NoTls)
+    /// Over TCP; or over the socket, if the server was told to refuse that.
+    fn connect(&self, port: u16) -> Result<Client, postgres::Error> {
+        let connect = |host: &str| {
+            let params = format!("host={host} port={port} user=postgres");
+            Client::connect(&params, NoTls)
+        };
+        connect("127.0.0.1").or_else(|_| connect(&self.directory.display().to_string()))
     }
 
     fn postmaster(&self) -> Pid {
