@@ -27,37 +27,6 @@ fn bad_arguments_are_refused_before_anything_starts() {
     );
 }
 
-#[test]
-fn channels_of_any_shape_work() {
-    let server = Server::start();
-    let long = "n".repeat(63);
-    for channel in [
-        "UPPER",
-        "with space",
-        "quote\"d",
-        "a'b\\c;--",
-        "größe😀",
-        "1",
-        "*",
-        &long,
-    ] {
-        let a = online(Config::new("a").channel(channel), &server);
-        let b = online(Config::new("b'\\\"; drop").channel(channel), &server);
-        expect(&a, "join b'\\\"; drop");
-        expect(&b, "join a");
-    }
-}
-
-#[test]
-fn quoting_does_not_depend_on_the_servers_settings() {
-    let server = Server::start_with(&["standard_conforming_strings = off"]);
-    let a = online(Config::new("a\\' OR 1").tag("k\\", "\\'\\"), &server);
-    let b = online(Config::new("b"), &server);
-    let joined = expect(&b, "join a\\' OR 1");
-    assert_eq!(joined.peer().and_then(|p| p.tag("k\\")), Some("\\'\\"));
-    expect(&a, "join b");
-}
-
 static LOGGED: Mutex<String> = Mutex::new(String::new());
 
 struct Logger;
