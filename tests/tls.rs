@@ -1,5 +1,7 @@
 //! TLS by rustls, which is all Rust: it takes nothing of the machine. See `tests/openssl` for the others.
 
+#[path = "tls/impostor.rs"]
+mod impostor;
 #[path = "tls/scenarios.rs"]
 mod scenarios;
 mod support;
@@ -10,17 +12,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use scenarios::Trust;
+use impostor::Impostor;
+use scenarios::{NAME, Trust, online, refusal, start};
+use support::expect;
 
 const UNKNOWN_AUTHORITY: &str = "UnknownIssuer";
 const EXPIRED: &str = "certificate expired";
 const WRONG_NAME: &str = "not valid for name \"other.test\"";
 
 fn join(config: Config, params: &str, trust: &Trust<'_>) -> Cluster {
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(certificate(&trust.authority.pem()))
-        .expect("an authority");
+    let roots = roots(&trust.authority.pem());
     let tls = ClientConfig::builder().with_root_certificates(roots);
     let tls = match trust.identity {
         None => tls.with_no_client_auth(),
@@ -35,6 +36,41 @@ fn join(config: Config, params: &str, trust: &Trust<'_>) -> Cluster {
         .expect("a valid configuration")
 }
 
+fn roots(pem: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate(pem)).expect("an authority");
+    roots
+}
+
 fn certificate(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")
+}
+
+#[test]
+fn a_password_that_is_bound_cannot_be_passed_on_by_somebody_between() {
+    let Some((authority, server)) = start() else {
+        return;
+    };
+    let trust = Trust::of(&authority);
+    // As if the authority had been deceived.
+    let identity = authority.server(NAME);
+    let port = Impostor::start(&identity, &authority.pem(), NAME, server.server.port());
+    let params = server.params("app", NAME);
+    let params = params.replace(
+        &format!("port={}", server.server.port()),
+        &format!("port={port}"),
+    );
+    for binding in ["", " channel_binding=prefer", " channel_binding=require"] {
+        let text = refusal(&format!("{params}{binding}"), &trust);
+        assert!(text.contains("channel binding"), "{text}");
+    }
+    // Nothing else would have been noticed.
+    let a = online(
+        Config::new("a"),
+        &format!("{params} channel_binding=disable"),
+        &trust,
+    );
+    let b = online(Config::new("b"), &server.params("app", NAME), &trust);
+    expect(&a, "join b");
+    expect(&b, "join a");
 }

@@ -10,7 +10,7 @@ use crate::support::*;
 use crate::{EXPIRED, UNKNOWN_AUTHORITY, WRONG_NAME, join};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-const NAME: &str = "db.test";
+pub(crate) const NAME: &str = "db.test";
 
 /// What a client brings to the handshake.
 pub(crate) struct Trust<'a> {
@@ -19,7 +19,7 @@ pub(crate) struct Trust<'a> {
 }
 
 impl<'a> Trust<'a> {
-    fn of(authority: &'a Authority) -> Self {
+    pub(crate) fn of(authority: &'a Authority) -> Self {
         Self {
             authority,
             identity: None,
@@ -35,20 +35,20 @@ impl<'a> Trust<'a> {
 }
 
 /// An authority, and a server whose certificate is from there; `None` where there is no TLS.
-fn start() -> Option<(Authority, TlsServer)> {
+pub(crate) fn start() -> Option<(Authority, TlsServer)> {
     let authority = Authority::new("ours");
     let server = TlsServer::start(&authority, &authority.server(NAME))?;
     Some((authority, server))
 }
 
-fn online(config: Config, params: &str, trust: &Trust<'_>) -> Cluster {
+pub(crate) fn online(config: Config, params: &str, trust: &Trust<'_>) -> Cluster {
     let cluster = join(config, params, trust);
     expect(&cluster, "online");
     cluster
 }
 
 /// Why it is refused, which it stays.
-fn refusal(params: &str, trust: &Trust<'_>) -> String {
+pub(crate) fn refusal(params: &str, trust: &Trust<'_>) -> String {
     refused(&join(Config::new("a"), params, trust))
 }
 
