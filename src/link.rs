@@ -94,8 +94,8 @@ pub(crate) enum Hosts {
     Shuffled,
 }
 
-/// The encodings of a database in which all that Postgres takes for text can be sent to a session of ours, which wants UTF-8.
-/// In others somebody can announce what has no equivalent there, and then Postgres ends every session that listens.
+/// The encodings of a database in which Postgres takes nothing for text that it cannot convert for a session of ours, which
+/// wants UTF-8. In others there may be such a text, and if somebody announces it, Postgres ends every session that listens.
 const SAFE_ENCODINGS: [&str; 15] = [
     "ISO_8859_5",
     "KOI8R",
