@@ -255,6 +255,7 @@ fn a_host_that_vanishes_is_known_to_be_gone_and_heals_when_it_is_back() {
     let mut far = Process::join_from(&network, &server, "far", RARE);
     expect(&a, "join far");
     expect(&b, "join far");
+    far.expect_all(&["join a", "join b"]);
     let start = Instant::now();
     network.cut();
     for cluster in [&a, &b] {
@@ -271,7 +272,6 @@ fn a_host_that_vanishes_is_known_to_be_gone_and_heals_when_it_is_back() {
         expect(cluster, "heal far");
         expect_nothing(cluster);
     }
-    far.expect_all(&["join a", "join b"]);
     far.expect("offline");
     far.expect("online");
     far.expect_nothing();
