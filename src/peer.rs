@@ -202,11 +202,20 @@ pub(crate) fn is_node_name(name: &str) -> bool {
     shape && !name.contains(char::is_whitespace) && check_word(name, MAX_HEARD_NAME).is_ok()
 }
 
-/// Control characters, and the invisible ones that change how the text around them reads: zero-width characters, line
-/// separators, and the bidirectional marks, embeddings, overrides and isolates (Unicode Standard Annex #9).
+/// Control characters; the bidirectional marks, embeddings, overrides and isolates (Unicode Standard Annex #9); line
+/// separators; and all else that has no shape of its own, so that two texts could differ and look the same
+/// (Default_Ignorable_Code_Point of the Unicode Character Database, and the controls of annotations, hieroglyphs and
+/// music). Not the variation selectors of the basic plane, which make a heart red.
 fn is_control(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        || matches!(
+            c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+                | '\u{13430}'..='\u{1345f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+                | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 #[cfg(test)]
@@ -230,11 +239,23 @@ mod tests {
             check_word("\u{202e}", 63),
             Err(BadText::Control('\u{202e}'))
         );
+        for invisible in [
+            "soft\u{ad}hyphen",
+            "\u{206a}",
+            "\u{3164}",
+            "tag\u{e0061}",
+            "\u{fffb}",
+        ] {
+            assert!(
+                matches!(check_word(invisible, 63), Err(BadText::Control(_))),
+                "{invisible:?}"
+            );
+        }
         assert_eq!(
             check_word("1234", 3),
             Err(BadText::TooLong { bytes: 4, limit: 3 })
         );
-        assert_eq!(check_word("große Straße 😀", 63), Ok(()));
+        assert_eq!(check_word("große Straße 😀 ❤\u{fe0f}", 63), Ok(()));
     }
 
     #[test]
