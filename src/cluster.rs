@@ -1,9 +1,7 @@
 //! The handle that the host holds, and the ways to get one.
 
-use std::collections::hash_map::RandomState;
 use std::error::Error as StdError;
 use std::fmt;
-use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
@@ -15,7 +13,7 @@ use postgres::{Client, NoTls, Socket};
 use crate::config::{Config, Participant, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
-use crate::jitter::Jitter;
+use crate::jitter::{Jitter, random};
 use crate::link::{self, Connect, Session};
 use crate::peer::{Incarnation, Peer};
 use crate::presence::Presence;
@@ -367,9 +365,4 @@ impl Drop for End {
 fn incarnation_now() -> Incarnation {
     let since_epoch = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     Incarnation::new(u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX))
-}
-
-/// The standard library's own source of random numbers.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

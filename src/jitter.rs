@@ -1,5 +1,7 @@
 //! Small random variation, so that participants that start together do not act in step.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::time::Duration;
 
 /// A seeded generator: SplitMix64 (Steele, Lea and Flood, 2014). Not for secrets.
@@ -25,4 +27,9 @@ impl Jitter {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
+}
+
+/// A number that nobody can guess, of the standard library's own source.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

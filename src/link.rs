@@ -35,7 +35,6 @@ use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::num::NonZeroI32;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -48,6 +47,7 @@ use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, Notification, SimpleQueryMessage, Socket};
 
 use crate::error::{Error, Kind, Result};
+use crate::jitter;
 
 /// The longest a statement may take before the link counts as broken. With the heartbeat interval it bounds how late a
 /// frozen server is noticed.
@@ -645,10 +645,9 @@ fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
 fn listen_to_inbox(client: &mut Client, session: &Session) -> Result<i32> {
     let inbox = identifier(&session.inbox);
     run(client, &format!("LISTEN {inbox}"))?;
-    // Our own notification tells our backend's pid, without the right to execute any function. Another attempt may be
-    // under way, with the same inbox.
-    static ATTEMPTS: AtomicU64 = AtomicU64::new(0);
-    let own = format!("own {}", ATTEMPTS.fetch_add(1, Ordering::Relaxed));
+    // Our own notification tells our backend's pid, without the right to execute any function. Nobody else can say the same
+    // before us: not another attempt, which has the same inbox, nor a stranger who has learnt of it.
+    let own = format!("own {:016x}", jitter::random());
     let notify = format!("NOTIFY {inbox}, {}", literal(&own));
     run(client, &notify).or_else(|error| retry_if_full(client, &notify, error))?;
     receive(client, session, &own, Duration::ZERO)?.ok_or_else(not_carried)
