@@ -781,6 +781,8 @@ impl Roster {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.standing = Standing::Gone(reason);
             entry.until = now;
+            // Only its name and incarnation matter now; its tags may be as long as a payload.
+            entry.peer = entry.peer.with_tags(Tags::default());
             self.departed.push_back((now, entry.peer.shared_name()));
         }
         self.forget_long_gone(now);

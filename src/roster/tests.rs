@@ -1660,6 +1660,36 @@ fn rule_9_memory_stays_bounded_whatever_is_sent() {
     assert_eq!(roster.corrections.len(), 0);
 }
 
+#[test]
+fn rule_9_a_flood_of_newcomers_with_long_tags_takes_bounded_memory() {
+    const BOUND: usize = 100;
+    let setup = Setup {
+        max_peers: BOUND,
+        ..Setup::new("a", 1)
+    };
+    let now = Instant::now();
+    let tag = "x".repeat(7_000);
+    let flood = || {
+        let mut roster = setup.roster(1, Inbox::new(1));
+        roster.link_up(now, Some(STRANGER));
+        for n in 0..5_000_u64 {
+            let announcements = [
+                tagged_beat(&format!("p{n}"), 1, 1, &tag),
+                bye(&format!("p{n}"), 1, 2),
+            ];
+            for payload in &announcements[..1 + (n % 2) as usize] {
+                let message = wire::decode(payload).expect("ours");
+                roster.heard(now, STRANGER, &message);
+            }
+            while roster.poll_change().is_some() {}
+        }
+        check_bounds(&roster);
+    };
+    let taken = allocation_counter::measure(flood).bytes_max;
+    let bound = BOUND as u64 * 8_000;
+    assert!((bound / 2..bound * 3 / 2).contains(&taken), "{taken} bytes");
+}
+
 // What the host is told, where no rule has a number.
 
 #[test]
