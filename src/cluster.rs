@@ -18,6 +18,7 @@ use crate::link::{self, Connect, Session};
 use crate::peer::{Incarnation, Peer};
 use crate::presence::Presence;
 use crate::roster::{Limits, Roster};
+use crate::seal::Seal;
 use crate::status::{Requests, Shared, Status, View};
 use crate::wire::Inbox;
 use crate::worker::Worker;
@@ -121,6 +122,7 @@ impl Cluster {
             max_peers,
             delivery_budget,
             session_check,
+            keys,
         } = settings;
         let inbox = Inbox::new(random());
         let presence = participant.as_ref().map(|participant| {
@@ -141,6 +143,7 @@ impl Cluster {
             max_peers,
             max_departed: max_peers.max(LEAST_REMEMBERED),
         };
+        let seal = Seal::new(channel.clone(), keys);
         let session = Session {
             channel,
             inbox: inbox.channel(),
@@ -155,7 +158,7 @@ impl Cluster {
         let worker = Worker::new(
             Arc::clone(&connect),
             session.clone(),
-            heartbeat,
+            seal,
             Roster::new(presence, inbox, limits, Jitter::new(random())),
             events_in,
             Arc::clone(&shared),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::peer::{self, BadText, Tags};
 use crate::presence::Style;
+use crate::seal::{Keys, MIN_SECRET, Secret};
 use crate::wire;
 
 /// The longest name and channel: Postgres cuts identifiers and `application_name` at 63 bytes (manual, 4.1.1).
@@ -42,6 +43,7 @@ pub struct Config {
     delivery_budget: u32,
     session_check: bool,
     bare_name: bool,
+    secrets: Vec<Secret>,
 }
 
 impl Config {
@@ -55,8 +57,6 @@ impl Config {
     }
 
     /// Listens and never announces itself: it sees the peers, and they do not see it.
-    ///
-    /// Without a hello nobody answers it, so it knows everybody only after the longest of their heartbeat intervals.
     pub fn observer() -> Self {
         Self {
             name: None,
@@ -69,6 +69,7 @@ impl Config {
             delivery_budget: 2_000,
             session_check: true,
             bare_name: false,
+            secrets: Vec::new(),
         }
     }
 
@@ -154,6 +155,38 @@ impl Config {
         self.bare_name = bare;
         self
     }
+
+    /// Signs all that this participant says, with HMAC-SHA-256 (RFC 2104), and hears only what is signed with the same
+    /// secret: at least 16 bytes that only the members know, better 32 of a random generator (`openssl rand -hex 32`).
+    /// Without one, everybody who may connect to the database can announce members, bury them, and speak for them. Only
+    /// with the cargo feature `auth`. Defaults to no secret.
+    ///
+    /// What is not so signed is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the
+    /// bare names of Elixir nodes. A recording does not pass for the original: a signature holds for one channel and one
+    /// backend of the server, and 60 seconds. **All members therefore need clocks that agree within 60 seconds.** One whose
+    /// clock does not is not heard and does not hear the others, which is logged once with its name and the difference, and
+    /// counted in [`Status::untimely`](crate::Status::untimely).
+    ///
+    /// A signature tells that a member speaks, not which one: who has the secret can speak for all, and nothing is hidden.
+    ///
+    /// # To change it
+    ///
+    /// Called several times it makes a list: the first secret signs, each verifies. To go from one secret to another
+    /// restart all members three times: with `old, new`, then with `new, old`, then with `new`. Everybody hears everybody
+    /// all the time.
+    ///
+    /// # To introduce it
+    ///
+    /// Restart all members, one by one, with the secret. **Meanwhile the members with it and those without see each other
+    /// one-sidedly**: those without see everybody, since to them a signature is a field that they do not know; those with it
+    /// see only each other, and for them the others have not joined yet. When the last one is restarted all see all. Where
+    /// even that gap is too much, let each program join twice for that time, on the old channel without a secret and on a
+    /// new one with it.
+    #[cfg(feature = "auth")]
+    pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.secrets.push(Secret::new(secret.as_ref()));
+        self
+    }
 }
 
 /// A configuration whose every value was found to be good.
@@ -168,6 +201,7 @@ pub(crate) struct Settings {
     pub(crate) max_peers: usize,
     pub(crate) delivery_budget: u32,
     pub(crate) session_check: bool,
+    pub(crate) keys: Keys,
 }
 
 /// Who announces itself, and how.
@@ -200,6 +234,16 @@ impl Settings {
                 "delivery_budget 0 is not valid: it must be at least 1 a second",
             ));
         }
+        let keys = Keys::parse(&config.secrets).ok_or_else(|| {
+            Error::config(format!(
+                "the secret is not valid: it must have at least {MIN_SECRET} bytes"
+            ))
+        })?;
+        if config.bare_name && !config.secrets.is_empty() {
+            return Err(Error::config(
+                "a secret has no use with a bare name, which cannot be signed: leave out the one or the other",
+            ));
+        }
         Ok(Self {
             participant: Participant::parse(config)?,
             channel: config.channel.clone(),
@@ -209,6 +253,7 @@ impl Settings {
             max_peers: config.max_peers,
             delivery_budget: config.delivery_budget,
             session_check: config.session_check,
+            keys,
         })
     }
 }
@@ -350,7 +395,7 @@ mod tests {
                 ["tag \"k\"", "7999 at most"],
             ),
             (
-                Config::new("n").tag("k", &huge[..7_950]),
+                Config::new("n").tag("k", &huge[..7_800]),
                 ["tags", "7999 at most"],
             ),
             (Config::new("n").bare_name(true), ["\"n\"", "name@host"]),
@@ -368,6 +413,37 @@ mod tests {
                 text.len() < 300 && !text.contains(char::is_control),
                 "{text}"
             );
+        }
+    }
+
+    #[cfg(feature = "auth")]
+    #[test]
+    fn secrets_that_are_too_short_or_have_no_use_are_refused_and_not_shown() {
+        let long = "hunter2-and-16-bytes";
+        for (config, words) in [
+            (Config::new("n").secret(""), "at least 16 bytes"),
+            (
+                Config::new("n").secret("hunter2-and-15b"),
+                "at least 16 bytes",
+            ),
+            (
+                Config::observer().secret(long).secret("hunter2"),
+                "at least 16 bytes",
+            ),
+            (Config::new("n@h").secret(long).bare_name(true), "bare name"),
+        ] {
+            let shown = format!("{config:?}");
+            assert!(
+                shown.contains("Secret(..)") && !shown.contains("hunter2"),
+                "{shown}"
+            );
+            let text = refusal(config);
+            assert!(text.contains("secret") && text.contains(words), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        for secret in [&long.as_bytes()[..16], &[0; 64], &[255; 1_000]] {
+            let settings = Settings::parse(&Config::new("n").secret(secret)).expect("long enough");
+            assert!(!format!("{settings:?}").contains("hunter2"));
         }
     }
 

@@ -54,10 +54,12 @@
 //! session must be a session: directly with the primary, or through a pooler in session mode. A pooler in transaction mode
 //! does not carry notifications; that is recognised and reported, see [`Error::is_pooler`].
 //!
-//! Whoever may connect to the database may announce anything: peers are as trustworthy as the roles of the database. A
-//! database of its own keeps others out; the README has the SQL. It should have the encoding `UTF8`, which keeps out what
-//! is no text: in one with the encoding `SQL_ASCII`, and some others, whoever may connect can end every participant's
-//! session, over and over, with bytes that have no equivalent in UTF-8. That is logged as a warning.
+//! Whoever may connect to the database may announce anything: peers are as trustworthy as the roles of the database. With
+//! the cargo feature `auth`, which adds no dependency that `postgres` has not, members share a secret (`Config::secret`),
+//! and hear nobody who does not know it. A database of its own keeps others out; the README has the SQL. It should have the
+//! encoding `UTF8`, which keeps out what is no text: in one with the encoding `SQL_ASCII`, and some others, whoever may
+//! connect can end every participant's session, over and over, with bytes that have no equivalent in UTF-8. That is logged
+//! as a warning.
 //!
 //! For TLS see [`Config::join_tls`].
 //!
@@ -77,8 +79,10 @@
 //! # Logging
 //!
 //! Through [`log`]: info when the link comes up, warnings when it goes down (once for each reason), when the roster is full,
-//! and when the database's encoding lets others end our sessions, debug for the rest. Neither logs nor errors nor `Debug`
-//! output contain a password or a connection string.
+//! when payloads are not signed as they must be, and when the database's encoding lets others end our sessions, debug for
+//! the rest. Neither logs nor errors nor `Debug` output contain a password, a secret or a connection string. Nothing that
+//! others announce is shown with control characters in it, or with characters that are invisible or change the direction of
+//! what is read: no name or tag can have them.
 
 mod cluster;
 mod config;
@@ -90,7 +94,9 @@ mod link;
 mod outbox;
 mod peer;
 mod presence;
+mod refusals;
 mod roster;
+mod seal;
 mod session_check;
 mod status;
 mod wire;

@@ -573,7 +573,8 @@ pub(crate) fn wake(
     woken: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
     let statement = format!("NOTIFY {}, 'wake'", identifier(&session.inbox));
-    aside("wake", connect, statement, move |done| {
+    let wake = move |client: &mut Client| run(client, &statement);
+    aside("wake", connect, wake, move |done| {
         if let Err(error) = done {
             log::debug!("a request waits for its turn: {error}");
         }
@@ -581,28 +582,40 @@ pub(crate) fn wake(
     })
 }
 
-/// Announces over a connection of its own, which hears nothing and so has nothing to read first. Returns at once; `said` is
-/// called when that was done, or failed.
+/// Announces over a connection of its own, which hears nothing and so has nothing to read first. Returns at once; `write` is
+/// told the backend that will send the payload, if that can be had, and `said` is called when that was done, or failed.
 pub(crate) fn notify_aside(
     connect: Connect,
     session: &Session,
-    payload: &str,
+    write: impl FnOnce(Option<NonZeroI32>) -> String + Send + 'static,
     said: impl FnOnce(Result<()>) + Send + 'static,
 ) -> Result<()> {
     let channel = identifier(&session.channel);
-    let statement = format!("NOTIFY {channel}, {}", literal(payload));
-    aside("notify", connect, statement, said)
+    let notify = move |client: &mut Client| {
+        let payload = write(backend(client));
+        run(client, &format!("NOTIFY {channel}, {}", literal(&payload)))
+    };
+    aside("notify", connect, notify, said)
 }
 
-/// Runs a statement on a thread that can be left behind, over a connection for this alone.
+/// The backend that serves a session which listens to nothing.
+fn backend(client: &mut Client) -> Option<NonZeroI32> {
+    let rows = client.simple_query("SELECT pg_catalog.pg_backend_pid()");
+    rows.ok()?.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    })
+}
+
+/// Does some work on a thread that can be left behind, with a connection for this alone.
 fn aside(
     what: &str,
     connect: Connect,
-    statement: String,
+    work: impl FnOnce(&mut Client) -> Result<()> + Send + 'static,
     done: impl FnOnce(Result<()>) + Send + 'static,
 ) -> Result<()> {
     spawn(what, move || {
-        let work = || run(&mut connect(Hosts::AsConfigured)?, &statement);
+        let work = || work(&mut connect(Hosts::AsConfigured)?);
         let panicked = |_| Err(Error::new(Kind::Link, "connecting to Postgres panicked"));
         done(panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked));
     })

@@ -37,6 +37,12 @@ pub struct Status {
     pub heard: u64,
     /// How many payloads were ignored: not in this crate's format, cut short, of another version, repeated, out of order.
     pub ignored: u64,
+    /// How many payloads were ignored since they are not signed with a secret of this participant, or were sent by another
+    /// backend than signed them. See `Config::secret`, of the cargo feature `auth`; without a secret none are.
+    pub forged: u64,
+    /// How many payloads were ignored though they are well signed: more than 60 seconds before they came, or in the future by
+    /// as much. A member's clock is wrong, or this one's; the log names it.
+    pub untimely: u64,
     /// How many announcements of newcomers were ignored for want of room; see [`Config::max_peers`](crate::Config::max_peers).
     pub refused: u64,
     /// How many times the link came up.

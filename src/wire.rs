@@ -50,6 +50,34 @@
 //! answers, with `try=1` the second, with `try=2` the third; with `try=3` or more everybody announces itself soon, and so
 //! does who asks. One that waits for an answer itself does not answer, but announces itself when it hears a hello or
 //! `try=0`. To a hello without an inbox, and to a bare name that was not there, everybody announces itself soon.
+//!
+//! # Signatures
+//!
+//! Members that have a secret end each payload, those of an answer included, with two more fields:
+//!
+//! ```text
+//! pg-peers/1 bye name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=3 time=1795443190123 sig=e9a9e8137298670579f889ebf9209472b3311afe7b6531ae6523f3dd4deec7f8;
+//! ```
+//!
+//! - `time` is when it was signed, in milliseconds since the Unix epoch.
+//! - `sig` is 64 lower-case hexadecimal digits: the HMAC-SHA-256 (RFC 2104, FIPS 180-4), keyed with the bytes of the secret,
+//!   of five lines with a newline (0x0A) between them, and none at the end:
+//!   1. `pg-peers/1 signature`;
+//!   2. the channel on which the members meet;
+//!   3. for an answer the channel that it is sent to, `pg_peers_INBOX`; for everything else nothing;
+//!   4. the pid of the backend that sends it, in decimal, as it arrives with the notification;
+//!   5. the payload up to the space before `sig=`.
+//!
+//! The one above is by the secret `sixteen or more bytes`, on the channel `my_app`, from backend 4711:
+//!
+//! ```text
+//! printf 'pg-peers/1 signature\nmy_app\n\n4711\npg-peers/1 bye name=worker-1@10.0.0.1:7000 inc=1795443184000000 seq=3 time=1795443190123' |
+//!     openssl dgst -sha256 -hmac 'sixteen or more bytes'
+//! ```
+//!
+//! A member that has secrets ignores what is not signed with one of them, bare names included, and what was signed more than
+//! 60 seconds before it can have arrived, or more than 60 seconds after that by its own clock. To a member without one these
+//! are fields that it does not know. What comes to an inbox and is no answer is never signed.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -66,6 +94,17 @@ pub(crate) const MAX_DUE: Duration = Duration::from_secs(24 * 60 * 60);
 
 const VERSION: &str = "pg-peers/1";
 const TAG: &str = "tag.";
+
+/// What comes before the two fields of a signature.
+pub(crate) const TIME: &str = " time=";
+pub(crate) const SIGNATURE: &str = " sig=";
+
+/// The most that a signature takes in a payload. Kept free also where nobody signs, so that whatever could be announced
+/// without a secret can be announced with one.
+const LONGEST_SIGNATURE: usize = " time=18446744073709551615 sig=".len() + 64;
+
+/// What all payloads of an answer begin with.
+const ROSTER: &str = "pg-peers/1 roster ";
 
 /// The most that an answer takes beside the fields of an announcement: its head, and the age.
 const ROSTER_HEAD: usize =
@@ -181,7 +220,7 @@ pub(crate) fn encode_tags(tags: &Tags) -> String {
     text
 }
 
-/// How many bytes the longest payload takes that announces this name with these tags (as encoded).
+/// How many bytes the longest payload takes that announces this name with these tags (as encoded), signed.
 pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
     let hello = Announce {
         hello: true,
@@ -204,7 +243,7 @@ pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
     });
     let mut entry = String::new();
     encode_fields(&in_answer, &mut entry);
-    encode(&hello).len().max(ROSTER_HEAD + entry.len())
+    encode(&hello).len().max(ROSTER_HEAD + entry.len()) + LONGEST_SIGNATURE
 }
 
 /// Never fails: what does not fit a payload is refused when the name and the tags are set.
@@ -274,7 +313,7 @@ fn encode_inbox(Inbox(number): Inbox, text: &mut String) {
 pub(crate) fn encode_roster<'a>(
     announcements: impl IntoIterator<Item = Message<'a>>,
 ) -> Vec<String> {
-    let room = MAX_PAYLOAD - ROSTER_HEAD;
+    let room = MAX_PAYLOAD - ROSTER_HEAD - LONGEST_SIGNATURE;
     let mut parts = vec![String::new()];
     for announcement in announcements {
         let mut text = String::new();
@@ -290,7 +329,7 @@ pub(crate) fn encode_roster<'a>(
     let count = parts.len();
     let parts = parts.into_iter().zip(1..);
     parts
-        .map(|(part, number)| format!("{VERSION} roster part={number} parts={count};{part}"))
+        .map(|(part, number)| format!("{ROSTER}part={number} parts={count};{part}"))
         .collect()
 }
 
@@ -340,9 +379,14 @@ pub(crate) struct RosterPart<'a> {
     pub(crate) announcements: Vec<Message<'a>>,
 }
 
+/// Whether a payload that came to an inbox is meant to be an answer. A probe or a wake-up is not.
+pub(crate) fn is_answer(payload: &str) -> bool {
+    payload.starts_with(ROSTER)
+}
+
 /// `None` for a payload that is no answer or not whole.
 pub(crate) fn decode_roster<'a>(payload: &'a str) -> Option<RosterPart<'a>> {
-    let rest = payload.strip_prefix(VERSION)?.strip_prefix(" roster ")?;
+    let rest = payload.strip_prefix(ROSTER)?;
     let mut texts = rest.strip_suffix(';')?.split(';');
     let head = Fields::parse(texts.next()?)?;
     let (part, parts) = (head.part?, head.parts?);
@@ -438,7 +482,8 @@ fn word(text: &str, limit: usize) -> Option<Cow<'_, str>> {
     Some(word)
 }
 
-fn number(text: &str) -> Option<u64> {
+/// As all numbers on the wire are written.
+pub(crate) fn number(text: &str) -> Option<u64> {
     // `parse` alone would take a leading plus sign.
     text.bytes()
         .all(|b| b.is_ascii_digit())

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Sender, bounded};
 
@@ -12,7 +12,9 @@ use crate::event::Event;
 use crate::jitter::Jitter;
 use crate::link::{self, CALL_TIMEOUT, Connect, Dialer, Link, Notice, Session};
 use crate::outbox::Outbox;
+use crate::refusals::{Refusals, Refused};
 use crate::roster::{Change, Heard, Kind, Roster};
+use crate::seal::Seal;
 use crate::status::{Shared, Status, View};
 use crate::wire::{self, Body, Pid};
 
@@ -52,6 +54,8 @@ pub(crate) struct Worker {
     session: Session,
     /// How often the link must have been proven to work.
     heartbeat: Duration,
+    seal: Seal,
+    refusals: Refusals,
     roster: Roster,
     outbox: Outbox,
     events: Sender<Event>,
@@ -145,7 +149,7 @@ impl Worker {
     pub(crate) fn new(
         connect: Connect,
         session: Session,
-        heartbeat: Duration,
+        seal: Seal,
         roster: Roster,
         events: Sender<Event>,
         shared: Arc<Shared>,
@@ -156,7 +160,9 @@ impl Worker {
         Self {
             connect,
             session,
-            heartbeat,
+            heartbeat: roster.heartbeat(),
+            seal,
+            refusals: Refusals::default(),
             roster,
             outbox: Outbox::default(),
             events,
@@ -214,6 +220,7 @@ impl Worker {
         let silence = self.last_sign + self.heartbeat;
         let until = slice.min(silence).max(self.last_turn);
         let until = due.map_or(until, |due| due.min(until));
+        let looked = self.time_of_day();
         let Connection::Up { link, proven, .. } = &mut self.connection else {
             return Ok(());
         };
@@ -230,6 +237,7 @@ impl Worker {
             None => {
                 self.drained = true;
                 self.proof = None;
+                self.seal.all_heard(looked);
                 self.last_turn = self.last_turn.max(until);
                 // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
                 // own link that is silent.
@@ -298,8 +306,9 @@ impl Worker {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             let payload = wire::encode(&message);
             if flood {
-                self.notify_aside(&payload)?;
+                self.notify_aside(payload)?;
             } else {
+                let payload = self.sign(None, payload);
                 self.status.echo = Some(self.call(|link| link.notify(&payload))?);
             }
             self.status.announced += u64::from(announces);
@@ -320,7 +329,7 @@ impl Worker {
     }
 
     /// One at a time, as long as each takes: the next announcement says the same.
-    fn notify_aside(&self, payload: &str) -> Result<()> {
+    fn notify_aside(&self, payload: String) -> Result<()> {
         if self.aside.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
@@ -331,7 +340,8 @@ impl Worker {
             }
             aside.store(false, Ordering::Relaxed);
         };
-        link::notify_aside(Arc::clone(&self.connect), &self.session, payload, said)
+        let write = self.signed_by_whoever_sends(payload);
+        link::notify_aside(Arc::clone(&self.connect), &self.session, write, said)
     }
 
     /// Asks the server for a sign of life.
@@ -343,7 +353,10 @@ impl Worker {
     fn answer(&mut self) -> Result<()> {
         let now = self.last_turn;
         while let Some((inbox, payloads)) = self.roster.poll_answer(self.last_turn) {
-            self.call(|link| link.answer(&inbox.channel(), &payloads))?;
+            let inbox = inbox.channel();
+            let payloads = payloads.into_iter();
+            let payloads: Vec<_> = payloads.map(|p| self.sign(Some(&inbox), p)).collect();
+            self.call(|link| link.answer(&inbox, &payloads))?;
             self.status.answered += 1;
             // The host may have something to ask; the other questions can wait.
             if self.last_turn - now > SLICE {
@@ -413,15 +426,19 @@ impl Worker {
         let bytes = notice.payload().len();
         self.traffic.add(self.last_turn, bytes);
         if notice.channel() == self.session.inbox {
-            let part = wire::decode_roster(notice.payload());
-            let heard = part.map(|part| self.roster.heard_roster(self.last_turn, &part));
-            self.status.heard += u64::from(heard == Some(Heard::News));
+            self.hear_answer(notice);
             return;
         }
         if notice.channel() != self.session.channel {
             return;
         }
-        let (Some(message), Some(sender)) = (wire::decode(notice.payload()), notice.pid()) else {
+        let Some(sender) = notice
+            .pid()
+            .filter(|&pid| self.is_genuine(pid, None, notice))
+        else {
+            return;
+        };
+        let Some(message) = wire::decode(notice.payload()) else {
             self.status.ignored += 1;
             return;
         };
@@ -438,6 +455,66 @@ impl Worker {
                 }
                 self.status.refused += 1;
             }
+        }
+    }
+
+    fn hear_answer(&mut self, notice: &Notice) {
+        let payload = notice.payload();
+        let inbox = Some(notice.channel());
+        let genuine = |pid| self.is_genuine(pid, inbox, notice);
+        if wire::is_answer(payload) && notice.pid().is_some_and(genuine) {
+            let part = wire::decode_roster(payload);
+            let heard = part.map(|part| self.roster.heard_roster(self.last_turn, &part));
+            self.status.heard += u64::from(heard == Some(Heard::News));
+        }
+    }
+
+    /// Whether a payload is signed as it must be; what is not is counted.
+    fn is_genuine(&mut self, sender: Pid, inbox: Option<&str>, notice: &Notice) -> bool {
+        let (now, payload) = (self.time_of_day(), notice.payload());
+        let verdict = self.seal.verify(now, sender, inbox, payload);
+        if let Err(why) = verdict {
+            let refused = Refused {
+                channel: &self.session.channel,
+                sender,
+                payload,
+                why,
+            };
+            let status = &mut self.status;
+            self.refusals.note(self.last_turn, &refused, status);
+        }
+        verdict.is_ok()
+    }
+
+    /// Signs what goes out over the link.
+    fn sign(&self, inbox: Option<&str>, payload: String) -> String {
+        let sender = match &self.connection {
+            Connection::Up { link, .. } => link.pid(),
+            Connection::Down(_) => None,
+        };
+        match sender {
+            Some(sender) => self.seal.sign(self.time_of_day(), sender, inbox, payload),
+            None => payload,
+        }
+    }
+
+    /// Signs what goes out over a connection whose backend is not known yet.
+    fn signed_by_whoever_sends(
+        &self,
+        payload: String,
+    ) -> impl FnOnce(Option<Pid>) -> String + Send + use<> {
+        let (seal, now) = (self.seal.clone(), self.time_of_day());
+        move |sender| match sender {
+            Some(sender) => seal.sign(now, sender, None, payload),
+            None => payload,
+        }
+    }
+
+    /// Since the Unix epoch, where signatures are judged by it.
+    fn time_of_day(&self) -> Duration {
+        match self.seal.is_active() {
+            true => SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
+            false => Duration::ZERO,
         }
     }
 
@@ -552,6 +629,7 @@ impl Worker {
         self.sessions = None;
         self.traffic = Traffic::new(now);
         self.last_sign = now;
+        self.seal.all_heard(self.time_of_day());
         self.roster.link_up(now, pid);
         if let Err(error) = self.announce() {
             self.roster.link_down();
@@ -644,10 +722,12 @@ impl Worker {
         };
         let payload = wire::encode(&message);
         let flood = self.traffic.is_flood(self.last_turn);
+        let write = self.signed_by_whoever_sends(payload.clone());
+        let payload = self.sign(None, payload);
         match &mut self.connection {
             Connection::Up { .. } if flood => {
                 let (connect, (done, said)) = (Arc::clone(&self.connect), bounded(1));
-                link::notify_aside(connect, &self.session, &payload, move |outcome| {
+                link::notify_aside(connect, &self.session, write, move |outcome| {
                     let _ = done.send(outcome);
                 })?;
                 said.recv_timeout(CALL_TIMEOUT).unwrap_or_else(|e| {

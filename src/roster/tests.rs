@@ -7,6 +7,11 @@ use crate::error::{Error, Kind as ErrorKind};
 use crate::outbox::Outbox;
 use crate::outbox::tests::{Host, describe, say};
 use crate::presence::Style;
+use crate::seal::{self, Refusal, Seal};
+
+#[cfg(feature = "auth")]
+#[path = "hostile.rs"]
+mod hostile;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
 const MISSED: u32 = 3;
@@ -31,6 +36,9 @@ fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
+/// When virtual time begins, for those that look at a clock on the wall.
+const EPOCH: Duration = Duration::from_secs(1_795_443_184);
+
 /// The backend of whoever is none of the processes.
 const STRANGER: Pid = Pid::MAX;
 
@@ -46,6 +54,8 @@ struct Net {
     processes: Vec<Process>,
     /// Everything that was ever sent to all.
     sent: Vec<Sent>,
+    /// And every answer.
+    answers: Vec<(Inbox, Sent)>,
     /// How many notifications processes received, of all and of their own.
     deliveries: usize,
     /// How many times the server was asked for sessions.
@@ -57,6 +67,7 @@ struct Sent {
     at: Duration,
     /// `None`: not one of the processes.
     by: Option<Id>,
+    from: Pid,
     payload: Arc<str>,
 }
 
@@ -65,6 +76,12 @@ struct Process {
     style: Option<Style>,
     tags: Tags,
     roster: Roster,
+    seal: Seal,
+    /// What its clock says, and by how many seconds that is wrong.
+    clock: Duration,
+    clock_is_ahead: i32,
+    /// What it heard and refused for its signature.
+    refused: Vec<Refusal>,
     outbox: Outbox,
     host: Host,
     transcript: Vec<String>,
@@ -96,7 +113,7 @@ struct Arrival {
 enum What {
     Notification(Pid, Arc<str>),
     /// On its own inbox.
-    Answer(Arc<str>),
+    Answer(Pid, Arc<str>),
     /// When Postgres was asked for sessions, and those that it has not.
     Sessions(Instant, HashSet<Pid>),
 }
@@ -111,6 +128,7 @@ struct Setup {
     max_peers: usize,
     delivery_budget: u32,
     session_check: bool,
+    secrets: Vec<&'static str>,
 }
 
 impl Setup {
@@ -123,6 +141,7 @@ impl Setup {
             max_peers: 1_000,
             delivery_budget: 2_000,
             session_check: true,
+            secrets: Vec::new(),
         }
     }
 
@@ -167,6 +186,7 @@ impl Net {
             seed,
             processes: Vec::new(),
             sent: Vec::new(),
+            answers: Vec::new(),
             deliveries: 0,
             checks: 0,
             last_pid: 1_000,
@@ -191,6 +211,10 @@ impl Net {
         let key = Inbox::new(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         self.processes.push(Process {
             roster: setup.roster(self.seed, key),
+            seal: Seal::new("cluster".to_owned(), seal::keys_of(&setup.secrets)),
+            clock: EPOCH,
+            clock_is_ahead: 0,
+            refused: Vec::new(),
             pid: None,
             key,
             name: setup.name,
@@ -222,9 +246,7 @@ impl Net {
         let goodbye = self.processes[id].roster.goodbye();
         let goodbye = goodbye.map(|message| wire::encode(&message));
         if self.processes[id].online {
-            goodbye
-                .iter()
-                .for_each(|payload| self.send(Some(id), payload));
+            goodbye.iter().for_each(|payload| self.say(id, payload));
         }
         self.crash(id);
     }
@@ -244,10 +266,12 @@ impl Net {
     fn reconnect(&mut self, id: Id) {
         let now = self.clock();
         self.last_pid += 1;
+        self.look_at_the_clock(id);
         let process = &mut self.processes[id];
         if !std::mem::replace(&mut process.online, true) {
             process.reconnected = process.host.online.is_some();
             process.pid = Pid::new(self.last_pid);
+            process.seal.all_heard(process.clock);
             process.roster.link_up(now, process.pid);
             process.outbox.push_online();
             process.settle();
@@ -288,30 +312,74 @@ impl Net {
 
     /// Anybody may say anything on the channel.
     fn inject(&mut self, payload: &str) {
-        self.send(None, payload);
+        self.send(None, STRANGER, payload);
     }
 
-    fn send(&mut self, sender: Option<Id>, payload: &str) {
+    fn say(&mut self, id: Id, payload: &str) {
+        let (pid, payload) = self.sign(id, None, payload);
+        assert!(payload.len() <= wire::MAX_PAYLOAD);
+        self.send(Some(id), pid, &payload);
+    }
+
+    fn answer(&mut self, id: Id, inbox: Inbox, payload: &str) {
+        let (from, payload) = self.sign(id, Some(inbox), payload);
+        assert!(payload.len() <= wire::MAX_PAYLOAD);
+        self.send_from(from, inbox, &payload);
+        let sent = Sent {
+            at: self.now,
+            by: Some(id),
+            from,
+            payload: payload.into(),
+        };
+        self.answers.push((inbox, sent));
+    }
+
+    fn sign(&mut self, id: Id, inbox: Option<Inbox>, payload: &str) -> (Pid, String) {
+        self.look_at_the_clock(id);
+        let process = &self.processes[id];
+        let pid = process.pid.expect("a session");
+        let inbox = inbox.map(Inbox::channel);
+        let payload = payload.to_owned();
+        let signed = process
+            .seal
+            .sign(process.clock, pid, inbox.as_deref(), payload);
+        (pid, signed)
+    }
+
+    fn send(&mut self, by: Option<Id>, from: Pid, payload: &str) {
         let payload: Arc<str> = payload.into();
-        let pid = sender.and_then(|id| self.processes[id].pid);
-        let pid = pid.unwrap_or(STRANGER);
         for process in self.processes.iter_mut().filter(|process| process.online) {
-            let what = What::Notification(pid, Arc::clone(&payload));
+            let what = What::Notification(from, Arc::clone(&payload));
             self.deliveries += usize::from(process.receive(self.now, what));
         }
         self.sent.push(Sent {
             at: self.now,
-            by: sender,
+            by,
+            from,
             payload,
         });
     }
 
     fn send_to(&mut self, inbox: Inbox, payload: &str) {
+        self.send_from(STRANGER, inbox, payload);
+    }
+
+    fn send_from(&mut self, from: Pid, inbox: Inbox, payload: &str) {
         let online = self.processes.iter_mut().filter(|process| process.online);
         for process in online.filter(|process| process.key == inbox) {
-            let what = What::Answer(payload.into());
+            let what = What::Answer(from, payload.into());
             self.deliveries += usize::from(process.receive(self.now, what));
         }
+    }
+
+    fn look_at_the_clock(&mut self, id: Id) {
+        let process = &mut self.processes[id];
+        let wrong = secs(process.clock_is_ahead.unsigned_abs().into());
+        let right = EPOCH + self.now;
+        process.clock = match process.clock_is_ahead >= 0 {
+            true => right + wrong,
+            false => right - wrong,
+        };
     }
 
     /// What Postgres says of these backends.
@@ -377,14 +445,12 @@ impl Net {
         let now = self.clock();
         while let Some(message) = self.processes[id].roster.poll_announcement(now) {
             let payload = wire::encode(&message);
-            assert!(payload.len() <= wire::MAX_PAYLOAD);
-            self.send(Some(id), &payload);
+            self.say(id, &payload);
             self.processes[id].busy_until = self.now + LATENCY + self.processes[id].delay;
         }
         while let Some((inbox, payloads)) = self.processes[id].roster.poll_answer(now) {
             for payload in payloads {
-                assert!(payload.len() <= wire::MAX_PAYLOAD);
-                self.send_to(inbox, &payload);
+                self.answer(id, inbox, &payload);
             }
         }
         if let Some(pids) = self.processes[id].roster.poll_session_check(now) {
@@ -392,6 +458,7 @@ impl Net {
             let sessions = What::Sessions(now, self.missing(&pids));
             self.processes[id].receive(self.now, sessions);
         }
+        self.look_at_the_clock(id);
         let process = &mut self.processes[id];
         while process
             .inbox
@@ -402,6 +469,7 @@ impl Net {
                 process.hear(now, &arrival.what);
             }
         }
+        process.seal.all_heard(process.clock);
         assert!(
             !process.roster.tick(now, now),
             "the link was proven just now"
@@ -466,18 +534,29 @@ impl Process {
 
     fn hear(&mut self, now: Instant, what: &What) {
         match what {
-            What::Notification(sender, payload) => {
+            What::Notification(sender, payload) if self.is_genuine(*sender, None, payload) => {
                 if let Some(message) = wire::decode(payload) {
                     self.roster.heard(now, *sender, &message);
                 }
             }
-            What::Answer(payload) => {
-                let part = wire::decode_roster(payload).expect("an answer");
-                self.roster.heard_roster(now, &part);
+            What::Answer(sender, payload) if self.is_genuine(*sender, Some(self.key), payload) => {
+                if let Some(part) = wire::decode_roster(payload) {
+                    self.roster.heard_roster(now, &part);
+                }
             }
+            What::Notification(..) | What::Answer(..) => {}
             What::Sessions(asked, missing) => self.roster.checked_sessions(now, *asked, missing),
         }
         self.settle();
+    }
+
+    fn is_genuine(&mut self, sender: Pid, inbox: Option<Inbox>, payload: &str) -> bool {
+        let inbox = inbox.map(Inbox::channel);
+        let verdict = self
+            .seal
+            .verify(self.clock, sender, inbox.as_deref(), payload);
+        self.refused.extend(verdict.err());
+        verdict.is_ok()
     }
 
     /// Brings changes to the host, if it takes them.
@@ -1439,6 +1518,29 @@ fn rule_7_the_goodbye_of_a_start_that_was_never_heard_ends_those_before_it() {
         beat("b", 8, 1),
     ]);
     assert_eq!(told, ["join b.5", "leave b.5 Replaced", "join b.8"]);
+}
+
+#[test]
+fn rule_7_a_recording_changes_nothing_for_those_who_heard_the_original() {
+    let mut net = Net::new(1);
+    let [a, b, c] = ["a", "b", "c"].map(|name| net.start(name, 1));
+    net.run(SETTLED);
+    net.leave(b);
+    net.crash(c);
+    net.start("c", 2);
+    net.run(SETTLED);
+    net.told(a);
+    let recorded: Vec<_> = net
+        .sent
+        .iter()
+        .map(|s| (s.from, Arc::clone(&s.payload)))
+        .collect();
+    for (from, payload) in recorded {
+        net.send(None, from, &payload);
+        net.run(ms(2));
+    }
+    assert!(net.told(a).is_empty());
+    assert_eq!(net.seen_by(a), net.truth_for(a));
 }
 
 #[test]
@@ -2497,6 +2599,34 @@ impl Dice {
     }
 }
 
+impl Net {
+    /// A stranger says what it can think of: what was said, again, and the worst of everybody that was heard.
+    fn is_attacked(&mut self, dice: &mut Dice) {
+        let old = Arc::clone(&self.sent[dice.below(self.sent.len())].payload);
+        let new = Arc::clone(&self.sent[self.sent.len() - 1].payload);
+        self.inject(&old);
+        self.inject(&new);
+        for (word, other) in [
+            ("beat", "bye"),
+            ("beat", "gone"),
+            ("beat", "hello"),
+            ("seq=", "seq=9"),
+        ] {
+            self.inject(&new.replace(word, other));
+        }
+        for (inbox, payload) in self
+            .answers
+            .iter()
+            .rev()
+            .take(3)
+            .map(|(inbox, sent)| (*inbox, Arc::clone(&sent.payload)))
+            .collect::<Vec<_>>()
+        {
+            self.send_to(inbox, &payload);
+        }
+    }
+}
+
 /// A random schedule for up to a hundred members: everybody sees the truth in the end, the hosts are led to it event by
 /// event, nobody leaves without cause, and the deliveries stay within the budget.
 fn schedule(seed: u64) {
@@ -2508,10 +2638,22 @@ fn schedule(seed: u64) {
     };
     let heartbeat = secs([2, 5, 600][dice.below(3)]);
     let mut net = Net::new(seed);
+    let signed = cfg!(feature = "auth") && seed % 2 == 1;
+    let secrets: Vec<_> = signed
+        .then_some("the secret of the cluster")
+        .into_iter()
+        .collect();
     let start = |net: &mut Net, n: usize, incarnation| {
         net.start_as(Setup {
             heartbeat,
+            secrets: secrets.clone(),
             ..Setup::new(&format!("p{n:02}"), incarnation)
+        })
+    };
+    let watch = |net: &mut Net| {
+        net.start_as(Setup {
+            secrets: secrets.clone(),
+            ..Setup::observer()
         })
     };
     let alive = |net: &Net| -> Vec<Id> {
@@ -2524,7 +2666,7 @@ fn schedule(seed: u64) {
         net.run(ms(dice.below(20) as u64));
     }
     let mut clean = vec![true; crowd];
-    let mut observer = net.start_as(Setup::observer());
+    let mut observer = watch(&mut net);
     for step in 0..30 {
         let n = dice.below(crowd);
         let id = newest[n];
@@ -2532,6 +2674,7 @@ fn schedule(seed: u64) {
         // To lose the session for a moment is no cause to leave; these are.
         clean[n] &= matches!(trouble, 0..=3 | 11);
         match trouble {
+            2 if signed => net.is_attacked(&mut dice),
             0 | 1 | 4 | 5 | 8..=10 if !net.processes[id].alive => {}
             0 | 1 => {
                 net.disconnect(id);
@@ -2548,7 +2691,7 @@ fn schedule(seed: u64) {
             ),
             3 => {
                 net.crash(observer);
-                observer = net.start_as(Setup::observer());
+                observer = watch(&mut net);
             }
             4 => net.crash(id),
             5 => net.leave(id),
@@ -2581,7 +2724,7 @@ fn schedule(seed: u64) {
             let goodbye = format!("pg-peers/1 bye name={name} inc={incarnation} ");
             net.sent
                 .iter()
-                .any(|sent| sent.payload.starts_with(&goodbye))
+                .any(|sent| sent.by.is_some() && sent.payload.starts_with(&goodbye))
         };
         let ghosts: Vec<_> = seen.iter().filter(said_goodbye).collect();
         let missed_it = net.processes[id].reconnected;
