@@ -47,8 +47,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// A participant of this name, which no other one on the channel may have: 1 to 63 bytes without control characters.
-    /// Peers learn nothing about how to reach it but what stands in its name and its tags; `name@host:port` is a good form.
+    /// A participant of this name, which no other one on the channel may have: 1 to 63 bytes without characters that
+    /// control a terminal or cannot be seen. Peers learn nothing about how to reach it but what stands in its name and its
+    /// tags; `name@host:port` is a good form.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: Some(name.into()),
@@ -157,9 +158,10 @@ impl Config {
     }
 
     /// Signs all that this participant says, with HMAC-SHA-256 (RFC 2104), and hears only what is signed with the same
-    /// secret: at least 16 bytes that only the members know, better 32 of a random generator (`openssl rand -hex 32`).
-    /// Without one, everybody who may connect to the database can announce members, bury them, and speak for them. Only
-    /// with the cargo feature `auth`. Defaults to no secret.
+    /// secret: at least 16 bytes that only the members know, better 32 of a random generator (`openssl rand -hex 32`),
+    /// taken as they are, with a newline at the end if there is one. Each cluster should have its own. Without a secret
+    /// everybody who may connect to the database can announce members, bury them, and speak for them. Only with the cargo
+    /// feature `auth`. Defaults to no secret.
     ///
     /// What is not so signed is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the
     /// bare names of Elixir nodes. A recording does not pass for the original: a signature holds for one channel and one

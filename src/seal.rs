@@ -1,5 +1,5 @@
-//! Signatures: who holds a secret of the cluster is heard, and nobody else. [`wire`](crate::wire) describes what they look
-//! like. Pure: times are parameters.
+//! Signatures: who holds a secret of the cluster is heard, and nobody else. [`crate::wire`] describes what they look like.
+//! Pure: times are parameters.
 //!
 //! # What a recording is worth
 //!
