@@ -3,7 +3,6 @@
 mod support;
 
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
 
 use pg_peers::Config;
 use support::*;
@@ -27,30 +26,9 @@ fn bad_arguments_are_refused_before_anything_starts() {
     );
 }
 
-static LOGGED: Mutex<String> = Mutex::new(String::new());
-
-struct Logger;
-
-impl log::Log for Logger {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only our own lines: below, `postgres` and its helpers log what they like at trace level.
-        if record.target().starts_with("pg_peers") {
-            logged.push_str(&format!("{}\n", record.args()));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn a_password_appears_in_no_log_error_or_debug_output() {
-    log::set_logger(&Logger).expect("the only logger");
-    log::set_max_level(log::LevelFilter::Trace);
+    keep_logs();
     let server = Server::start();
     server.run("CREATE ROLE app LOGIN PASSWORD 'right'");
     let hba = "host all app 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n";
@@ -88,7 +66,7 @@ fn a_password_appears_in_no_log_error_or_debug_output() {
         let error = Config::new("a").join(params).expect_err("not valid");
         shown.push_str(&format!("{error} {error:?} {:?}", error.source()));
     }
-    shown.push_str(&LOGGED.lock().unwrap_or_else(PoisonError::into_inner));
+    shown.push_str(&logged().join("\n"));
     assert!(shown.contains("password authentication failed"), "{shown}");
     assert!(!shown.contains("hunter2"), "{shown}");
 }

@@ -7,6 +7,8 @@
     reason = "shared by tests that each use a part of it"
 )]
 
+mod intruder;
+mod logs;
 mod members;
 mod network;
 mod pgbouncer;
@@ -14,12 +16,16 @@ mod postgres;
 mod process;
 mod proxy;
 mod raw;
+#[cfg(feature = "auth")]
+mod signer;
 mod tls;
 
 use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config, Event, Reason};
 
+pub use self::intruder::{Intruder, inbox};
+pub use self::logs::{keep_logs, logged};
 pub use self::members::*;
 pub use self::network::Network;
 pub use self::pgbouncer::PgBouncer;
@@ -27,6 +33,8 @@ pub use self::postgres::{Server, Stop};
 pub use self::process::{Process, be_a_participant, memory_of};
 pub use self::proxy::Proxy;
 pub use self::raw::Raw;
+#[cfg(feature = "auth")]
+pub use self::signer::{sign, sign_at};
 pub use self::tls::{Authority, Identity, PASSWORD, TlsServer};
 
 /// The longest a test waits for something that must come. Only a failure takes this long.
