@@ -4,6 +4,8 @@
 //! cargo bench --bench core
 //! ```
 //!
+//! With `--features auth` also what a signature costs.
+//!
 //! The core is private, so its modules are compiled into this program.
 
 #![allow(
@@ -30,6 +32,8 @@ mod peer;
 mod presence;
 #[path = "../src/roster.rs"]
 mod roster;
+#[path = "../src/seal.rs"]
+mod seal;
 #[path = "../src/session_check.rs"]
 mod session_check;
 #[path = "../src/status.rs"]
@@ -99,6 +103,48 @@ fn messages(c: &mut Criterion) {
     });
     let message = wire::decode(&text).expect("ours");
     c.bench_function("encode", |b| b.iter(|| wire::encode(black_box(&message))));
+}
+
+#[cfg(not(feature = "auth"))]
+fn signatures(_: &mut Criterion) {}
+
+#[cfg(feature = "auth")]
+fn signatures(c: &mut Criterion) {
+    let secret = |text: &str| seal::Secret::new(text.as_bytes());
+    let seal = |secrets: &[seal::Secret]| {
+        let keys = seal::Keys::parse(secrets).expect("long enough");
+        seal::Seal::new("cluster".to_owned(), keys)
+    };
+    let (one, two) = (
+        secret("the secret of the cluster"),
+        secret("the one before that"),
+    );
+    let now = Duration::from_secs(1_795_443_184);
+    let seal_by_one = seal(std::slice::from_ref(&one));
+    let text = payload(1, 1);
+    c.bench_function("sign", |b| {
+        b.iter(|| seal_by_one.sign(now, SENDER, None, black_box(&text).clone()));
+    });
+    let signed = seal_by_one.sign(now, SENDER, None, text.clone());
+    let mut group = c.benchmark_group("verify");
+    for (name, seal, payload, passes) in [
+        ("signed", seal_by_one, &signed, true),
+        (
+            "signed with the second secret",
+            seal(&[two.clone(), one]),
+            &signed,
+            true,
+        ),
+        ("forged", seal(&[two]), &signed, false),
+        ("without a secret", seal(&[]), &text, true),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let verdict = seal.verify(now, SENDER, None, black_box(payload));
+                assert_eq!(verdict.is_ok(), passes);
+            });
+        });
+    }
 }
 
 fn known_peers(c: &mut Criterion) {
@@ -203,5 +249,13 @@ fn events(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, messages, known_peers, ticks, snapshots, events);
+criterion_group!(
+    benches,
+    messages,
+    signatures,
+    known_peers,
+    ticks,
+    snapshots,
+    events
+);
 criterion_main!(benches);
