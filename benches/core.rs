@@ -127,7 +127,7 @@ fn signatures(c: &mut Criterion) {
     });
     let signed = seal_by_one.sign(now, SENDER, None, text.clone());
     let mut group = c.benchmark_group("verify");
-    for (name, seal, payload, passes) in [
+    for (name, mut seal, payload, passes) in [
         ("signed", seal_by_one, &signed, true),
         (
             "signed with the second secret",
