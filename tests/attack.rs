@@ -665,6 +665,9 @@ mod signed {
                 expect_but_outages(&a, &format!("join n{round}"));
                 newcomer.leave().expect("a goodbye");
                 expect_but_outages(&a, &format!("leave n{round}: Goodbye"));
+                // What is announced meanwhile may go over another connection than usual.
+                b.set_tags([("round", format!("{round}"))]).expect("tags");
+                expect_but_outages(&a, "update b");
             }
             drop(end);
         });

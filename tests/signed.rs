@@ -15,6 +15,11 @@ fn member(name: &str) -> Config {
 }
 
 #[test]
+fn participant_process() {
+    be_a_participant_as(member);
+}
+
+#[test]
 fn members_with_a_secret_join_change_and_leave_as_others_do() {
     let server = Server::start();
     let a = online(member("a").tag("zone", "eu-1"), &server);
@@ -184,6 +189,46 @@ fn who_signs_as_documented_is_heard_and_who_is_a_minute_off_is_named() {
         ),
         "{early:?}"
     );
+}
+
+#[test]
+fn a_member_whose_clock_is_a_day_back_is_not_heard_and_named() {
+    keep_logs();
+    let server = Server::start();
+    let a = online(member("a"), &server);
+    let Some(mut yesterday) = Process::join_a_day_back(&server, "yesterday") else {
+        return;
+    };
+    let named = |line: &String| line.contains("not hearing \"yesterday\"");
+    eventually("it was refused often", || a.status().untimely >= 5);
+    assert_eq!(logged().iter().filter(|line| named(line)).count(), 1);
+    assert_eq!(a.peers(), []);
+    yesterday.expect_nothing();
+}
+
+#[test]
+fn what_waits_for_a_member_that_was_stopped_for_longer_than_a_signature_holds_is_heard() {
+    if std::env::var_os("PG_PEERS_LONG").is_none() {
+        eprintln!("skipped: PG_PEERS_LONG is not set");
+        return;
+    }
+    let server = Server::start();
+    let a = online(member("a"), &server);
+    let b = online(member("b"), &server);
+    let long = Duration::from_secs(600);
+    let mut stopped = Process::join_with(&server, "stopped", long);
+    stopped.expect_all(&["join a", "join b"]);
+    stopped.freeze();
+    b.leave().expect("a goodbye");
+    let c = online(member("c"), &server);
+    std::thread::sleep(Duration::from_secs(65));
+    c.leave().expect("a goodbye");
+    stopped.thaw();
+    stopped.expect("leave b: Goodbye");
+    stopped.expect("join c");
+    stopped.expect("leave c: Goodbye");
+    a.set_tags([("k", "v")]).expect("tags");
+    stopped.expect("update a");
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub use self::members::*;
 pub use self::network::Network;
 pub use self::pgbouncer::PgBouncer;
 pub use self::postgres::{Server, Stop};
-pub use self::process::{Process, be_a_participant, memory_of};
+pub use self::process::{Process, be_a_participant, be_a_participant_as, memory_of};
 pub use self::proxy::Proxy;
 pub use self::raw::Raw;
 #[cfg(feature = "auth")]

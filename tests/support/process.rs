@@ -175,6 +175,11 @@ fn this_program() -> PathBuf {
 
 /// The body of the test `participant_process`: does nothing unless [`Process`] runs it.
 pub fn be_a_participant() {
+    be_a_participant_as(|name| Config::new(name));
+}
+
+/// The same, with another configuration than the name alone.
+pub fn be_a_participant_as(config: impl FnOnce(&str) -> Config) {
     let (Ok(params), Ok(name)) = (std::env::var(PARAMS), std::env::var(NAME)) else {
         return;
     };
@@ -184,7 +189,7 @@ pub fn be_a_participant() {
         std::process::exit(1);
     });
     let heartbeat = std::env::var(HEARTBEAT).expect("a heartbeat");
-    let cluster = Config::new(name)
+    let cluster = config(&name)
         .heartbeat_interval(Duration::from_millis(
             heartbeat.parse().expect("milliseconds"),
         ))
