@@ -598,7 +598,7 @@ pub(crate) fn notify_aside(
     aside("notify", connect, notify, said)
 }
 
-/// The backend that serves a session which listens to nothing.
+/// The backend that serves a session which listens to nothing. Takes a right that every role has unless it was revoked.
 fn backend(client: &mut Client) -> Option<NonZeroI32> {
     let rows = client.simple_query("SELECT pg_catalog.pg_backend_pid()");
     rows.ok()?.iter().find_map(|message| match message {
