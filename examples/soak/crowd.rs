@@ -95,6 +95,8 @@ struct Life {
     /// At its first quiet point.
     first: Option<Resources>,
     departures: u64,
+    /// How many times it went offline.
+    outages: u64,
     /// It was told or made to end.
     ends: bool,
     over: bool,
@@ -173,6 +175,7 @@ impl Crowd {
             resources: Resources::default(),
             first: None,
             departures: 0,
+            outages: 0,
             ends: false,
             over: false,
             history: VecDeque::new(),
@@ -390,6 +393,7 @@ impl Life {
             Line::Told(told) => {
                 *events.entry(told.kind()).or_default() += 1;
                 self.departures += u64::from(Told::is_leave(told.kind()));
+                self.outages += u64::from(matches!(told, Told::Offline(_)));
                 if let Told::Online(incarnation) = told {
                     self.incarnation = Some(incarnation);
                 }
@@ -508,6 +512,21 @@ impl Crowd {
             let life = member.life.as_ref();
             life.is_some_and(|life| life.replay.peers.contains_key(name))
         })
+    }
+
+    /// How many times each member went offline.
+    pub(crate) fn outages(&self) -> Vec<u64> {
+        let lives = self.members.iter().map(|member| member.life.as_ref());
+        lives
+            .map(|life| life.map_or(0, |life| life.outages))
+            .collect()
+    }
+
+    /// Whether these, as far as they can be asked, went offline since.
+    pub(crate) fn went_offline(&self, ids: &[Id], before: &[u64]) -> bool {
+        let now = self.outages();
+        let can_tell = |id: Id| self.members[id].life.is_some() && !self.members[id].away;
+        ids.iter().all(|&id| !can_tell(id) || now[id] > before[id])
     }
 
     /// What the members take, by their answers.

@@ -167,9 +167,12 @@ impl Soak {
             Fault::ServerFreezes { .. } => self.server.freeze(),
             Fault::SessionEnds { member } => {
                 let name = crowd::name(member);
-                self.terminate(&format!("application_name = '{name}'"));
+                self.terminate(&format!("application_name = '{name}'"), &[member])?;
             }
-            Fault::AllSessionsEnd => self.terminate("pid <> pg_backend_pid()"),
+            Fault::AllSessionsEnd => {
+                let everybody: Vec<Id> = (0..crowd::SIZE).collect();
+                self.terminate("pid <> pg_backend_pid()", &everybody)?;
+            }
             Fault::BackendFreezes { member, .. } => {
                 let pid = self.backend_of(member)?;
                 self.server.freeze_backend(pid);
@@ -255,11 +258,21 @@ impl Soak {
         Ok(())
     }
 
-    fn terminate(&self, whose: &str) {
+    /// Ends sessions, of these members, and waits until they have seen it.
+    fn terminate(&mut self, whose: &str, members: &[Id]) -> Outcome<()> {
+        let before = self.crowd.outages();
         self.server.run(&format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
              WHERE backend_type = 'client backend' AND {whose}"
         ));
+        let offline = |crowd: &Crowd| crowd.went_offline(members, &before);
+        if self.crowd.wait_until(Instant::now() + PATIENCE, offline)? {
+            return Ok(());
+        }
+        Err(
+            format!("with its session terminated, a member was not offline within {PATIENCE:?}")
+                .into(),
+        )
     }
 
     fn backend_of(&self, member: Id) -> Outcome<i32> {
