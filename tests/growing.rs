@@ -41,13 +41,17 @@ fn a_newcomer_is_told_everybody_with_tags_by_one_member() {
     eventually("everybody knows all", || {
         others.iter().all(|c| c.peers().len() == 19)
     });
-    // A young cluster has nobody yet who is sure to know all.
-    eventually("a newcomer is answered", || {
-        let early = online(rare("early"), &server);
-        early.wait_for_peers(20, PATIENCE).expect("everybody");
-        early.leave().expect("a goodbye");
-        answered() > 3
-    });
+    // A young cluster has nobody yet who is sure to know all, and its members announce themselves to each other.
+    eventually(
+        "a newcomer is answered, and nobody announces itself",
+        || {
+            let (answers, announcements) = (answered(), announced());
+            let early = online(rare("early"), &server);
+            early.wait_for_peers(20, PATIENCE).expect("everybody");
+            early.leave().expect("a goodbye");
+            answered() > answers && announced() == announcements
+        },
+    );
     let (answers, announcements) = (answered(), announced());
     let newcomer = online(rare("newcomer"), &server);
     let peers = newcomer.wait_for_peers(20, PATIENCE).expect("everybody");
