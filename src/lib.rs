@@ -84,6 +84,7 @@
 //! others announce is shown with control characters in it, or with characters that are invisible or change the direction of
 //! what is read: no name or tag can have them.
 
+mod aside;
 mod cluster;
 mod config;
 mod error;

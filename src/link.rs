@@ -418,7 +418,7 @@ impl Link {
             // Nobody waits any more: the client is dropped here, however long that takes.
             let _ = done.send((client, outcome));
         })?;
-        match result.recv_timeout(CALL_TIMEOUT) {
+        match receive_awake(&result, CALL_TIMEOUT) {
             Ok((client, outcome)) => {
                 self.client = Some(client);
                 outcome
@@ -582,20 +582,26 @@ pub(crate) fn wake(
     })
 }
 
-/// Announces over a connection of its own, which hears nothing and so has nothing to read first. Returns at once; `write` is
-/// told the backend that will send the payload, if that can be had, and `said` is called when that was done, or failed.
+/// Announces over a connection of its own, which hears nothing and so has nothing to read first. Returns at once. What to
+/// announce may depend on the backend that does.
 pub(crate) fn notify_aside(
     connect: Connect,
     session: &Session,
-    write: impl FnOnce(Option<NonZeroI32>) -> String + Send + 'static,
-    said: impl FnOnce(Result<()>) + Send + 'static,
-) -> Result<()> {
+    write: impl FnOnce(Option<NonZeroI32>) -> Vec<String> + Send + 'static,
+) -> Result<Receiver<Result<()>>> {
     let channel = identifier(&session.channel);
     let notify = move |client: &mut Client| {
-        let payload = write(backend(client));
-        run(client, &format!("NOTIFY {channel}, {}", literal(&payload)))
+        let payloads = write(backend(client));
+        let notify = |payload: &String| format!("; NOTIFY {channel}, {}", literal(payload));
+        let statements: String = payloads.iter().map(notify).collect();
+        run(client, &format!("SET statement_timeout = '5s'{statements}"))
     };
-    aside("notify", connect, notify, said)
+    let (done, outcome) = bounded(1);
+    aside("notify", connect, notify, move |result| {
+        // Nobody may be waiting any more.
+        let _ = done.send(result);
+    })?;
+    Ok(outcome)
 }
 
 /// The backend that serves a session which listens to nothing. Takes a right that every role has unless it was revoked.
@@ -615,10 +621,27 @@ fn aside(
     done: impl FnOnce(Result<()>) + Send + 'static,
 ) -> Result<()> {
     spawn(what, move || {
-        let work = || work(&mut connect(Hosts::AsConfigured)?);
+        let mut client = None;
+        let work = || work(client.insert(connect(Hosts::AsConfigured)?));
         let panicked = |_| Err(Error::new(Kind::Link, "connecting to Postgres panicked"));
+        // Before the client is dropped, which may take long.
         done(panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked));
     })
+}
+
+/// Receives within a time in which this process runs: while it is stopped, as by SIGSTOP, nobody can be late.
+fn receive_awake<T>(
+    result: &Receiver<T>,
+    timeout: Duration,
+) -> std::result::Result<T, RecvTimeoutError> {
+    const STEPS: u32 = 15;
+    for _ in 1..STEPS {
+        match result.recv_timeout(timeout / STEPS) {
+            Err(RecvTimeoutError::Timeout) => {}
+            received => return received,
+        }
+    }
+    result.recv_timeout(timeout / STEPS)
 }
 
 /// Drops a client on a thread that can be left behind.

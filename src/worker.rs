@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender};
 
+use crate::aside::Aside;
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::event::Event;
 use crate::jitter::Jitter;
@@ -36,8 +36,8 @@ const DRAINING_SLICE: Duration = Duration::from_millis(1);
 /// A turn that comes this late means that the whole process was paused.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// More than this in a second is a flood. The announcements of a large cluster are far less, also with all the tags there can
-/// be.
+/// With so many bytes heard since nothing more had arrived, somebody floods the channel, faster than it can be heard. What
+/// a statement would have to read before its answer comes is not known then, and may be gigabytes.
 const FLOOD: usize = 1 << 20;
 
 /// Reconnecting backs off from the one to the other, by doubling. No longer, so that recovery takes about a second however
@@ -75,9 +75,12 @@ pub(crate) struct Worker {
     /// When a question was asked that the server answered, until all that had arrived by then is heard: so many more.
     proof: Option<(Instant, usize)>,
     sessions: Option<Sessions>,
-    traffic: Traffic,
-    /// An announcement is on its way over a connection of its own.
-    aside: Arc<AtomicBool>,
+    /// How many bytes were heard on the channel since nothing more had arrived.
+    unread: usize,
+    /// How to announce while there is a flood.
+    aside: Aside,
+    /// Until then what waits is heard before anything is asked.
+    hear_first: Instant,
     /// When the link last gave a sign of life.
     last_sign: Instant,
     slice: Duration,
@@ -87,43 +90,6 @@ pub(crate) struct Worker {
     last_turn: Instant,
     /// Until then the slices stay short.
     attentive: Instant,
-}
-
-/// How much was received.
-struct Traffic {
-    second: Instant,
-    /// In bytes, in the second that began then, and in the one before.
-    bytes: usize,
-    before: usize,
-}
-
-impl Traffic {
-    fn new(now: Instant) -> Self {
-        Self {
-            second: now,
-            bytes: 0,
-            before: 0,
-        }
-    }
-
-    fn add(&mut self, now: Instant, bytes: usize) {
-        self.pass(now);
-        self.bytes += bytes;
-    }
-
-    fn is_flood(&mut self, now: Instant) -> bool {
-        self.pass(now);
-        self.bytes.max(self.before) > FLOOD
-    }
-
-    fn pass(&mut self, now: Instant) {
-        let seconds = now.saturating_duration_since(self.second).as_secs();
-        if seconds > 0 {
-            self.before = if seconds == 1 { self.bytes } else { 0 };
-            self.bytes = 0;
-            self.second = now;
-        }
-    }
 }
 
 /// What Postgres said of the sessions of others.
@@ -177,8 +143,9 @@ impl Worker {
             drained: true,
             proof: None,
             sessions: None,
-            traffic: Traffic::new(now),
-            aside: Arc::default(),
+            unread: 0,
+            aside: Aside::default(),
+            hear_first: now,
             last_sign: now,
             slice: SLICE,
             draining: false,
@@ -211,6 +178,7 @@ impl Worker {
 
     /// One turn with a link: announce what is due, then hear one notification, or wait until something is due.
     fn turn(&mut self) -> Result<()> {
+        self.note_aside();
         let mut due = self.roster.deadline();
         if self.must_speak(due) {
             self.announce()?;
@@ -219,7 +187,12 @@ impl Worker {
         let slice = self.last_turn + self.slice;
         let silence = self.last_sign + self.heartbeat;
         let until = slice.min(silence).max(self.last_turn);
-        let until = due.map_or(until, |due| due.min(until));
+        let until = match due {
+            // What is due waits for its turn.
+            _ if self.is_flooded() => slice,
+            Some(due) => due.min(until),
+            None => until,
+        };
         let looked = self.time_of_day();
         let Connection::Up { link, proven, .. } = &mut self.connection else {
             return Ok(());
@@ -236,6 +209,8 @@ impl Worker {
             }
             None => {
                 self.drained = true;
+                self.unread = 0;
+                self.aside.stop();
                 self.proof = None;
                 self.seal.all_heard(looked);
                 self.last_turn = self.last_turn.max(until);
@@ -243,7 +218,7 @@ impl Worker {
                 // own link that is silent.
                 let asks = self.roster.tick(until, *proven);
                 self.judge_sessions();
-                if asks && !self.traffic.is_flood(self.last_turn) {
+                if asks {
                     self.check()?;
                 }
             }
@@ -273,6 +248,12 @@ impl Worker {
     /// Whether something is to be announced, answered or asked, the first of it due then.
     fn must_speak(&self, due: Option<Instant>) -> bool {
         let now = Instant::now();
+        if self.goes_aside(now) {
+            return self.aside.is_ready(now) && due.is_some_and(|due| due <= now);
+        }
+        if !self.drained && now < self.hear_first {
+            return false;
+        }
         // A NOTIFY returns only after everything before it was received, so a backlog is heard first, if that is soon done.
         let patience = if self.is_behind() {
             SLICE
@@ -280,6 +261,16 @@ impl Worker {
             Duration::ZERO
         };
         due.is_some_and(|due| due + patience <= now) || self.is_silent(now)
+    }
+
+    /// Far more may have arrived than was heard.
+    fn is_flooded(&self) -> bool {
+        self.unread > FLOOD
+    }
+
+    /// Whether announcements go over a connection of their own, and nothing is asked on the link.
+    fn goes_aside(&self, now: Instant) -> bool {
+        self.is_flooded() && !self.aside.has_failed(now, self.heartbeat.max(CALL_TIMEOUT))
     }
 
     /// More may have arrived than was heard.
@@ -300,26 +291,20 @@ impl Worker {
     fn announce(&mut self) -> Result<()> {
         // One look at the clock: where a NOTIFY takes longer than the interval, the next one is due already.
         let now = Instant::now();
+        if self.goes_aside(now) {
+            return self.announce_aside(now);
+        }
         let silent = self.is_silent(now);
-        let flood = self.traffic.is_flood(now);
         while let Some(message) = self.roster.poll_announcement(now) {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             let payload = wire::encode(&message);
-            if flood {
-                self.notify_aside(payload)?;
-            } else {
-                let payload = self.sign(None, payload);
-                self.status.echo = Some(self.call(|link| link.notify(&payload))?);
-            }
+            let payload = self.sign(None, payload);
+            self.status.echo = Some(self.call(|link| link.notify(&payload))?);
             self.status.announced += u64::from(announces);
             // The host may have something to ask; the rest stays due.
             if self.last_turn - now > SLICE {
                 break;
             }
-        }
-        if flood {
-            // The rest can wait: nobody expires meanwhile.
-            return Ok(());
         }
         if silent && self.last_sign <= now {
             self.check()?;
@@ -328,20 +313,37 @@ impl Worker {
         self.check_sessions()
     }
 
-    /// One at a time, as long as each takes: the next announcement says the same.
-    fn notify_aside(&self, payload: String) -> Result<()> {
-        if self.aside.swap(true, Ordering::Relaxed) {
-            return Ok(());
+    /// All that is due, at once. Questions and answers wait until the flood is over.
+    fn announce_aside(&mut self, now: Instant) -> Result<()> {
+        self.aside.looked(now);
+        let (mut payloads, mut announcements) = (Vec::new(), 0);
+        while let Some(message) = self.roster.poll_announcement(now) {
+            let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
+            announcements += u64::from(announces);
+            payloads.push(wire::encode(&message));
         }
-        let aside = Arc::clone(&self.aside);
-        let said = move |done: Result<()>| {
-            if let Err(error) = done {
-                log::debug!("an announcement was not made: {error}");
-            }
-            aside.store(false, Ordering::Relaxed);
+        let Some(last) = payloads.last().cloned() else {
+            return Ok(());
         };
-        let write = self.signed_by_whoever_sends(payload);
-        link::notify_aside(Arc::clone(&self.connect), &self.session, write, said)
+        let outcome = self.notify_aside(payloads)?;
+        self.aside.start(now, &last, announcements, outcome);
+        Ok(())
+    }
+
+    fn notify_aside(&self, payloads: Vec<String>) -> Result<Receiver<Result<()>>> {
+        let write = self.signed_by_whoever_sends(payloads);
+        link::notify_aside(Arc::clone(&self.connect), &self.session, write)
+    }
+
+    fn note_aside(&mut self) {
+        match self.aside.outcome() {
+            None => {}
+            Some(Ok(announcements)) => self.status.announced += announcements,
+            Some(Err(error)) => {
+                log::debug!("{:?}: not announced aside: {error}", self.session.channel);
+                self.status.last_error = Some(error);
+            }
+        }
     }
 
     /// Asks the server for a sign of life.
@@ -423,14 +425,16 @@ impl Worker {
     }
 
     fn hear(&mut self, notice: &Notice) {
-        let bytes = notice.payload().len();
-        self.traffic.add(self.last_turn, bytes);
         if notice.channel() == self.session.inbox {
             self.hear_answer(notice);
             return;
         }
         if notice.channel() != self.session.channel {
             return;
+        }
+        self.unread += notice.payload().len();
+        if let Some(asked) = self.aside.is_heard(notice.payload()) {
+            self.prove(asked);
         }
         let Some(sender) = notice
             .pid()
@@ -456,6 +460,15 @@ impl Worker {
                 self.status.refused += 1;
             }
         }
+    }
+
+    /// Everything that had arrived by then was heard.
+    fn prove(&mut self, by: Instant) {
+        if let Connection::Up { proven, .. } = &mut self.connection {
+            *proven = by.max(*proven);
+        }
+        let asks = self.roster.tick(by, by);
+        debug_assert!(!asks, "the link was proven then");
     }
 
     fn hear_answer(&mut self, notice: &Notice) {
@@ -501,12 +514,15 @@ impl Worker {
     /// Signs what goes out over a connection whose backend is not known yet.
     fn signed_by_whoever_sends(
         &self,
-        payload: String,
-    ) -> impl FnOnce(Option<Pid>) -> String + Send + use<> {
+        payloads: Vec<String>,
+    ) -> impl FnOnce(Option<Pid>) -> Vec<String> + Send + use<> {
         let (seal, now) = (self.seal.clone(), self.time_of_day());
-        move |sender| match sender {
-            Some(sender) => seal.sign(now, sender, None, payload),
-            None => payload,
+        move |sender| {
+            let sign = |payload| match sender {
+                Some(sender) => seal.sign(now, sender, None, payload),
+                None => payload,
+            };
+            payloads.into_iter().map(sign).collect()
         }
     }
 
@@ -589,6 +605,9 @@ impl Worker {
     fn notice_pause(&mut self, now: Instant) {
         if now.saturating_duration_since(self.last_turn) > PAUSE {
             self.roster.grant_grace(now);
+            // Much may wait by now.
+            self.drained = false;
+            self.hear_first = now + SLICE;
         }
         self.last_turn = now;
     }
@@ -627,7 +646,8 @@ impl Worker {
         self.drained = true;
         self.proof = None;
         self.sessions = None;
-        self.traffic = Traffic::new(now);
+        self.unread = 0;
+        self.aside.stop();
         self.last_sign = now;
         self.seal.all_heard(self.time_of_day());
         self.roster.link_up(now, pid);
@@ -716,24 +736,22 @@ impl Worker {
         self.warned = encoding;
     }
 
+    /// Whether that was announced over a connection of its own, in time.
+    fn says_aside(&self, payload: &str) -> bool {
+        let said = self.notify_aside(vec![payload.to_owned()]);
+        said.is_ok_and(|said| matches!(said.recv_timeout(CALL_TIMEOUT), Ok(Ok(()))))
+    }
+
     fn say_goodbye(&mut self) -> Result<()> {
         let Some(message) = self.roster.goodbye() else {
             return Ok(());
         };
         let payload = wire::encode(&message);
-        let flood = self.traffic.is_flood(self.last_turn);
-        let write = self.signed_by_whoever_sends(payload.clone());
+        if self.goes_aside(Instant::now()) && self.says_aside(&payload) {
+            return Ok(());
+        }
         let payload = self.sign(None, payload);
         match &mut self.connection {
-            Connection::Up { .. } if flood => {
-                let (connect, (done, said)) = (Arc::clone(&self.connect), bounded(1));
-                link::notify_aside(connect, &self.session, write, move |outcome| {
-                    let _ = done.send(outcome);
-                })?;
-                said.recv_timeout(CALL_TIMEOUT).unwrap_or_else(|e| {
-                    Err(Error::caused(ErrorKind::Timeout, "no goodbye was said", e))
-                })
-            }
             Connection::Up { link, .. } => link.notify(&payload).map(drop),
             Connection::Down(_) => Err(Error::new(
                 ErrorKind::Link,

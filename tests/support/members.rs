@@ -150,15 +150,33 @@ impl Leavers {
 }
 
 /// What the process has that a member could leave behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Resources {
-    pub threads: usize,
-    pub descriptors: usize,
+    threads: usize,
+    descriptors: usize,
 }
 
 impl Resources {
-    /// Of this process; nothing on systems without /proc.
-    pub fn now() -> Self {
+    /// Of this process when it is at rest: there are threads and connections that come and go. Nothing on systems without
+    /// /proc.
+    pub fn at_rest() -> Self {
+        let mut least = Self::now();
+        for _ in 0..100 {
+            thread::sleep(Duration::from_millis(10));
+            let now = Self::now();
+            least.threads = least.threads.min(now.threads);
+            least.descriptors = least.descriptors.min(now.descriptors);
+        }
+        least
+    }
+
+    /// Whether there is nothing now that was not there then.
+    pub fn are_all(&self) -> bool {
+        let now = Self::now();
+        now.threads <= self.threads && now.descriptors <= self.descriptors
+    }
+
+    fn now() -> Self {
         let count = |path: &str| fs::read_dir(path).map_or(0, Iterator::count);
         Self {
             threads: count("/proc/self/task"),

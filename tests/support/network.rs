@@ -15,10 +15,11 @@ const KEEPER: &str = r#"
 exec 2>&1
 id=$1 net=$2 near=pgp$1n router=pgp$1r far=pgp$1f
 clean() { ip netns del "$router"; ip netns del "$far"; ip link del "$near"; } 2>/dev/null
-trap clean EXIT
 forward() { ip netns exec "$router" sh -c "echo $1 > /proc/sys/net/ipv4/ip_forward"; }
 set -e
 ip netns add "$router"
+# Only now: of the same number, it would be another program's.
+trap clean EXIT
 ip netns add "$far"
 ip link add "$near" type veth peer name r0 netns "$router"
 ip -n "$router" link add r1 type veth peer name f0 netns "$far"
