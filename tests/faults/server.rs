@@ -158,7 +158,12 @@ fn three_quick(server: &Server) -> [Cluster; 3] {
 /// The backend that serves one of three, and that of one which leaves, are stopped for so long.
 fn frozen_backend(time: Duration) {
     let mut server = Server::start();
-    let members = three_quick(&server);
+    // On a busy machine the one takes its time to notice and to be back.
+    let patient = |name| {
+        let quick = Config::new(name).heartbeat_interval(HEARTBEAT);
+        quick.missed_heartbeats(10)
+    };
+    let members = acquainted(["a", "b", "c"].map(patient), &server.params());
     let leavers = Leavers::join(&server.params());
     meanwhile(&members, || {
         let start = Instant::now();
