@@ -994,6 +994,10 @@ fn age(standing: Standing, known: Option<Incarnation>, heard: Option<Incarnation
     }
 }
 
+#[cfg(any(test, fuzzing))]
+#[path = "roster/checks.rs"]
+pub(crate) mod checks;
+
 #[cfg(test)]
 #[path = "roster/tests.rs"] // also where a bench includes this file
 mod tests;

@@ -2,10 +2,11 @@
 
 use proptest::prelude::*;
 
+use super::checks::{check_bounds, described, here};
 use super::*;
 use crate::error::{Error, Kind as ErrorKind};
 use crate::outbox::Outbox;
-use crate::outbox::tests::{Host, describe, say};
+use crate::outbox::host::{Host, describe, say};
 use crate::presence::Style;
 use crate::seal::{self, Refusal, Seal};
 
@@ -600,30 +601,6 @@ impl Process {
             self.tags.clone(),
         ))
     }
-}
-
-fn here(roster: &Roster) -> Vec<String> {
-    let entries = roster.entries.values();
-    let here = entries.filter(|entry| entry.standing.is_here());
-    described(here.map(|entry| &entry.peer))
-}
-
-fn described<'a>(peers: impl Iterator<Item = &'a Peer>) -> Vec<String> {
-    let mut described: Vec<_> = peers.map(describe).collect();
-    described.sort();
-    described
-}
-
-/// What holds between any two calls, whoever sends what.
-fn check_bounds(roster: &Roster) {
-    let bound = roster.limits.max_peers;
-    let here = roster.entries.values().filter(|e| e.standing.is_here());
-    assert_eq!(here.count(), roster.present);
-    assert!(roster.present <= bound);
-    assert!(roster.departed.len() <= bound);
-    assert!(roster.entries.len() <= roster.present + roster.departed.len());
-    assert!(roster.timers.len() <= roster.entries.len());
-    assert!(roster.corrections.len() <= 2 * bound);
 }
 
 fn beat(name: &str, incarnation: u64, seq: u64) -> String {
