@@ -775,7 +775,6 @@ impl Roster {
         self.present -= 1;
         self.changed(peer, Kind::Left(reason));
         self.bury(now, name, reason);
-        self.session_check.clear(name);
         if incarnation < self.incarnation() {
             self.watch_sessions(now);
         }
@@ -790,6 +789,7 @@ impl Roster {
             entry.peer = entry.peer.with_tags(Tags::default());
             self.departed.push_back((now, entry.peer.shared_name()));
         }
+        self.session_check.clear(name);
         self.forget_long_gone(now);
     }
 

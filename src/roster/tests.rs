@@ -2763,6 +2763,36 @@ fn what_looks_after_sessions_does_not_do_so_more_often_when_many_die() {
 }
 
 #[test]
+fn whom_a_goodbye_of_a_later_start_ends_is_looked_for_no_more() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.run(SETTLED);
+    let beat = |name, seq| {
+        let pid = STRANGER;
+        format!("pg-peers/1 beat name={name} inc=5 seq={seq} due=600000 pid={pid};")
+    };
+    net.inject(&beat("b", 1));
+    net.inject(&beat("c", 1));
+    net.run(ms(2_100));
+    // Both are missing by now; of c something is heard, and b is ended without ever having been heard again.
+    net.inject(&beat("c", 2));
+    net.inject(&bye("b", 6, 1));
+    net.run(ms(10));
+    let checks = net.checks;
+    net.run(SETTLED);
+    assert_eq!(
+        net.told(a),
+        [
+            "join b.5",
+            "join c.5",
+            "leave b.5 Replaced",
+            "leave c.5 SessionGone"
+        ]
+    );
+    let count = net.checks - checks;
+    assert!(count <= 4, "{count} questions");
+}
+
+#[test]
 fn who_has_died_while_the_answer_was_written_is_not_believed_to_be_there() {
     let ends = [
         "pg-peers/1 bye name=b inc=5 seq=3;",
