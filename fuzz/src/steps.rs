@@ -1,0 +1,541 @@
+//! The core, step by step, with a host behind it that checks what it is told.
+//!
+//! An input is text, a step a line, so that a seed can be read and written by hand. The first byte says what happens, those
+//! after it how; a digit stands for its number, any other byte for its distance from `0`, and one that is missing is a `0`.
+//! The first line sets up the participant; see [`Setup::read`]. Then there are:
+//!
+//! | step | what happens |
+//! |---|---|
+//! | `P` sender payload | this payload is heard |
+//! | `A` payload | this payload comes to the inbox |
+//! | `m` kind name incarnation seq due pid inbox tag sender | such a message is heard |
+//! | `a` part parts, then five each: name incarnation seq due age | such an answer comes |
+//! | `e` which pid | what was said, heard or answered so long before is heard again |
+//! | `w` hundredths of a second, `W` seconds, `M` minutes | that time passes |
+//! | `Z` seconds | that time passes while the process is paused |
+//! | `u` pid, `d` | the link comes up, with this backend; goes down |
+//! | `c` mask | from now on these backends are missing when Postgres is asked |
+//! | `l` name | the host lost its connection to that peer |
+//! | `t` version | other tags |
+//! | `s`, `h` count, `k` | the host sleeps; takes so many events all the same; wakes |
+//! | `g` | goodbye; nothing comes after |
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Kind as ErrorKind};
+use crate::event::Event;
+use crate::jitter::Jitter;
+use crate::outbox::Outbox;
+use crate::outbox::host::Host;
+use crate::peer::{Incarnation, Tags};
+use crate::presence::{Presence, Style};
+use crate::roster::checks::{check_bounds, peers};
+use crate::roster::{Kind, Limits, Roster};
+use crate::wire::{self, Body, Inbox, Pid};
+
+const OWN_NAME: &str = "me@h";
+const INBOX: u64 = 0xc0ff_ee01_2345_6789;
+
+/// From NOTIFY to its receipt.
+const LATENCY: Duration = Duration::from_millis(1);
+
+/// As the thread's: who wakes this late was paused.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Steps beyond these take time, and show nothing new.
+const MAX_STEPS: usize = 300;
+
+/// What may be due at one time: corrections, deaths and questions of so many names.
+const AT_ONE_TIME: usize = 150;
+
+/// How many turns one step may take.
+const TURNS: usize = 200;
+
+const DUE: [u64; 6] = [1_000, 1, 100, 5_000, 60_000, 86_400_000];
+
+/// Whatever the steps are: no panic, bounds hold, the host is told what is true, time goes on.
+pub fn core(input: &[u8]) {
+    let mut lines = input.split(|&b| b == b'\n');
+    let setup = lines.next().unwrap_or_default();
+    let mut process = Process::new(&Setup::read(&Args(setup)));
+    for line in lines.take(MAX_STEPS) {
+        let Some((&step, operands)) = line.split_first() else {
+            continue;
+        };
+        if step == b'g' {
+            break;
+        }
+        process.step(step, operands);
+        process.settle();
+        check_bounds(&process.roster);
+    }
+    process.end();
+}
+
+/// The operands of a step.
+struct Args<'a>(&'a [u8]);
+
+impl Args<'_> {
+    fn get(&self, at: usize) -> u8 {
+        self.0.get(at).map_or(0, |byte| byte.wrapping_sub(b'0'))
+    }
+
+    fn number(&self, at: usize) -> u64 {
+        self.get(at).into()
+    }
+
+    fn pick<T: Copy>(&self, at: usize, of: &[T]) -> T {
+        of[usize::from(self.get(at)) % of.len()]
+    }
+
+    /// Mostly small, sometimes as large as it gets.
+    fn extreme(&self, at: usize) -> u64 {
+        match self.number(at) {
+            small @ 0..=127 => small,
+            large => u64::MAX - (255 - large),
+        }
+    }
+
+    fn name(&self, at: usize) -> String {
+        match self.get(at) % 64 {
+            0 => OWN_NAME.to_owned(),
+            n => format!("p{n}@h"),
+        }
+    }
+
+    fn due(&self, at: usize) -> u64 {
+        self.pick(at, &DUE)
+    }
+
+    fn pid(&self, at: usize) -> i32 {
+        1_000 + i32::from(self.get(at) % 16)
+    }
+}
+
+/// How the process takes part.
+struct Setup {
+    style: Option<Style>,
+    limits: Limits,
+    incarnation: u64,
+    seed: u64,
+}
+
+impl Setup {
+    /// style, max_peers, max_departed, heartbeat, missed, budget, session check, incarnation, seed
+    fn read(args: &Args<'_>) -> Self {
+        let heartbeat = Duration::from_millis(args.pick(3, &[1_000, 100, 5_000, 60_000]));
+        Self {
+            style: args.pick(0, &[Some(Style::Full), Some(Style::Bare), None]),
+            limits: Limits {
+                heartbeat,
+                delivery_budget: args.pick(5, &[2_000, 1, 100]),
+                session_check: args.get(6) % 2 == 0,
+                bare_heartbeat: heartbeat,
+                missed: u32::from(args.pick(4, &[3u8, 1, 10])),
+                max_peers: args.pick(1, &[100, 1, 2, 5]),
+                max_departed: args.pick(2, &[100, 1, 2, 5]),
+            },
+            incarnation: args.extreme(7),
+            seed: args.number(8),
+        }
+    }
+}
+
+struct Process {
+    now: Instant,
+    began: Instant,
+    style: Option<Style>,
+    heartbeat: Duration,
+    /// Those that leave may be forgotten soon, and then are newcomers.
+    forgetful: bool,
+    roster: Roster,
+    outbox: Outbox,
+    host: Host,
+    host_sleeps: bool,
+    /// Its session.
+    link: Option<Pid>,
+    /// A newer process has its name.
+    silenced: bool,
+    /// Everything that was said by anybody.
+    said: Vec<(Pid, String)>,
+    /// The backends of others that the server does not have.
+    dead: u8,
+    /// Postgres was asked then, and had not these.
+    sessions: Option<(Instant, HashSet<Pid>)>,
+}
+
+impl Process {
+    fn new(setup: &Setup) -> Self {
+        let inbox = Inbox::new(INBOX);
+        let presence = setup.style.map(|style| {
+            let incarnation = Incarnation::new(setup.incarnation);
+            Presence::new(OWN_NAME.into(), incarnation, style, String::new(), inbox)
+        });
+        let jitter = Jitter::new(setup.seed);
+        let now = Instant::now();
+        let mut process = Self {
+            now,
+            began: now,
+            style: setup.style,
+            heartbeat: setup.limits.heartbeat,
+            forgetful: false,
+            roster: Roster::new(presence, inbox, setup.limits.clone(), jitter),
+            outbox: Outbox::default(),
+            host: Host::default(),
+            host_sleeps: false,
+            link: None,
+            silenced: false,
+            said: Vec::new(),
+            dead: 0,
+            sessions: None,
+        };
+        if setup.limits.max_departed < 100 {
+            process.may_forget();
+        }
+        process
+    }
+
+    fn step(&mut self, step: u8, operands: &[u8]) {
+        let args = Args(operands);
+        match step {
+            b'P' => {
+                if let Some((_, payload)) = operands.split_first() {
+                    let payload = String::from_utf8_lossy(payload);
+                    self.hear(args.pid(0), &payload);
+                }
+            }
+            b'A' => self.hear_answer(&String::from_utf8_lossy(operands)),
+            b'm' => self.hear(args.pid(8), &message(&args)),
+            b'a' => self.hear_answer(&answer(&args)),
+            b'e' => {
+                let at = self.said.len().checked_sub(1 + usize::from(args.get(0)));
+                if let Some((from, payload)) = at.and_then(|at| self.said.get(at)).cloned() {
+                    let from = if args.get(1) == 0 {
+                        from.get()
+                    } else {
+                        args.pid(1)
+                    };
+                    self.hear(from, &payload);
+                    self.hear_answer(&payload);
+                }
+            }
+            b'w' => self.wait(Duration::from_millis(10 * args.number(0))),
+            b'W' => self.wait(Duration::from_secs(args.number(0))),
+            b'M' => self.wait(Duration::from_secs(60 * args.number(0))),
+            b'Z' => self.pause(Duration::from_secs(args.number(0))),
+            b'u' => self.link_up(args.get(0)),
+            b'd' => self.link_down(),
+            b'c' => self.dead = args.get(0),
+            b'l' => self.lose(&args.name(0)),
+            b't' => {
+                let tags: Tags = [("v", args.get(0).to_string())].into_iter().collect();
+                self.roster.set_tags(wire::encode_tags(&tags), self.now);
+            }
+            b's' => {
+                self.host_sleeps = true;
+                self.host.lets_events_wait();
+            }
+            b'h' => self.host_takes(args.get(0).into()),
+            b'k' => self.host_sleeps = false,
+            _ => {}
+        }
+    }
+
+    fn link_up(&mut self, pid: u8) {
+        if self.link.is_none() {
+            self.link = Pid::new(100 + i32::from(pid));
+            self.roster.link_up(self.now, self.link);
+            self.outbox.push_online();
+        }
+    }
+
+    fn link_down(&mut self) {
+        if self.link.take().is_some() {
+            self.sessions = None;
+            self.roster.link_down();
+            assert_eq!(self.roster.deadline(), None, "there is nothing to wait for");
+            let reason = Error::new(ErrorKind::Link, "the server is gone");
+            self.outbox.push_offline(reason);
+        }
+    }
+
+    fn hear(&mut self, sender: i32, payload: &str) {
+        let (Some(_), Some(sender)) = (self.link, Pid::new(sender)) else {
+            return;
+        };
+        let Some(message) = wire::decode(payload) else {
+            return;
+        };
+        if message.body == Body::Bare {
+            self.may_forget();
+        }
+        self.roster.heard(self.now, sender, &message);
+        self.remember(sender, payload.to_owned());
+    }
+
+    fn hear_answer(&mut self, payload: &str) {
+        if let (Some(_), Some(part)) = (self.link, wire::decode_roster(payload)) {
+            self.roster.heard_roster(self.now, &part);
+        }
+    }
+
+    fn remember(&mut self, from: Pid, payload: String) {
+        self.said.push((from, payload));
+    }
+
+    fn lose(&mut self, name: &str) {
+        self.host.reports_lost(name);
+        if let Some(peer) = self.host.peers.get(name) {
+            self.roster.lost(peer);
+        }
+    }
+
+    /// Time passes, with a turn whenever something is due.
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.forget_in_time(end);
+        let (mut turns, mut still, mut announced) = (0, 0, 0);
+        let began = self.now;
+        while let Some(at) = self.roster.deadline().filter(|&at| at <= end) {
+            still = if at > self.now { 0 } else { still + 1 };
+            assert!(still < AT_ONE_TIME, "time stands still");
+            self.now = self.now.max(at);
+            announced += self.turn();
+            turns += 1;
+            if turns == TURNS {
+                break;
+            }
+        }
+        let intervals = (self.now - began).as_millis() / self.heartbeat.as_millis();
+        // What brings one forward comes in from others, of whom nothing is heard here.
+        assert!(announced <= 10 + 2 * intervals, "{announced} announcements");
+        if turns < TURNS {
+            self.now = self.now.max(end);
+        }
+        if self.link.is_some() {
+            assert!(!self.roster.tick(self.now, self.now), "the link was proven");
+        }
+    }
+
+    /// Time passes, and the process notices nothing of it.
+    fn pause(&mut self, time: Duration) {
+        self.now += time;
+        self.forget_in_time(self.now);
+        if time > PAUSE {
+            self.roster.grant_grace(self.now);
+        }
+    }
+
+    /// As the thread's: says what is due, has heard what was waiting, and only then sees who is overdue. Returns how many
+    /// times it announced itself.
+    fn turn(&mut self) -> u128 {
+        let Some(own) = self.link else {
+            return 0;
+        };
+        let began = self.now;
+        let mut announced = 0;
+        let mut said = Vec::new();
+        while let Some(message) = self.roster.poll_announcement(began) {
+            let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
+            announced += u128::from(announces);
+            assert!(!self.silenced || matches!(message.body, Body::Ask { .. }));
+            let payload = wire::encode(&message);
+            let heard = wire::decode(&payload).expect("our own message");
+            assert_eq!(heard.name, message.name);
+            assert!(!announces || (self.style.is_some() && heard.name == OWN_NAME));
+            said.push((own, payload));
+            assert!(said.len() < AT_ONE_TIME, "there is no end of it");
+        }
+        if !said.is_empty() {
+            self.now += LATENCY;
+        }
+        for (_, payload) in &said {
+            assert!(payload.len() <= wire::MAX_PAYLOAD);
+        }
+        self.said.extend(said);
+        self.answer(own);
+        if self.sessions.is_none() {
+            if let Some(pids) = self.roster.poll_session_check(self.now) {
+                let asked = self.now;
+                let missing = pids.into_iter().filter(|&pid| self.is_dead(pid)).collect();
+                self.sessions = Some((asked, missing));
+            }
+        }
+        let overdue = self.roster.tick(self.now, began - LATENCY);
+        if let Some((asked, missing)) = self.sessions.take() {
+            self.roster.checked_sessions(self.now, asked, &missing);
+        }
+        if overdue {
+            assert!(!self.roster.tick(self.now, self.now), "the link was proven");
+        }
+        self.settle();
+        check_bounds(&self.roster);
+        announced
+    }
+
+    fn answer(&mut self, own: Pid) {
+        let mut count = 0;
+        while let Some((_, payloads)) = self.roster.poll_answer(self.now) {
+            assert!(!self.silenced && self.style == Some(Style::Full));
+            let mut named = HashSet::new();
+            for (payload, number) in payloads.iter().zip(1..) {
+                assert!(payload.len() <= wire::MAX_PAYLOAD);
+                let part = wire::decode_roster(payload).expect("our own answer");
+                assert_eq!((part.part, part.parts), (number, payloads.len() as u64));
+                for message in &part.announcements {
+                    assert!(named.insert(message.name.to_string()), "once each");
+                }
+            }
+            assert!(named.contains(OWN_NAME));
+            assert!(named.len() <= peers(&self.roster).count() + 1);
+            for payload in payloads {
+                self.remember(own, payload);
+            }
+            count += 1;
+            assert!(count < AT_ONE_TIME);
+        }
+    }
+
+    fn is_dead(&self, pid: Pid) -> bool {
+        let bit = pid.get().checked_sub(1_000).filter(|bit| *bit < 8);
+        bit.is_none_or(|bit| self.dead & (1 << bit) != 0)
+    }
+
+    /// Brings changes to the host, if it takes them.
+    fn settle(&mut self) {
+        while let Some(change) = self.roster.poll_change() {
+            if change.kind == Kind::TookName {
+                assert!(!self.silenced, "once");
+                self.silenced = true;
+            }
+            self.outbox.push(change);
+        }
+        self.check_outbox();
+        if !self.host_sleeps {
+            self.host_takes(usize::MAX);
+        }
+    }
+
+    /// What waits is at most that everybody the host knows has left, that everybody else has come, and two words more.
+    fn check_outbox(&self) {
+        let known = self.host.peers.len();
+        let changed = peers(&self.roster).count();
+        assert!(self.outbox.len() <= known + changed + 2);
+    }
+
+    fn host_takes(&mut self, count: usize) {
+        let mut topics = HashSet::new();
+        for _ in 0..count {
+            let Some(event) = self.outbox.pop() else {
+                // What it was told leads to what is true.
+                let known = &self.host.peers;
+                assert!(peers(&self.roster).all(|peer| known.get(peer.name()) == Some(peer)));
+                assert_eq!(peers(&self.roster).count(), known.len());
+                break;
+            };
+            assert!(topics.insert(topic(&event)), "two of one kind wait");
+            self.host.take(&event);
+        }
+    }
+
+    fn may_forget(&mut self) {
+        if !std::mem::replace(&mut self.forgetful, true) {
+            self.host = std::mem::take(&mut self.host).forgotten_peers_may_join_again();
+        }
+    }
+
+    /// The departed are remembered for an hour.
+    fn forget_in_time(&mut self, until: Instant) {
+        if until - self.began >= Duration::from_secs(60 * 60) {
+            self.may_forget();
+        }
+    }
+
+    fn end(mut self) {
+        self.host_sleeps = false;
+        self.settle();
+        let Some(message) = self.roster.goodbye() else {
+            return;
+        };
+        assert!(!self.silenced);
+        let payload = wire::encode(&message);
+        assert!(wire::decode(&payload).is_some_and(|heard| heard == message));
+        while let Some(message) = self.roster.poll_announcement(self.now) {
+            let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
+            assert!(!announces, "the goodbye was the last");
+        }
+    }
+}
+
+/// Of which there is one event at a time.
+fn topic(event: &Event) -> String {
+    match event {
+        Event::Online | Event::Offline(_) => "link".to_owned(),
+        Event::NameTaken(_) => "name".to_owned(),
+        Event::Join(peer) | Event::Heal(peer) | Event::Update(peer) | Event::Leave(peer, _) => {
+            let incarnation = peer.incarnation().map(Incarnation::get);
+            format!("{} {incarnation:?}", peer.name())
+        }
+    }
+}
+
+fn message(args: &Args<'_>) -> String {
+    let name = args.name(1);
+    let (incarnation, seq) = (args.extreme(2), args.extreme(3));
+    let kind = args.get(0) % 7;
+    let inbox = args.number(6);
+    match kind {
+        0 | 1 => {
+            let kind = if kind == 0 { "hello" } else { "beat" };
+            let due = args.due(4);
+            let mut text =
+                format!("pg-peers/1 {kind} name={name} inc={incarnation} seq={seq} due={due}");
+            if args.get(5) > 0 {
+                // Its own backend, or that of another.
+                let pid = if args.get(5) == 1 {
+                    args.pid(8)
+                } else {
+                    args.pid(5)
+                };
+                put(&mut text, format_args!(" pid={pid}"));
+            }
+            if inbox > 0 {
+                put(&mut text, format_args!(" inbox={inbox:016x}"));
+            }
+            if args.get(7) > 0 {
+                put(&mut text, format_args!(" tag.v={}", args.get(7)));
+            }
+            text.push(';');
+            text
+        }
+        2 => format!("pg-peers/1 bye name={name} inc={incarnation} seq={seq};"),
+        3 => format!("pg-peers/1 newer name={name} inc={incarnation};"),
+        4 => format!("pg-peers/1 gone name={name} inc={incarnation} seq={seq};"),
+        5 => format!("pg-peers/1 ask name={name} inbox={inbox:016x} try={seq};"),
+        _ => name,
+    }
+}
+
+fn answer(args: &Args<'_>) -> String {
+    let (part, parts) = (args.number(0), args.number(1));
+    let mut text = format!("pg-peers/1 roster part={part} parts={parts};");
+    for entry in args.0.get(2..).unwrap_or_default().chunks_exact(5) {
+        let entry = Args(entry);
+        let (name, due) = (entry.name(0), entry.due(3));
+        let (incarnation, seq) = (entry.extreme(1), entry.extreme(2));
+        let age = entry.extreme(4).saturating_mul(100);
+        let pid = entry.pid(2);
+        put(
+            &mut text,
+            format_args!(" name={name} inc={incarnation} seq={seq} due={due} age={age} pid={pid};"),
+        );
+    }
+    text
+}
+
+fn put(text: &mut String, what: std::fmt::Arguments<'_>) {
+    text.write_fmt(what)
+        .expect("a String takes what is written to it");
+}

@@ -1,0 +1,5 @@
+//! Bytes to the decoder.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pg_peers_fuzz::decode(data));
