@@ -128,8 +128,10 @@ fn a_slow_network_that_stalls_now_and_then_is_no_reason_to_leave() {
     let proxy = Proxy::start(&server, Duration::from_millis(200));
     let members = two_and_one_behind(&server, &proxy.params());
     let [a, b, c] = &members;
+    let leavers = Leavers::join(&proxy.params());
     let start = Instant::now();
     meanwhile(&members, || {
+        leavers.leave_in_time();
         // Longer than an expiry takes.
         while start.elapsed() < 4 * DEFAULT_HEARTBEAT {
             last_until(Instant::now() + Duration::from_millis(1_700));

@@ -129,6 +129,7 @@ fn a_full_notification_queue_is_told_and_got_over() {
     idler
         .batch_execute("BEGIN; SELECT 1")
         .expect("a transaction");
+    let leavers = Leavers::join(&server.params());
     meanwhile(&members, || {
         let mut client = server.client();
         let junk = format!("NOTIFY other, '{}'", "junk ".repeat(1_599));
@@ -150,6 +151,7 @@ fn a_full_notification_queue_is_told_and_got_over() {
             assert_eq!(reason.code(), Some(&SqlState::PROGRAM_LIMIT_EXCEEDED));
             assert!(reason.to_string().contains("queue"), "{reason}");
         }
+        leavers.leave_in_time();
         idler.batch_execute("COMMIT").expect("an end");
         let read = Instant::now();
         expect_each(&members, "online");

@@ -18,9 +18,11 @@ fn a_pooler_that_restarts_is_one_offline_and_one_online() {
     for member in &members {
         expect_joins(member, ["a", "b", "c"]);
     }
+    let leavers = Leavers::join(&pooler.params());
     meanwhile(&members, || {
         pooler.stop();
         expect(&members[2], "offline");
+        leavers.leave_in_time();
         pooler.start_again();
         let up = Instant::now();
         expect(&members[2], "online");

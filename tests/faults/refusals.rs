@@ -23,17 +23,17 @@ fn on_a_standby_the_reason_is_said_until_it_is_promoted() {
     let standby = primary.standby();
     let join = |name| Config::new(name).join(&standby.params()).expect("valid");
     let members = ["a", "b", "c"].map(join);
-    for member in &members {
-        let reason = expect_refusal(member);
-        assert_eq!(
-            reason.code(),
-            Some(&SqlState::READ_ONLY_SQL_TRANSACTION),
-            "{reason}"
-        );
-        assert!(reason.to_string().contains("recovery"), "{reason}");
-    }
-    eventually("more attempts", || {
-        members.iter().all(|m| m.status().failed_attempts >= 3)
+    meanwhile(&members, || {
+        for member in &members {
+            let reason = expect_refusal(member);
+            let code = Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+            assert_eq!(reason.code(), code, "{reason}");
+            assert!(reason.to_string().contains("recovery"), "{reason}");
+        }
+        Leavers::start(&standby.params()).leave_in_time();
+        eventually("more attempts", || {
+            members.iter().all(|m| m.status().failed_attempts >= 3)
+        });
     });
     standby.promote();
     let promoted = Instant::now();
@@ -67,16 +67,21 @@ fn without_a_connection_to_spare_the_reason_is_said_until_there_is_one() {
     // Those who are in need no other connection to go on; a request only takes longer.
     a.set_tags([("n", "1")]).expect("tags");
     expect(&b, "update a");
-    eventually("more attempts", || c.status().failed_attempts >= 3);
+    let members = [a, b, c];
+    let [a, b, c] = &members;
+    meanwhile(&members, || {
+        Leavers::start(&server.params()).leave_in_time();
+        eventually("more attempts", || c.status().failed_attempts >= 3);
+    });
     drop(others);
     let free = Instant::now();
-    expect(&c, "online");
-    expect_joins(&c, ["a", "b"]);
+    expect(c, "online");
+    expect_joins(c, ["a", "b"]);
     within("online once there is room", free, RECOVERY);
-    for member in [&a, &b] {
+    for member in [a, b] {
         expect(member, "join c");
     }
-    expect_all_hear_all(&[a, b, c]);
+    expect_all_hear_all(&members);
 }
 
 #[test]
@@ -108,10 +113,16 @@ fn a_password_that_changes_while_members_run_is_supplied_anew() {
     let pid = backend_of(&server, "b");
     server.run(&format!("SELECT pg_terminate_backend({pid})"));
     expect(&members[1], "offline");
-    eventually("the old password is refused", || {
-        let status = members[1].status();
-        let code = status.last_error.and_then(|e| e.code().cloned());
-        code == Some(SqlState::INVALID_PASSWORD)
+    meanwhile(&members, || {
+        eventually("the old password is refused", || {
+            let status = members[1].status();
+            let code = status.last_error.and_then(|e| e.code().cloned());
+            code == Some(SqlState::INVALID_PASSWORD)
+        });
+        let params = server
+            .params()
+            .replace("postgres", "app password=before dbname=postgres");
+        Leavers::start(&params).leave_in_time();
     });
     // Without a session for so long, it is found gone.
     for member in [&members[0], &members[2]] {

@@ -84,9 +84,11 @@ fn a_failover_to_a_standby() {
         standby.port()
     );
     let members = acquainted(["a", "b", "c"].map(Config::new), &params);
+    let leavers = Leavers::join(&params);
     meanwhile(&members, || {
         primary.kill();
         expect_each(&members, "offline");
+        leavers.leave_in_time();
         standby.promote();
         let promoted = Instant::now();
         expect_each(&members, "online");
@@ -101,14 +103,17 @@ fn members_that_start_while_the_server_is_down_meet_once_it_is_up() {
     server.stop(Stop::Fast);
     let join = |name| Config::new(name).join(&server.params()).expect("valid");
     let members = ["a", "b", "c"].map(join);
-    expect_each(&members, "offline");
-    server.start_again();
-    let up = Instant::now();
-    expect_each(&members, "online");
-    for member in &members {
-        expect_joins(member, ["a", "b", "c"]);
-    }
-    within("everybody known after the server accepts", up, RECOVERY);
+    meanwhile(&members, || {
+        expect_each(&members, "offline");
+        Leavers::start(&server.params()).leave_in_time();
+        server.start_again();
+        let up = Instant::now();
+        expect_each(&members, "online");
+        for member in &members {
+            expect_joins(member, ["a", "b", "c"]);
+        }
+        within("everybody known after the server accepts", up, RECOVERY);
+    });
     expect_all_hear_all(&members);
 }
 

@@ -119,14 +119,23 @@ impl Leavers {
     const DROP: Duration = Duration::from_millis(1_000 + 500);
 
     pub fn join(params: &str) -> Self {
-        let join = |name: &str| {
-            let config = Config::new(name).channel("leaving");
-            let cluster = config.join(params).expect("valid");
+        let leavers = Self::start(params);
+        for cluster in [&leavers.leaver, &leavers.dropped] {
             cluster.wait_online(PATIENCE).expect("online");
-            cluster
+        }
+        leavers
+    }
+
+    /// Where they cannot be online.
+    pub fn start(params: &str) -> Self {
+        let start = |name: &str| {
+            let config = Config::new(name).channel("leaving");
+            config.join(params).expect("valid")
         };
-        let (leaver, dropped) = (join("leaver"), join("dropped"));
-        Self { leaver, dropped }
+        Self {
+            leaver: start("leaver"),
+            dropped: start("dropped"),
+        }
     }
 
     pub fn names(&self) -> [&str; 2] {
