@@ -285,11 +285,7 @@ fn a_host_that_vanishes_is_known_to_be_gone_and_heals_when_it_is_back() {
 fn after_a_failover_nobody_is_gone() {
     let mut primary = Server::start();
     let standby = primary.standby();
-    let params = format!(
-        "host=127.0.0.1,127.0.0.1 port={},{} user=postgres target_session_attrs=read-write",
-        primary.port(),
-        standby.port()
-    );
+    let params = primary.params_or(&standby);
     // Sessions of others, so that the new primary numbers its backends like the old one, or not.
     let _others: Vec<_> = (0..3).map(|_| primary.client()).collect();
     let [a, b, c] = ["a", "b", "c"].map(|name| {

@@ -78,11 +78,7 @@ fn a_killed_postmaster_for_a_minute() {
 fn a_failover_to_a_standby() {
     let mut primary = Server::start();
     let standby = primary.standby();
-    let params = format!(
-        "host=127.0.0.1,127.0.0.1 port={},{} user=postgres target_session_attrs=read-write",
-        primary.port(),
-        standby.port()
-    );
+    let params = primary.params_or(&standby);
     let members = acquainted(["a", "b", "c"].map(Config::new), &params);
     let leavers = Leavers::join(&params);
     meanwhile(&members, || {

@@ -170,6 +170,14 @@ impl Server {
         format!("host=127.0.0.1 port={} user=postgres", self.port)
     }
 
+    /// A connection string that leads to whichever of the two is the primary.
+    pub fn params_or(&self, standby: &Self) -> String {
+        format!(
+            "host=127.0.0.1,127.0.0.1 port={},{} user=postgres target_session_attrs=read-write",
+            self.port, standby.port
+        )
+    }
+
     /// A connection string over the server's unix socket.
     pub fn socket_params(&self) -> String {
         let directory = self.directory.display();
