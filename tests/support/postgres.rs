@@ -3,6 +3,7 @@
 // A server lives in a directory of its own, listens on loopback and on a socket in that directory, and is gone when its
 // [`Server`] is dropped, also by a panic. A watcher process sees to it even if this process is killed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -11,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -400,13 +401,16 @@ impl Drop for Server {
     }
 }
 
-/// A port that is free now, below the range from which outgoing connections take theirs, so that it stays free while the
-/// server is down.
+/// A port that is free now, below the range from which outgoing connections take theirs, and that this process gives to
+/// nobody else: so it stays free while the server is down, or its members would meet those of another there.
 pub fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let random = u64::from(std::process::id()) ^ u64::from(clock_noise());
         let port = 15_000 + (random % 15_000) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let free = TcpListener::bind(("127.0.0.1", port)).is_ok();
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if free && given.insert(port) {
             return port;
         }
     }
