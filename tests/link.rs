@@ -249,7 +249,7 @@ fn a_timeout_for_idle_sessions_does_not_end_ours() {
 fn a_frozen_backend_is_offline_and_the_host_never_waits_for_it() {
     let mut server = Server::start();
     let a = join_short(&server, "a");
-    server.freeze_backend(backend_of(&server, "a"));
+    server.freeze_backends(&["a"]);
     let start = Instant::now();
     expect(&a, "offline");
     assert!(

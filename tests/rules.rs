@@ -149,7 +149,7 @@ fn rule_4_no_peer_expires_when_it_is_our_own_link_that_is_silent() {
     expect(&a, "join b");
     expect(&b, "join a");
     // Frozen for far longer than b's expiry, and noticed before a's own next heartbeat.
-    server.freeze_backend(backend_of(&server, "a"));
+    server.freeze_backends(&["a"]);
     expect(&a, "offline");
     expect(&a, "online");
     fence(&b, &a);

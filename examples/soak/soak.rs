@@ -174,8 +174,7 @@ impl Soak {
                 self.terminate("pid <> pg_backend_pid()", &everybody)?;
             }
             Fault::BackendFreezes { member, .. } => {
-                let pid = self.backend_of(member)?;
-                self.server.freeze_backend(pid);
+                self.server.freeze_backends(&[&crowd::name(member)]);
             }
             Fault::MemberFreezes { member, .. } => {
                 self.crowd.signal(member, Signal::STOP)?;
@@ -273,15 +272,6 @@ impl Soak {
             format!("with its session terminated, a member was not offline within {PATIENCE:?}")
                 .into(),
         )
-    }
-
-    fn backend_of(&self, member: Id) -> Outcome<i32> {
-        let query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1";
-        let row = self
-            .server
-            .client()
-            .query_one(query, &[&crowd::name(member)])?;
-        Ok(row.get(0))
     }
 
     fn say(&self, payloads: &[String]) -> Outcome<()> {

@@ -168,10 +168,8 @@ fn frozen_backend(time: Duration) {
     let leavers = Leavers::join(&server.params());
     meanwhile(&members, || {
         let start = Instant::now();
-        server.freeze_backend(backend_of(&server, "a"));
-        for name in leavers.names() {
-            server.freeze_backend(backend_of(&server, name));
-        }
+        let [leaver, dropped] = leavers.names();
+        server.freeze_backends(&["a", leaver, dropped]);
         expect(&members[0], "offline");
         within("a frozen backend is noticed", start, HEARTBEAT + NOTICE);
         leavers.leave_in_time();
@@ -247,9 +245,7 @@ fn twenty_freezes_leave_no_thread_and_no_descriptor() {
             let rounds = if long() { 40 } else { 4 };
             for round in 0..rounds {
                 if round % 2 == 0 {
-                    for name in names {
-                        server.freeze_backend(backend_of(&server, name));
-                    }
+                    server.freeze_backends(&names);
                     expect_each(&members, "offline");
                     expect_each(&members, "online");
                     server.thaw();

@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -274,11 +274,35 @@ impl Server {
         }
     }
 
-    /// Stops one backend with SIGSTOP, until [`thaw`](Self::thaw).
-    pub fn freeze_backend(&mut self, pid: i32) {
-        let pid = Pid::from_raw(pid).expect("a pid");
-        kill_process(pid, Signal::STOP).expect("a backend to stop");
-        self.frozen.push(pid);
+    /// Stops the backends of the sessions of these names with SIGSTOP, until [`thaw`](Self::thaw), and no other with them: a
+    /// backend that happens to hold a lock of the whole server stops all, so it gets the time to let it go.
+    pub fn freeze_backends(&mut self, names: &[&str]) {
+        let query = "SELECT pid FROM pg_stat_activity WHERE application_name = ANY($1)";
+        let mut client = self.client();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rows = client.query(query, &[&names]).expect("backends");
+            assert!(rows.len() >= names.len(), "one backend each of {names:?}");
+            for pid in rows.iter().filter_map(|row| Pid::from_raw(row.get(0))) {
+                kill_process(pid, Signal::STOP).expect("a backend to stop");
+                self.frozen.push(pid);
+            }
+            let (tell, told) = mpsc::channel();
+            let others = thread::spawn(move || {
+                let answered = client.batch_execute("NOTIFY pg_peers_thaw");
+                let _ = tell.send(());
+                answered.map(|()| client)
+            });
+            let answer = told.recv_timeout(Duration::from_millis(500));
+            if answer.is_err() {
+                self.thaw();
+            }
+            client = others.join().expect("a thread").expect("an answer");
+            if answer.is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{names:?} hold up the server");
+        }
     }
 
     fn initialise(&self) -> Result<(), String> {
