@@ -92,9 +92,7 @@ impl Config {
 
     /// How often this participant announces itself, 1 ms to 24 h. Peers hear it with each announcement and expire this
     /// participant by it. A shorter interval notices a crash sooner and costs the database more: each announcement is
-    /// delivered to every participant. It is also how often the link is proven to work. With less than 1.5 seconds, a server
-    /// that freezes for some two intervals can make peers leave, and heal when it thaws: not everybody notices so short
-    /// an outage as one. Defaults to 5 seconds.
+    /// delivered to every participant. It is also how often the link is proven to work. Defaults to 5 seconds.
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat_interval = interval;
         self

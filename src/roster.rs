@@ -115,6 +115,8 @@ pub(crate) struct Roster {
     gone: VecDeque<(Instant, Arc<str>)>,
     changes: VecDeque<Change>,
     online: bool,
+    /// How long the server took for its last answer.
+    answer: Duration,
 }
 
 #[derive(Debug)]
@@ -231,6 +233,7 @@ impl Roster {
             gone: VecDeque::new(),
             changes: VecDeque::new(),
             online: false,
+            answer: Duration::ZERO,
         }
     }
 
@@ -293,6 +296,16 @@ impl Roster {
                 entry.until = now + grace(entry.due, self.limits.missed);
             }
         }
+    }
+
+    /// The server took so long to answer us. One that stood still for a whole heartbeat kept others silent for as long, and
+    /// some of them have taken it for dead and must connect anew: everybody gets a full grace period. One that always takes so
+    /// long is merely far away.
+    pub(crate) fn answered(&mut self, now: Instant, took: Duration) {
+        if took >= self.limits.heartbeat && took > 2 * self.answer {
+            self.grant_grace(now);
+        }
+        self.answer = took;
     }
 
     /// The host's own connection to this peer broke: its next sign of life is a heal.

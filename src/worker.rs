@@ -413,6 +413,7 @@ impl Worker {
         }
         self.last_turn = Instant::now();
         self.last_sign = self.last_turn;
+        self.roster.answered(self.last_turn, self.last_turn - asked);
         Ok(answer)
     }
 

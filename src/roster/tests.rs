@@ -1090,6 +1090,35 @@ fn rule_4_nothing_is_due_while_the_link_is_down() {
 }
 
 #[test]
+fn rule_4_a_server_that_stood_still_gives_everybody_a_grace_period() {
+    // When b, heard at 0 and due every second, is gone, if the server gave such answers: when, and how long it took.
+    let gone_after = |answers: &[(u64, u64)]| {
+        let (mut net, a) = listener(Setup {
+            heartbeat: secs(1),
+            ..Setup::new("a", 1)
+        });
+        net.inject(&beat_due("b", 1, 1, secs(1)));
+        net.run(ms(10));
+        let heard = net.clock();
+        let roster = &mut net.processes[a].roster;
+        let is_gone = |at: &u64| {
+            let now = heard + ms(*at);
+            for (_, took) in answers.iter().filter(|(answered, _)| answered == at) {
+                roster.answered(now, ms(*took));
+            }
+            assert!(!roster.tick(now, now));
+            here(roster).is_empty()
+        };
+        (0..20_000).step_by(100).find(is_gone)
+    };
+    assert_eq!(gone_after(&[(1_000, 1), (2_500, 900)]), Some(3_000));
+    assert_eq!(gone_after(&[(1_000, 1), (2_500, 1_000)]), Some(5_500));
+    // A server that is merely far away does not keep the dead alive.
+    let far = [1_000, 2_100, 3_300, 4_500].map(|at| (at, 1_100));
+    assert_eq!(gone_after(&far), Some(4_000));
+}
+
+#[test]
 fn rule_4_nobody_expires_on_the_word_of_a_link_that_may_be_dead() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.inject(&beat_due("b", 1, 1, ms(100)));

@@ -261,3 +261,37 @@ fn twenty_freezes_leave_no_thread_and_no_descriptor() {
         },
     );
 }
+
+/// Too short for everybody to notice, and so long that those who do, and take their time to be back, must be waited for.
+#[test]
+fn a_server_frozen_for_two_heartbeats_again_and_again() {
+    let mut server = Server::start();
+    let proxy = Proxy::start(&server, Duration::from_millis(100));
+    let join = |name: &str, params: &str| {
+        let quick = Config::new(name).heartbeat_interval(HEARTBEAT);
+        // Which is quicker than some are back from so far.
+        quick.session_check(false).join(params).expect("valid")
+    };
+    let near = ["a", "b", "c", "d"].map(|name| join(name, &server.params()));
+    let far = ["e", "f", "g", "h"].map(|name| join(name, &proxy.params()));
+    let members: Vec<&Cluster> = near.iter().chain(&far).collect();
+    let everybody_is_there = || members.iter().all(|member| member.peers().len() == 7);
+    eventually("all know each other", everybody_is_there);
+    for _ in 0..if long() { 5 } else { 1 } {
+        server.freeze();
+        last_until(Instant::now() + 2 * HEARTBEAT);
+        server.thaw();
+        // For a grace period nobody could have left before.
+        last_until(Instant::now() + 4 * HEARTBEAT);
+        for member in &members {
+            member.wait_online(PATIENCE).expect("online");
+        }
+    }
+    for member in members {
+        let events: Vec<Event> = member.events().try_iter().collect();
+        let left = events
+            .iter()
+            .find(|event| matches!(event, Event::Leave(..)));
+        assert!(left.is_none(), "{member:?}: {events:?}");
+    }
+}
