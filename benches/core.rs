@@ -67,7 +67,7 @@ fn payload(peer: u32, seq: u64) -> String {
 fn limits() -> Limits {
     Limits {
         heartbeat: HEARTBEAT,
-        delivery_budget: 2_000,
+        delivery_budget: 1_800,
         session_check: true,
         bare_heartbeat: HEARTBEAT,
         missed: 3,

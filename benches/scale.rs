@@ -34,7 +34,7 @@ use support::postgres::Server;
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// The default.
-const BUDGET: f64 = 2_000.0;
+const BUDGET: f64 = 1_800.0;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 

@@ -52,7 +52,7 @@ use roster::{Kind, Limits, Roster};
 use wire::{Body, Inbox, Pid};
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
-const BUDGET: u32 = 2_000;
+const BUDGET: u32 = 1_800;
 
 /// From NOTIFY to its receipt.
 const LATENCY: Duration = Duration::from_millis(2);

@@ -67,7 +67,7 @@ impl Config {
             bare_heartbeat_interval: Duration::from_secs(5),
             missed_heartbeats: 3,
             max_peers: 10_000,
-            delivery_budget: 2_000,
+            delivery_budget: 1_800,
             session_check: true,
             bare_name: false,
             secrets: Vec::new(),
@@ -124,12 +124,12 @@ impl Config {
 
     /// The deliveries a second that the announcements of the whole cluster may cause together, at least 1. Every announcement
     /// is delivered to every participant, so N of them cost N² deliveries in each interval, at some 20 to 60 us of the
-    /// server's CPU each. Past `sqrt(budget * interval)` participants (100, with the defaults) each announces itself less
-    /// often than its [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, 80 s at 400. Peers
+    /// server's CPU each. Past `sqrt(budget * interval)` participants (95, with the defaults) each announces itself less
+    /// often than its [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, 89 s at 400. Peers
     /// learn that interval with each announcement. It changes nothing about how soon a join, a goodbye, other tags or, by the
     /// [`session_check`](Config::session_check), a crash is known; who dies while Postgres is down, or behind a pooler, is
-    /// known by its expiry, three of these intervals later. Should be the same at all participants. Defaults to 2,000,
-    /// which takes 4 to 12% of a core.
+    /// known by its expiry, three of these intervals later. Should be the same at all participants. Defaults to 1,800,
+    /// which takes 4 to 11% of a core.
     pub fn delivery_budget(mut self, deliveries_per_second: u32) -> Self {
         self.delivery_budget = deliveries_per_second;
         self
@@ -140,8 +140,9 @@ impl Config {
     /// [`Reason::SessionGone`](crate::Reason::SessionGone), within 3.3 seconds (more, if the two oldest died with it), and
     /// one whose host died within about ten. It takes the right to execute `pg_stat_get_activity`, which every role has
     /// unless it was revoked; without that nobody is found gone. Without the check, or behind a pooler, where sessions
-    /// outlive their clients, such a process expires. Also without it this participant believes what others find. Defaults
-    /// to `true`.
+    /// outlive their clients, such a process expires. A process so far from the server that it takes over a second to connect
+    /// (round trips of 100 ms and more) may be found gone when its session ends while it lives, and then heals. Also without
+    /// the check this participant believes what others find. Defaults to `true`.
     pub fn session_check(mut self, check: bool) -> Self {
         self.session_check = check;
         self
