@@ -52,6 +52,9 @@ pub(crate) enum Fault {
     Junk {
         seed: u64,
     },
+    Flood {
+        time: Duration,
+    },
     FalseObituary {
         member: Id,
     },
@@ -83,7 +86,7 @@ pub(crate) struct Step {
     pub(crate) meanwhile: Option<Fault>,
 }
 
-const KINDS: usize = 17;
+const KINDS: usize = 18;
 
 /// One step of so many has two faults at once.
 const DOUBLE: u32 = 4;
@@ -179,6 +182,9 @@ impl Schedule {
             },
             14 => Fault::FalseObituary { member },
             15 => self.of_the_host(members),
+            16 => Fault::Flood {
+                time: self.between(1.0, 10.0),
+            },
             _ => Fault::StopsDraining {
                 member,
                 restarts: members[1..]
@@ -242,6 +248,7 @@ impl Fault {
             Self::LinkStalls { .. } => "link: black hole",
             Self::LinkSlow { .. } => "link: slow",
             Self::Junk { .. } => "junk on the channel",
+            Self::Flood { .. } => "a flood of junk",
             Self::FalseObituary { .. } => "a false obituary",
             Self::Lost { .. } => "peers reported lost",
             Self::Retagged { .. } => "tags changed",
@@ -254,14 +261,12 @@ impl Fault {
         match self {
             Self::ServerStops { .. }
             | Self::ServerKilled { .. }
+            | Self::ServerFreezes { .. }
             | Self::SessionEnds { .. }
             | Self::AllSessionsEnd
             | Self::Junk { .. }
             | Self::Lost { .. }
             | Self::Retagged { .. } => true,
-            // In between it is an outage only to those who asked for something early in it. The others have their link all
-            // the time, and may not hear the former for three heartbeats as short as these; then they have left, and heal.
-            Self::ServerFreezes { time } => !(1.5..3.5).contains(&time.as_secs_f64()),
             // Who is not heard for so long that it expires has left.
             Self::BackendFreezes { .. }
             | Self::MemberFreezes { .. }
@@ -271,6 +276,9 @@ impl Fault {
             | Self::LinkSlow { .. }
             | Self::FalseObituary { .. }
             | Self::StopsDraining { .. } => false,
+            // Thirty times as much as two sessions can say is more than a small machine can carry in three heartbeats as short
+            // as these.
+            Self::Flood { .. } => false,
         }
     }
 
@@ -296,6 +304,8 @@ impl Fault {
             }
             // It may have been frozen with a lock that every NOTIFY takes.
             Self::BackendFreezes { .. } => !other.speaks(),
+            // What is said and heard in it takes its time.
+            Self::Flood { .. } => false,
             // Over before another could begin.
             Self::SessionEnds { .. }
             | Self::AllSessionsEnd
@@ -329,7 +339,10 @@ impl Fault {
     fn speaks(&self) -> bool {
         matches!(
             self,
-            Self::Junk { .. } | Self::FalseObituary { .. } | Self::StopsDraining { .. }
+            Self::Junk { .. }
+                | Self::Flood { .. }
+                | Self::FalseObituary { .. }
+                | Self::StopsDraining { .. }
         )
     }
 }
@@ -370,6 +383,7 @@ impl fmt::Display for Fault {
                 write!(f, "the link of {link} {delay:.0?} slow for {time:.1?}")
             }
             Self::Junk { .. } => f.write_str("junk on the channel"),
+            Self::Flood { time } => write!(f, "the channel flooded with junk for {time:.1?}"),
             Self::FalseObituary { member } => write!(f, "{} falsely said gone", name(member)),
             Self::Lost { member } => write!(f, "{} reported all its peers lost", name(member)),
             Self::Retagged { member } => write!(f, "{} changed its tags", name(member)),

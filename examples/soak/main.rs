@@ -16,6 +16,9 @@
 
 mod crowd;
 mod fault;
+#[allow(unreachable_pub, reason = "shared with the tests")]
+#[path = "../../tests/support/flood.rs"]
+mod flood;
 mod line;
 mod member;
 #[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]

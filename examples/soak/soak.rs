@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use crate::crowd::{self, Crowd, Events, Id, Lived, STRANGERS};
 use crate::fault::{Back, Fault, Schedule, Step};
+use crate::flood::Flood;
 use crate::line::{Resources, Told};
 use crate::proxy::Proxy;
 use crate::summary::{self, Tally, clock, seconds};
@@ -30,6 +31,8 @@ const JUNK: usize = 100;
 pub(crate) struct Soak {
     server: Server,
     links: Vec<Proxy>,
+    /// While there is one.
+    flood: Option<Flood>,
     crowd: Crowd,
     start: Instant,
     /// By kind of fault.
@@ -76,6 +79,7 @@ impl Soak {
         let mut soak = Self {
             server,
             links,
+            flood: None,
             crowd,
             start,
             tally: BTreeMap::new(),
@@ -187,6 +191,7 @@ impl Soak {
             Fault::LinkStalls { link, .. } => self.links[link].stall(),
             Fault::LinkSlow { link, delay, .. } => self.links[link].set_delay(delay),
             Fault::Junk { seed } => self.say(&junk(seed))?,
+            Fault::Flood { .. } => self.flood = Some(Flood::start(&self.server, &[(CHANNEL, 50)])),
             Fault::FalseObituary { member } => self.say(&[self.obituary(member)?])?,
             Fault::Lost { member } => self.crowd.lose_all(member)?,
             Fault::Retagged { member } => self.crowd.retag(member)?,
@@ -202,6 +207,7 @@ impl Soak {
             | Fault::ServerFreezes { time }
             | Fault::BackendFreezes { time, .. }
             | Fault::LinkStalls { time, .. }
+            | Fault::Flood { time }
             | Fault::LinkSlow { time, .. } => self.crowd.listen_for(time),
             Fault::MemberFreezes { member, back } => self.hold_back(&[member], back),
             Fault::Killed { ref members, back } | Fault::Leave { ref members, back } => {
@@ -243,6 +249,11 @@ impl Soak {
             }
             Fault::LinkStalls { link, .. } => self.links[link].resume(),
             Fault::LinkSlow { link, .. } => self.links[link].set_delay(Duration::ZERO),
+            Fault::Flood { .. } => {
+                if let Some(flood) = self.flood.take() {
+                    flood.stop();
+                }
+            }
             Fault::StopsDraining { member, .. } => {
                 self.crowd.order(member, "drain")?;
                 self.crowd.set_away(member, false);

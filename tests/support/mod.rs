@@ -7,6 +7,7 @@
     reason = "shared by tests that each use a part of it"
 )]
 
+mod flood;
 mod intruder;
 mod logs;
 mod members;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config, Event, Reason};
 
+pub use self::flood::Flood;
 pub use self::intruder::{Intruder, inbox};
 pub use self::logs::{keep_logs, logged};
 pub use self::members::*;
