@@ -94,6 +94,10 @@ struct Life {
     resources: Resources,
     /// At its first quiet point.
     first: Option<Resources>,
+    /// It recovers from a flood.
+    flooded: bool,
+    /// How much more memory it had after a flood than at its first quiet point, at most.
+    flooded_kb: u64,
     departures: u64,
     /// How many times it went offline.
     outages: u64,
@@ -111,6 +115,8 @@ pub(crate) struct Lived {
     pub(crate) throughout: bool,
     pub(crate) first: Resources,
     pub(crate) last: Resources,
+    /// How much more memory it had after a flood than at its first quiet point, at most.
+    pub(crate) flooded_kb: u64,
     /// How many peers left that it knew.
     pub(crate) departures: u64,
 }
@@ -174,6 +180,8 @@ impl Crowd {
             roster: Ok(()),
             resources: Resources::default(),
             first: None,
+            flooded: false,
+            flooded_kb: 0,
             departures: 0,
             outages: 0,
             ends: false,
@@ -425,6 +433,7 @@ impl Life {
             throughout: self.number <= SIZE as u64,
             first: self.first?,
             last: self.resources,
+            flooded_kb: self.flooded_kb,
             departures: self.departures,
         })
     }
@@ -535,10 +544,22 @@ impl Crowd {
         members.filter_map(|member| Some((&*member.name, member.life.as_ref()?.resources)))
     }
 
-    /// This is the first quiet point for those who have seen none.
+    /// From here to the next quiet point there is a flood.
+    pub(crate) fn begin_flood(&mut self) {
+        for life in self.lives_mut() {
+            life.flooded = true;
+        }
+    }
+
+    /// A quiet point: the first for those who have seen none.
     pub(crate) fn note_resources(&mut self) {
         for life in self.lives_mut() {
-            life.first.get_or_insert(life.resources);
+            let now = life.resources;
+            let first = *life.first.get_or_insert(now);
+            if std::mem::take(&mut life.flooded) {
+                let grown = now.memory_kb.saturating_sub(first.memory_kb);
+                life.flooded_kb = life.flooded_kb.max(grown);
+            }
         }
     }
 

@@ -20,6 +20,7 @@ pub(crate) enum Fault {
     ServerFreezes {
         time: Duration,
     },
+    Failover,
     SessionEnds {
         member: Id,
     },
@@ -86,7 +87,7 @@ pub(crate) struct Step {
     pub(crate) meanwhile: Option<Fault>,
 }
 
-const KINDS: usize = 18;
+const KINDS: usize = 19;
 
 /// One step of so many has two faults at once.
 const DOUBLE: u32 = 4;
@@ -182,7 +183,8 @@ impl Schedule {
             },
             14 => Fault::FalseObituary { member },
             15 => self.of_the_host(members),
-            16 => Fault::Flood {
+            16 => Fault::Failover,
+            17 => Fault::Flood {
                 time: self.between(1.0, 10.0),
             },
             _ => Fault::StopsDraining {
@@ -239,6 +241,7 @@ impl Fault {
             Self::ServerStops { hard: true, .. } => "server: immediate stop",
             Self::ServerKilled { .. } => "server: kill -9",
             Self::ServerFreezes { .. } => "server: frozen",
+            Self::Failover => "server: failover",
             Self::SessionEnds { .. } => "a session terminated",
             Self::AllSessionsEnd => "all sessions terminated",
             Self::BackendFreezes { .. } => "a backend frozen",
@@ -262,6 +265,7 @@ impl Fault {
             Self::ServerStops { .. }
             | Self::ServerKilled { .. }
             | Self::ServerFreezes { .. }
+            | Self::Failover
             | Self::SessionEnds { .. }
             | Self::AllSessionsEnd
             | Self::Junk { .. }
@@ -307,7 +311,8 @@ impl Fault {
             // What is said and heard in it takes its time.
             Self::Flood { .. } => false,
             // Over before another could begin.
-            Self::SessionEnds { .. }
+            Self::Failover
+            | Self::SessionEnds { .. }
             | Self::AllSessionsEnd
             | Self::Junk { .. }
             | Self::FalseObituary { .. }
@@ -328,6 +333,7 @@ impl Fault {
             Self::ServerStops { .. }
             | Self::ServerKilled { .. }
             | Self::ServerFreezes { .. }
+            | Self::Failover
             | Self::SessionEnds { .. }
             | Self::AllSessionsEnd
             | Self::BackendFreezes { .. } => true,
@@ -359,6 +365,7 @@ impl fmt::Display for Fault {
                 write!(f, "the postmaster killed with -9, down for {down:.1?}")
             }
             Self::ServerFreezes { time } => write!(f, "PostgreSQL frozen for {time:.1?}"),
+            Self::Failover => f.write_str("the postmaster killed with -9, a standby promoted"),
             Self::SessionEnds { member } => write!(f, "{}'s session terminated", name(member)),
             Self::AllSessionsEnd => f.write_str("all sessions terminated"),
             Self::BackendFreezes { member, time } => {

@@ -6,10 +6,10 @@
 //! ```
 //!
 //! Starts a private PostgreSQL and thirty members, each a process of its own, some of them behind a proxy that can delay or
-//! swallow everything. Then PostgreSQL is stopped, killed and frozen, and so are sessions and members; see `fault.rs`. Every
-//! member tells every event that it sees. These must come in the order that `Event` documents, and lead to what `peers()`
-//! returns; and after each fault every roster must soon be the truth, and every thread, descriptor and session gone that
-//! was needed meanwhile.
+//! swallow everything. Then PostgreSQL is stopped, killed, frozen, flooded and replaced by a standby, and sessions and
+//! members end and freeze; see `fault.rs`. Every member tells every event that it sees. These must come in the order that
+//! `Event` documents, and lead to what `peers()` returns; and after each fault every roster must soon be the truth, and every
+//! thread, descriptor and session gone that was needed meanwhile.
 //!
 //! The last line starts with `ok:` and the exit status is 0 only if all that was so, and no member's memory grew. Needs
 //! Linux, for `/proc`.
@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use postgres_server::{Server, Stop};
+use postgres_server::{Server, Stop, free_port};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 

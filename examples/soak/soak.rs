@@ -14,7 +14,7 @@ use crate::flood::Flood;
 use crate::line::{Resources, Told};
 use crate::proxy::Proxy;
 use crate::summary::{self, Tally, clock, seconds};
-use crate::{Arguments, Outcome, PATIENCE, Server, Stop};
+use crate::{Arguments, Outcome, PATIENCE, Server, Stop, free_port};
 
 /// The channel that members meet on by default.
 const CHANNEL: &str = "cluster";
@@ -30,6 +30,8 @@ const JUNK: usize = 100;
 
 pub(crate) struct Soak {
     server: Server,
+    /// Where its next standby will be.
+    other_port: u16,
     links: Vec<Proxy>,
     /// While there is one.
     flood: Option<Flood>,
@@ -68,16 +70,18 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
 impl Soak {
     fn start() -> Outcome<Self> {
         let server = Server::try_start(SETTINGS)?;
+        let other_port = free_port();
         let link = |_| Proxy::start(&server, Duration::ZERO);
         let links: Vec<Proxy> = crowd::LINKS.iter().map(link).collect();
         let start = Instant::now();
         let params = |link: Option<usize>| match link {
             Some(link) => links[link].params(),
-            None => server.params(),
+            None => server.params_or_at(other_port),
         };
         let crowd = Crowd::start(start, params)?;
         let mut soak = Self {
             server,
+            other_port,
             links,
             flood: None,
             crowd,
@@ -169,6 +173,7 @@ impl Soak {
             }),
             Fault::ServerKilled { .. } => self.server.kill(),
             Fault::ServerFreezes { .. } => self.server.freeze(),
+            Fault::Failover => self.fail_over(),
             Fault::SessionEnds { member } => {
                 let name = crowd::name(member);
                 self.terminate(&format!("application_name = '{name}'"), &[member])?;
@@ -191,7 +196,10 @@ impl Soak {
             Fault::LinkStalls { link, .. } => self.links[link].stall(),
             Fault::LinkSlow { link, delay, .. } => self.links[link].set_delay(delay),
             Fault::Junk { seed } => self.say(&junk(seed))?,
-            Fault::Flood { .. } => self.flood = Some(Flood::start(&self.server, &[(CHANNEL, 50)])),
+            Fault::Flood { .. } => {
+                self.crowd.begin_flood();
+                self.flood = Some(Flood::start(&self.server, &[(CHANNEL, 50)]));
+            }
             Fault::FalseObituary { member } => self.say(&[self.obituary(member)?])?,
             Fault::Lost { member } => self.crowd.lose_all(member)?,
             Fault::Retagged { member } => self.crowd.retag(member)?,
@@ -213,7 +221,8 @@ impl Soak {
             Fault::Killed { ref members, back } | Fault::Leave { ref members, back } => {
                 self.hold_back(members, back)
             }
-            Fault::SessionEnds { .. }
+            Fault::Failover
+            | Fault::SessionEnds { .. }
             | Fault::AllSessionsEnd
             | Fault::Junk { .. }
             | Fault::FalseObituary { .. }
@@ -258,7 +267,8 @@ impl Soak {
                 self.crowd.order(member, "drain")?;
                 self.crowd.set_away(member, false);
             }
-            Fault::SessionEnds { .. }
+            Fault::Failover
+            | Fault::SessionEnds { .. }
             | Fault::AllSessionsEnd
             | Fault::Junk { .. }
             | Fault::FalseObituary { .. }
@@ -266,6 +276,18 @@ impl Soak {
             | Fault::Retagged { .. } => {}
         }
         Ok(())
+    }
+
+    /// Members find the new primary among their hosts, or are led there by their link.
+    fn fail_over(&mut self) {
+        let standby = self.server.standby_at(self.other_port);
+        self.other_port = self.server.port();
+        let mut old = std::mem::replace(&mut self.server, standby);
+        old.kill();
+        self.server.promote();
+        for link in &self.links {
+            link.lead_to(&self.server);
+        }
     }
 
     /// Ends sessions, of these members, and waits until they have seen it.

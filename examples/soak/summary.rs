@@ -13,6 +13,10 @@ const ALLOWANCE_KB: u64 = 1_024;
 const DEPARTURE_BYTES: u64 = 100;
 const REMEMBERED: u64 = 10_000;
 
+/// Floods may add so much: what comes while a statement is under way is read before its answer, and what that takes stays with
+/// the allocator, for the next.
+const FLOODS_KB: u64 = 100 * 1_024;
+
 /// How a kind of fault went.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -39,15 +43,16 @@ impl Lived {
     pub(crate) fn grown(&self) -> Option<String> {
         let (first, last) = (self.first, self.last);
         let grown = self.growth_kb() > ALLOWANCE_KB
+            || self.flooded_kb > FLOODS_KB
             || last.descriptors > first.descriptors
             || last.threads > first.threads;
         grown.then(|| format!("{} grew: {self}", self.name))
     }
 
-    /// By how much its memory grew, beyond what it has to remember.
+    /// By how much its memory grew, beyond what it has to remember, and what floods left behind.
     fn growth_kb(&self) -> u64 {
         let remembered = self.departures.min(REMEMBERED) * DEPARTURE_BYTES / 1_024;
-        let expected = self.first.memory_kb + remembered;
+        let expected = self.first.memory_kb + remembered + self.flooded_kb;
         self.last.memory_kb.saturating_sub(expected)
     }
 }
@@ -84,11 +89,16 @@ pub(crate) fn of_growth(lived: &[Lived]) -> String {
     let most = throughout.clone().map(Lived::growth_kb).max();
     format!(
         "no threads or descriptors left behind by any of {} processes, whose memory grew by {} kB at most, and by {} kB \
-         among the {} that lived throughout, beyond what they remember of those who left",
+         among the {} that lived throughout, beyond what they remember of those who left and what floods left behind, {} kB at most",
         lived.len(),
         lived.iter().map(Lived::growth_kb).max().unwrap_or_default(),
         most.unwrap_or_default(),
         throughout.count(),
+        lived
+            .iter()
+            .map(|it| it.flooded_kb)
+            .max()
+            .unwrap_or_default(),
     )
 }
 
@@ -97,9 +107,10 @@ impl fmt::Display for Lived {
         let (first, last) = (self.first, self.last);
         write!(
             f,
-            "memory {:4} to {:4} kB, descriptors {} to {}, threads {} to {}, {} peers left meanwhile",
+            "memory {:4} to {:4} kB ({} by floods), descriptors {} to {}, threads {} to {}, {} peers left meanwhile",
             first.memory_kb,
             last.memory_kb,
+            self.flooded_kb,
             first.descriptors,
             last.descriptors,
             first.threads,

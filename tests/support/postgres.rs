@@ -22,6 +22,9 @@ use rustix::process::{Pid, Signal, getuid, kill_process};
 /// The longest any step of starting or stopping a server may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// One that is free when the server starts.
+const ANY_PORT: u16 = 0;
+
 /// Ends the server and removes its directory when standard input ends: that is, when the `Server` is dropped or its
 /// process is gone, for whatever reason.
 const WATCHER: &str = r#"
@@ -76,12 +79,18 @@ impl Server {
 
     /// Starts a streaming standby of this server, which accepts sessions that only read.
     pub fn standby(&self) -> Self {
-        self.try_standby()
+        self.standby_at(ANY_PORT)
+    }
+
+    /// The same, on this port.
+    pub fn standby_at(&self, port: u16) -> Self {
+        self.try_standby(port)
             .unwrap_or_else(|e| panic!("no standby: {e}"))
     }
 
-    fn try_standby(&self) -> Result<Self, String> {
+    fn try_standby(&self, port: u16) -> Result<Self, String> {
         let mut standby = Self::prepare(&[])?;
+        standby.port = port;
         let mut backup = command("pg_basebackup")?;
         backup
             .args(["--checkpoint=fast", "--write-recovery-conf", "--no-sync"])
@@ -140,7 +149,7 @@ impl Server {
             .map_err(|e| format!("cannot start its watcher: {e}"))?;
         let server = Self {
             directory,
-            port: 0,
+            port: ANY_PORT,
             options: settings.iter().map(ToString::to_string).collect(),
             postmaster: None,
             frozen: Vec::new(),
@@ -173,9 +182,14 @@ impl Server {
 
     /// A connection string that leads to whichever of the two is the primary.
     pub fn params_or(&self, standby: &Self) -> String {
+        self.params_or_at(standby.port)
+    }
+
+    /// The same, for a standby that is yet to come.
+    pub fn params_or_at(&self, port: u16) -> String {
         format!(
-            "host=127.0.0.1,127.0.0.1 port={},{} user=postgres target_session_attrs=read-write",
-            self.port, standby.port
+            "host=127.0.0.1,127.0.0.1 port={},{port} user=postgres target_session_attrs=read-write",
+            self.port
         )
     }
 
@@ -344,7 +358,7 @@ impl Server {
     /// Runs the server, on a new port if it has none yet, and waits until it accepts.
     fn launch(&mut self) -> Result<(), String> {
         let port = match self.port {
-            0 => free_port(),
+            ANY_PORT => free_port(),
             port => port,
         };
         let log_path = self.directory.join("log");

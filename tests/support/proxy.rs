@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use super::Server;
 
 pub struct Proxy {
     port: u16,
+    upstream: Arc<AtomicU16>,
     road: Arc<Road>,
 }
 
@@ -18,16 +20,19 @@ impl Proxy {
     pub fn start(server: &Server, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let upstream = server.port();
+        let upstream = Arc::new(AtomicU16::new(server.port()));
         let road = Arc::new(Road::new(delay));
         let proxy = Self {
             port,
+            upstream: Arc::clone(&upstream),
             road: Arc::clone(&road),
         };
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 road.wait_until_open();
-                let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)) else {
+                let Ok(server) =
+                    TcpStream::connect(("127.0.0.1", upstream.load(Ordering::Relaxed)))
+                else {
                     continue;
                 };
                 let back = (server.try_clone(), client.try_clone());
@@ -42,6 +47,11 @@ impl Proxy {
 
     pub fn params(&self) -> String {
         format!("host=127.0.0.1 port={} user=postgres", self.port)
+    }
+
+    /// Connections from now on lead to this server.
+    pub fn lead_to(&self, server: &Server) {
+        self.upstream.store(server.port(), Ordering::Relaxed);
     }
 
     /// From now on each piece of data comes so much later.
