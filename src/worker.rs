@@ -42,9 +42,9 @@ const FLOOD: usize = 1 << 20;
 
 /// Reconnecting backs off from the one to the other, by doubling. No longer, so that recovery takes about a second however
 /// long the outage was; nor longer than the heartbeat interval, so that this participant is back before the grace is over
-/// that its peers give it once they are back themselves.
+/// that its peers give it once they are back themselves; nor so long that it could be found gone meanwhile.
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LAST_BACKOFF: Duration = Duration::from_secs(1);
+const LAST_BACKOFF: Duration = Duration::from_millis(750);
 
 /// A link that lasted this long was a good one: the next failure starts to back off anew.
 const GOOD: Duration = Duration::from_secs(5);

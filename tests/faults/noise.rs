@@ -56,7 +56,7 @@ fn a_flood_of_junk_on_the_channel_harms_nobody() {
     });
     for (before, after) in heard_before.into_iter().zip(heard()) {
         let heard = after - before;
-        assert!(heard >= 3, "heartbeats were heard: {heard}");
+        assert!(heard > 0, "no heartbeat was heard");
     }
     // A server that is kept so busy may answer too late, which is an outage; nobody leaves for it.
     for member in &members {

@@ -41,11 +41,16 @@ rm -rf "$1"
 
 /// A private server with the superuser `postgres`, who needs no password.
 pub struct Server {
-    directory: PathBuf,
+    directory: Directory,
     port: u16,
     options: Vec<String>,
     postmaster: Option<Child>,
     frozen: Vec<Pid>,
+}
+
+/// Where a server lives. It is removed when this is dropped or the process ends.
+struct Directory {
+    path: PathBuf,
     watcher: Child,
 }
 
@@ -97,7 +102,8 @@ impl Server {
             .arg(format!("--dbname={}", self.params()))
             .arg("--pgdata")
             .arg(standby.data());
-        standby.make(backup)?;
+        standby.directory.make(backup)?;
+        standby.configure()?;
         standby.begin()?;
         Ok(standby)
     }
@@ -131,35 +137,14 @@ impl Server {
         self.run("SELECT pg_promote()");
     }
 
-    /// A directory, and a watcher over it.
     fn prepare(settings: &[&str]) -> Result<Self, String> {
-        let directory = tempfile::Builder::new()
-            .prefix("pg-peers-")
-            .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir()
-            .map_err(|e| format!("cannot make a directory for it: {e}"))?
-            .keep();
-        let watcher = Command::new("sh")
-            .args(["-c", WATCHER, "pg-peers-watcher"])
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            // Ctrl-C is for the program; the watcher ends when the program does.
-            .process_group(0)
-            .spawn()
-            .map_err(|e| format!("cannot start its watcher: {e}"))?;
-        let server = Self {
-            directory,
+        Ok(Self {
+            directory: Directory::new()?,
             port: ANY_PORT,
             options: settings.iter().map(ToString::to_string).collect(),
             postmaster: None,
             frozen: Vec::new(),
-            watcher,
-        };
-        if let Some((uid, gid)) = server_user() {
-            chown(&server.directory, Some(uid), Some(gid))
-                .map_err(|e| format!("cannot give away {}: {e}", server.directory.display()))?;
-        }
-        Ok(server)
+        })
     }
 
     /// Starts the server for the first time.
@@ -195,7 +180,7 @@ impl Server {
 
     /// A connection string over the server's unix socket.
     pub fn socket_params(&self) -> String {
-        let directory = self.directory.display();
+        let directory = self.directory.path.display();
         format!("host={directory} port={} user=postgres", self.port)
     }
 
@@ -204,7 +189,7 @@ impl Server {
     }
 
     pub fn data(&self) -> PathBuf {
-        self.directory.join("data")
+        self.directory.data()
     }
 
     /// A superuser's session.
@@ -319,30 +304,33 @@ impl Server {
         }
     }
 
+    /// Takes a copy of what `initdb` makes: that takes a second of a core, which adds up when every test has a server.
     fn initialise(&self) -> Result<(), String> {
-        let mut initdb = command("initdb")?;
-        initdb
-            .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
-            .args(["--locale=C", "--no-sync", "--no-instructions"])
-            .arg("--pgdata")
-            .arg(self.data());
-        self.make(initdb)
+        static MADE: OnceLock<Result<Directory, String>> = OnceLock::new();
+        let made = MADE.get_or_init(|| {
+            let directory = Directory::new()?;
+            let mut initdb = command("initdb")?;
+            initdb
+                .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
+                .args(["--locale=C", "--no-sync", "--no-instructions"])
+                .arg("--pgdata")
+                .arg(directory.data());
+            directory.make(initdb)?;
+            Ok(directory)
+        });
+        let mut copy = as_server_user(Command::new("cp"));
+        copy.arg("-R")
+            .arg(made.as_ref()?.data())
+            .arg(self.directory.data());
+        self.directory.make(copy)?;
+        self.configure()
     }
 
-    /// Makes the data, by such a command, and configures it.
-    fn make(&self, mut command: Command) -> Result<(), String> {
-        let output = command
-            .current_dir(&self.directory)
-            .output()
-            .map_err(|e| format!("cannot run {command:?}: {e}"))?;
-        if !output.status.success() {
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("{command:?} failed: {words}"));
-        }
+    fn configure(&self) -> Result<(), String> {
         let mut settings = format!(
             "listen_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n\
              fsync = off\nfull_page_writes = off\nshared_buffers = 16MB\n",
-            self.directory.display()
+            self.directory.path.display()
         );
         for option in &self.options {
             settings.push_str(option);
@@ -361,7 +349,7 @@ impl Server {
             ANY_PORT => free_port(),
             port => port,
         };
-        let log_path = self.directory.join("log");
+        let log_path = self.directory.path.join("log");
         let log = fs::File::create(&log_path).map_err(|e| format!("cannot write a log: {e}"))?;
         let stderr = log
             .try_clone()
@@ -370,7 +358,7 @@ impl Server {
             .arg("-D")
             .arg(self.data())
             .args(["-p", &port.to_string()])
-            .current_dir(&self.directory)
+            .current_dir(&self.directory.path)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(stderr)
@@ -411,7 +399,7 @@ impl Server {
             let params = format!("host={host} port={port} user=postgres");
             Client::connect(&params, NoTls)
         };
-        connect("127.0.0.1").or_else(|_| connect(&self.directory.display().to_string()))
+        connect("127.0.0.1").or_else(|_| connect(&self.directory.path.display().to_string()))
     }
 
     fn postmaster(&self) -> Pid {
@@ -430,12 +418,62 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Directory {
+    fn new() -> Result<Self, String> {
+        let path = tempfile::Builder::new()
+            .prefix("pg-peers-")
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir()
+            .map_err(|e| format!("cannot make a directory for it: {e}"))?
+            .keep();
+        let watcher = Command::new("sh")
+            .args(["-c", WATCHER, "pg-peers-watcher"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            // Ctrl-C is for the program; the watcher ends when the program does.
+            .process_group(0)
+            .spawn()
+            .map_err(|e| format!("cannot start its watcher: {e}"))?;
+        let directory = Self { path, watcher };
+        if let Some((uid, gid)) = server_user() {
+            let path = &directory.path;
+            chown(path, Some(uid), Some(gid))
+                .map_err(|e| format!("cannot give away {}: {e}", path.display()))?;
+        }
+        Ok(directory)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.path.join("data")
+    }
+
+    /// Makes the data, by such a command.
+    fn make(&self, mut command: Command) -> Result<(), String> {
+        let output = command
+            .current_dir(&self.path)
+            .output()
+            .map_err(|e| format!("cannot run {command:?}: {e}"))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => {
+                let words = String::from_utf8_lossy(&output.stderr);
+                Err(format!("{command:?} failed: {words}"))
+            }
+        }
+    }
+}
+
+impl Drop for Directory {
     fn drop(&mut self) {
-        self.stop(Stop::Immediate);
         // The end of its input is its sign to clean up.
         drop(self.watcher.stdin.take());
         let _ = self.watcher.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop(Stop::Immediate);
     }
 }
 
