@@ -87,7 +87,10 @@ impl Aside {
     /// When the last one was started, if this is what it says: Postgres keeps the order, so all from before has been heard.
     pub(crate) fn is_heard(&self, payload: &str) -> Option<Instant> {
         let last = self.last.as_ref()?;
-        payload.starts_with(&*last.payload).then_some(last.since)
+        let rest = payload.strip_prefix(&*last.payload)?;
+        // A longer name or number begins with ours, too.
+        let ends = rest.is_empty() || rest.starts_with([' ', ';']);
+        ends.then_some(last.since)
     }
 
     /// The flood is over.
@@ -99,5 +102,36 @@ impl Aside {
 impl Announcing {
     fn is_busy(&self) -> bool {
         matches!(self.state, State::Busy(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_merely_begins_as_our_announcement_is_not_it() {
+        let now = Instant::now();
+        let is_heard = |payload, heard| {
+            let mut aside = Aside::default();
+            let (_outcome, never) = crossbeam_channel::bounded(1);
+            aside.start(now, payload, 1, never);
+            aside.is_heard(heard) == Some(now)
+        };
+        let beat = "pg-peers/1 beat name=a@h inc=7 seq=1 due=5000 pid=4;";
+        let signed = "pg-peers/1 beat name=a@h inc=7 seq=1 due=5000 pid=4 time=9 sig=ab;";
+        for (payload, heard) in [("a@h", "a@h"), (beat, beat), (beat, signed)] {
+            assert!(is_heard(payload, heard), "{heard}");
+        }
+        let other = "pg-peers/1 beat name=a@h inc=7 seq=1 due=5000 pid=42;";
+        for (payload, heard) in [
+            ("a@h", "a@h2"),
+            ("a@h", "a@"),
+            ("a@h2", "a@h"),
+            (beat, other),
+            (beat, "a@h"),
+        ] {
+            assert!(!is_heard(payload, heard), "{heard}");
+        }
     }
 }
