@@ -434,15 +434,16 @@ impl Worker {
             return;
         }
         self.unread += notice.payload().len();
-        if let Some(asked) = self.aside.is_heard(notice.payload()) {
-            self.prove(asked);
-        }
         let Some(sender) = notice
             .pid()
             .filter(|&pid| self.is_genuine(pid, None, notice))
         else {
             return;
         };
+        // Not before: a stranger can guess what we are about to say, and who is still to be heard would expire.
+        if let Some(asked) = self.aside.is_heard(notice.payload()) {
+            self.prove(asked);
+        }
         let Some(message) = wire::decode(notice.payload()) else {
             self.status.ignored += 1;
             return;
