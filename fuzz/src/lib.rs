@@ -1,6 +1,6 @@
-//! What the two fuzz targets do with their input, as functions, so that the seeds run without a fuzzer, too.
+//! What the three fuzz targets do with their input, as functions, so that the seeds run without a fuzzer, too.
 //!
-//! The core is private, so its modules are compiled into this package.
+//! What they try is private, so its modules are compiled into this package.
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -24,15 +24,23 @@ mod outbox;
 mod peer;
 #[path = "../../src/presence.rs"]
 mod presence;
+#[path = "../../src/refusals.rs"]
+mod refusals;
 #[path = "../../src/roster.rs"]
 mod roster;
+#[path = "../../src/seal.rs"]
+mod seal;
 #[path = "../../src/session_check.rs"]
 mod session_check;
+#[path = "../../src/status.rs"]
+mod status;
 #[path = "../../src/wire.rs"]
 mod wire;
 
+mod forgeries;
 mod payloads;
 mod steps;
 
+pub use forgeries::seal;
 pub use payloads::decode;
 pub use steps::core;

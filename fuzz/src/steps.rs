@@ -35,8 +35,8 @@ use crate::roster::checks::{check_bounds, peers};
 use crate::roster::{Kind, Limits, Roster};
 use crate::wire::{self, Body, Inbox, Pid};
 
-const OWN_NAME: &str = "me@h";
-const INBOX: u64 = 0xc0ff_ee01_2345_6789;
+pub(crate) const OWN_NAME: &str = "me@h";
+pub(crate) const INBOX: u64 = 0xc0ff_ee01_2345_6789;
 
 /// From NOTIFY to its receipt.
 const LATENCY: Duration = Duration::from_millis(1);
@@ -75,18 +75,18 @@ pub fn core(input: &[u8]) {
 }
 
 /// The operands of a step.
-struct Args<'a>(&'a [u8]);
+pub(crate) struct Args<'a>(pub(crate) &'a [u8]);
 
 impl Args<'_> {
-    fn get(&self, at: usize) -> u8 {
+    pub(crate) fn get(&self, at: usize) -> u8 {
         self.0.get(at).map_or(0, |byte| byte.wrapping_sub(b'0'))
     }
 
-    fn number(&self, at: usize) -> u64 {
+    pub(crate) fn number(&self, at: usize) -> u64 {
         self.get(at).into()
     }
 
-    fn pick<T: Copy>(&self, at: usize, of: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&self, at: usize, of: &[T]) -> T {
         of[usize::from(self.get(at)) % of.len()]
     }
 
@@ -109,7 +109,7 @@ impl Args<'_> {
         self.pick(at, &DUE)
     }
 
-    fn pid(&self, at: usize) -> i32 {
+    pub(crate) fn pid(&self, at: usize) -> i32 {
         1_000 + i32::from(self.get(at) % 16)
     }
 }
@@ -481,7 +481,7 @@ fn topic(event: &Event) -> String {
     }
 }
 
-fn message(args: &Args<'_>) -> String {
+pub(crate) fn message(args: &Args<'_>) -> String {
     let name = args.name(1);
     let (incarnation, seq) = (args.extreme(2), args.extreme(3));
     let kind = args.get(0) % 7;
@@ -518,7 +518,7 @@ fn message(args: &Args<'_>) -> String {
     }
 }
 
-fn answer(args: &Args<'_>) -> String {
+pub(crate) fn answer(args: &Args<'_>) -> String {
     let (part, parts) = (args.number(0), args.number(1));
     let mut text = format!("pg-peers/1 roster part={part} parts={parts};");
     for entry in args.0.get(2..).unwrap_or_default().chunks_exact(5) {

@@ -26,3 +26,8 @@ fn the_decoder_takes_all_seeds() {
 fn the_core_takes_all_seeds() {
     run("core", pg_peers_fuzz::core);
 }
+
+#[test]
+fn the_seal_takes_all_seeds() {
+    run("seal", pg_peers_fuzz::seal);
+}
