@@ -313,6 +313,8 @@ impl Server {
             initdb
                 .args(["--username=postgres", "--auth=trust", "--encoding=UTF8"])
                 .args(["--locale=C", "--no-sync", "--no-instructions"])
+                // Less to copy.
+                .arg("--wal-segsize=1")
                 .arg("--pgdata")
                 .arg(directory.data());
             directory.make(initdb)?;
