@@ -645,6 +645,40 @@ mod tests {
     }
 
     proptest! {
+        // Hundreds of messages each.
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+        #[test]
+        fn an_answer_tells_everybody_however_many_payloads_it_takes(
+            names in prop::collection::vec(name(), 1..300), tag in text()
+        ) {
+            let tags = encode_tags(&[("key", tag)].into_iter().collect());
+            let sent: Vec<Message<'_>> = names.iter().map(|name| {
+                let mut message = announce(name, &tags);
+                if let Body::Announce(announce) = &mut message.body {
+                    (announce.hello, announce.inbox) = (false, None);
+                    announce.age = Some(Duration::from_secs(3));
+                }
+                message
+            }).collect();
+            let payloads = encode_roster(sent.clone());
+            let mut heard = Vec::new();
+            for (payload, number) in payloads.iter().zip(1..) {
+                prop_assert!(payload.len() <= MAX_PAYLOAD);
+                let read = decode_roster(payload).expect("a part");
+                prop_assert_eq!((read.part, read.parts), (number, payloads.len() as u64));
+                heard.extend(read.announcements);
+                prop_assert_eq!(decode_roster(&payload[..payload.len() - 1]), None);
+            }
+            prop_assert_eq!(heard.len(), sent.len());
+            for (heard, sent) in heard.iter().zip(&sent) {
+                prop_assert_eq!(&heard.name, &sent.name);
+                prop_assert_eq!(tags_of(heard), tags_of(sent));
+            }
+        }
+    }
+
+    proptest! {
         #[test]
         fn what_is_encoded_decodes_to_the_same(
             name in name(), hello: bool, inc: u64, seq: u64, due in 1..=86_400_000u64,
@@ -681,35 +715,6 @@ mod tests {
             }
             for end in 0..payload.len() {
                 prop_assert_eq!(decode(&payload[..end]), None, "cut at {}", end);
-            }
-        }
-
-        #[test]
-        fn an_answer_tells_everybody_however_many_payloads_it_takes(
-            names in prop::collection::vec(name(), 1..300), tag in text()
-        ) {
-            let tags = encode_tags(&[("key", tag)].into_iter().collect());
-            let sent: Vec<Message<'_>> = names.iter().map(|name| {
-                let mut message = announce(name, &tags);
-                if let Body::Announce(announce) = &mut message.body {
-                    (announce.hello, announce.inbox) = (false, None);
-                    announce.age = Some(Duration::from_secs(3));
-                }
-                message
-            }).collect();
-            let payloads = encode_roster(sent.clone());
-            let mut heard = Vec::new();
-            for (payload, number) in payloads.iter().zip(1..) {
-                prop_assert!(payload.len() <= MAX_PAYLOAD);
-                let read = decode_roster(payload).expect("a part");
-                prop_assert_eq!((read.part, read.parts), (number, payloads.len() as u64));
-                heard.extend(read.announcements);
-                prop_assert_eq!(decode_roster(&payload[..payload.len() - 1]), None);
-            }
-            prop_assert_eq!(heard.len(), sent.len());
-            for (heard, sent) in heard.iter().zip(&sent) {
-                prop_assert_eq!(&heard.name, &sent.name);
-                prop_assert_eq!(tags_of(heard), tags_of(sent));
             }
         }
 

@@ -2770,7 +2770,7 @@ fn whatever_the_schedule_everybody_sees_the_truth_and_nobody_leaves_without_caus
     };
     let seeds = match number("PG_PEERS_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("PG_PEERS_SEEDS").unwrap_or(25),
+        None => 0..number("PG_PEERS_SEEDS").unwrap_or(15),
     };
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| schedule(seed));
