@@ -13,9 +13,9 @@ const ALLOWANCE_KB: u64 = 1_024;
 const DEPARTURE_BYTES: u64 = 100;
 const REMEMBERED: u64 = 10_000;
 
-/// Floods may add so much: what comes while a statement is under way is read before its answer, and what that takes stays with
-/// the allocator, for the next.
-const FLOODS_KB: u64 = 100 * 1_024;
+/// A flood may add so much for a while: what comes while a statement is under way is read before its answer, also when nobody
+/// waits for that any more, and thirty members on a small machine wait long. What it took stays with the allocator, for the next.
+const FLOODS_KB: u64 = 256 * 1_024;
 
 /// How a kind of fault went.
 #[derive(Default)]
