@@ -45,8 +45,71 @@
 //!   [`leave`](Cluster::leave) and dropping have bounds. A host that does not drain its events costs bounded memory and
 //!   delays no heartbeat.
 //!
-//! What it does not promise: agreement. Each participant has its own view, and two views can differ for as long as an
-//! expiry takes. For a lock or a leader use Postgres itself, such as its advisory locks.
+//! # When to use something else
+//!
+//! - Without a Postgres that all processes reach, or with more processes than it should have sessions: a gossip library, such as
+//!   [foca](https://docs.rs/foca) or [chitchat](https://docs.rs/chitchat), needs nothing but the network between them.
+//! - For agreement: a leader of whom there are never two, a lock, a configuration that changes at one moment for all. Each
+//!   participant has its own view here, and two views can differ for as long as an expiry takes. Postgres itself has
+//!   [advisory locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS); Consul, etcd and ZooKeeper
+//!   are made for it.
+//! - For addresses only, in Kubernetes: the DNS name of a headless service has those of all pods that are ready, as fresh as
+//!   its probes and caches are.
+//! - To find services of other teams, in other languages: a registry such as Consul. (The text of the messages is
+//!   [documented](wire_format), so that another language can take part.)
+//!
+//! # Events
+//!
+//! [`Event`] says which may follow which; in short: between the [`Join`](Event::Join) of a peer and its
+//! [`Leave`](Event::Leave) it is in [`peers`](Cluster::peers), and whatever a host missed, what it drains later leads to the
+//! truth. There is no `Join` of the participant itself.
+//!
+//! # Configuration
+//!
+//! | setter | default |
+//! |---|---|
+//! | [`channel`](Config::channel) | `cluster` |
+//! | [`tag`](Config::tag) | none |
+//! | [`heartbeat_interval`](Config::heartbeat_interval) | 5 s |
+//! | [`missed_heartbeats`](Config::missed_heartbeats) | 3 |
+//! | [`delivery_budget`](Config::delivery_budget) | 1,800 a second |
+//! | [`session_check`](Config::session_check) | `true` |
+//! | [`max_peers`](Config::max_peers) | 10,000 |
+//! | [`bare_name`](Config::bare_name) | `false` |
+//! | [`bare_heartbeat_interval`](Config::bare_heartbeat_interval) | 5 s |
+//! | `secret`, with the feature `auth` | none |
+//!
+//! # Times
+//!
+//! | what | when |
+//! |---|---|
+//! | `join`, `events`, `peers`, `status`, `lost`, `set_tags` | return at once |
+//! | a peer joins or says goodbye | known in milliseconds |
+//! | tags, `leave` | take effect within milliseconds, or 100 ms when called often |
+//! | a peer is killed | known within 3.3 seconds, by the [`session_check`](Config::session_check) |
+//! | a peer's host dies | known in about ten seconds, as Postgres notices it |
+//! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 100 participants) |
+//! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and 1.5 s; if it freezes while connecting, after 10 s |
+//! | Postgres is back | [`Online`](Event::Online) within about a second |
+//!
+//! # Tuning
+//!
+//! Whom the [`session_check`](Config::session_check) finds is known at the same speed whatever the interval is. What the
+//! interval decides is how soon a process that hangs has left, and one that died behind a pooler or while Postgres was down;
+//! and what it costs: N participants cause N² deliveries in each, until the budget makes the interval longer. With three
+//! missed heartbeats, and the default budget of 1,800 deliveries a second:
+//!
+//! | participants | `heartbeat_interval` 1 s | 5 s (the default) | 15 s |
+//! |---|---|---|---|
+//! | 10 | gone after 3 s, 100 deliveries/s | 15 s, 20/s | 45 s, 7/s |
+//! | 50 | 4.2 s, 1,800/s | 15 s, 500/s | 45 s, 167/s |
+//! | 100 | 17 s, 1,800/s | 17 s, 1,800/s | 45 s, 667/s |
+//! | 400 | 267 s, 1,800/s | 267 s, 1,800/s | 267 s, 1,800/s |
+//!
+//! A delivery takes 20 to 60 us of the server's CPU, so 1,800 a second take 4 to 11% of a core. Twice the
+//! [`delivery_budget`](Config::delivery_budget) halves the times where it is spent, and doubles that. Fewer
+//! [`missed_heartbeats`](Config::missed_heartbeats) make a peer leave sooner that merely had a bad moment; it heals. The `scale`
+//! and `cost` benches measure it on a machine of yours.
 //!
 //! # What it needs
 //!
@@ -63,18 +126,12 @@
 //!
 //! For TLS see [`Config::join_tls`].
 //!
-//! # Times
+//! # Failure
 //!
-//! | what | when |
-//! |---|---|
-//! | `join`, `events`, `peers`, `status`, `lost`, `set_tags` | return at once |
-//! | a peer joins or says goodbye | known in milliseconds |
-//! | tags, `leave` | take effect within milliseconds, or 100 ms when called often |
-//! | a peer is killed | known within 3.3 seconds, by the [`session_check`](Config::session_check) |
-//! | a peer's host dies | known in about ten seconds, as Postgres notices it |
-//! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 100 participants) |
-//! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and 1.5 s; if it freezes while connecting, after 10 s |
-//! | Postgres is back | [`Online`](Event::Online) within about a second |
+//! Postgres may be down, frozen, out of reach, full, failing over or refusing: that is an [`Offline`](Event::Offline) with the
+//! reason, retries for ever, at most 0.75 seconds apart, and an [`Online`](Event::Online). The roster stays as it was, and after
+//! the return everybody has the time of its expiry to be heard again. The README has a table of what happens when, with the
+//! times that were measured.
 //!
 //! # Logging
 //!
@@ -83,6 +140,27 @@
 //! the rest. Neither logs nor errors nor `Debug` output contain a password, a secret or a connection string. Nothing that
 //! others announce is shown with control characters in it, or with characters that are invisible or change the direction of
 //! what is read: no name or tag can have them.
+//!
+//! # Questions
+//!
+//! - **Does it create anything in the database?** No table, function or extension. LISTEN and NOTIFY take no right.
+//! - **Is a notification ever lost?** Not to a session that listens. Who was not connected asks when it is back, and is told.
+//! - **What does a NOTIFY cost besides its deliveries?** A transaction id and a short record in the write-ahead log, without a
+//!   flush of its own. Transactions that notify commit one after another in the whole server.
+//! - **Can I send messages of my own?** Not on this channel. Peers tell where they are by their names and
+//!   [tags](Config::tag); send to that, or use another channel of Postgres's on a connection of your own.
+//! - **What name should a process have?** One that no other has at the same time, and that it has again when it restarts:
+//!   then its peers see a restart, not a death and a stranger. A pod's name, or `service@host:port`.
+//! - **Two live processes have one name?** The younger keeps it, and the older is told by [`Event::NameTaken`].
+//! - **Can clusters share a database?** Yes, by different [channels](Config::channel). One program may be in several.
+//! - **Do clocks matter?** Only that of a process that restarts within its peers' memory (an hour), and even then it takes part
+//!   once it has learned from them how far it is behind. With a secret, clocks may differ by 60 seconds.
+//! - **What of a process that is stopped, or a laptop that sleeps?** The others see it leave and heal. It drops nobody when it
+//!   wakes: everybody has the time of its expiry to be heard.
+//! - **A host that forks?** A child has no thread: join after the fork, in each.
+//! - **How do I test a program that uses it?** With a server, and two [`Cluster`]s in one process: all but the names may be the
+//!   same.
+//! - **Async hosts?** The events come from a channel: forward them from a thread.
 
 mod aside;
 mod cluster;
@@ -102,6 +180,10 @@ mod session_check;
 mod status;
 mod wire;
 mod worker;
+
+#[cfg(doc)]
+#[doc = include_str!("wire.md")]
+pub mod wire_format {}
 
 pub use crossbeam_channel;
 pub use postgres;
