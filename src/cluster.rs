@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::jitter::{Jitter, random};
 use crate::link::{self, Connect, Session};
-use crate::peer::{Incarnation, Peer};
+use crate::peer::{Incarnation, Peer, Sighting};
 use crate::presence::Presence;
 use crate::roster::{Limits, Roster};
 use crate::seal::Seal;
@@ -208,6 +208,18 @@ impl Cluster {
         self.shared.view().status.clone()
     }
 
+    /// Asks what is known of each peer that is there besides what it announces: when it was last heard, how often it will be,
+    /// and by which backend. In the order of their names. Returns at once; the answer comes, once, within a second, or with
+    /// a server that does not answer within two. It costs nothing to those who do not ask.
+    ///
+    /// Whoever asks again before the answer to the last question has come gets the answer in its place: the earlier receiver
+    /// is disconnected.
+    pub fn sightings(&self) -> Receiver<Vec<Sighting>> {
+        let (answer, sightings) = bounded(1);
+        self.shared.requests().sightings = Some(answer);
+        sightings
+    }
+
     /// Waits until this participant hears and is heard.
     ///
     /// # Errors
@@ -361,6 +373,7 @@ impl Drop for End {
             view.ended = true;
             view.status.online = false;
         });
+        self.0.requests().sightings = None;
     }
 }
 

@@ -83,12 +83,12 @@
 //!
 //! | what | when |
 //! |---|---|
-//! | `join`, `events`, `peers`, `status`, `lost`, `set_tags` | return at once |
+//! | `join`, `events`, `peers`, `status`, `sightings`, `lost`, `set_tags` | return at once |
 //! | a peer joins or says goodbye | known in milliseconds |
 //! | tags, `leave` | take effect within milliseconds, or 100 ms when called often |
 //! | a peer is killed | known within 3.3 seconds, by the [`session_check`](Config::session_check) |
 //! | a peer's host dies | known in about ten seconds, as Postgres notices it |
-//! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 100 participants) |
+//! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 95 participants) |
 //! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and 1.5 s; if it freezes while connecting, after 10 s |
 //! | Postgres is back | [`Online`](Event::Online) within about a second |
 //!
@@ -192,7 +192,7 @@ pub use crate::cluster::Cluster;
 pub use crate::config::Config;
 pub use crate::error::{Error, Result};
 pub use crate::event::{Event, Reason};
-pub use crate::peer::{Incarnation, Peer};
+pub use crate::peer::{Incarnation, Peer, Sighting};
 pub use crate::status::Status;
 
 #[cfg(doctest)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The longest name that is understood when heard, in bytes: what an Erlang node name may measure.
 pub(crate) const MAX_HEARD_NAME: usize = 255;
@@ -108,6 +108,24 @@ impl fmt::Debug for Peer {
             .field("tags", &self.0.tags)
             .finish()
     }
+}
+
+/// What is known of a peer besides what it is: of use to somebody who looks at a cluster. See
+/// [`Cluster::sightings`](crate::Cluster::sightings).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Sighting {
+    /// Who was seen.
+    pub peer: Peer,
+    /// When it was last heard, by this process or by the one that told of it. Since nobody is expected to have been heard
+    /// while this process could not hear, no earlier than its link last came up, or it went on after a pause.
+    pub heard: Instant,
+    /// Within this time of each announcement it promises the next. `None` for a peer that announces its bare name, of which
+    /// [`bare_heartbeat_interval`](crate::Config::bare_heartbeat_interval) is assumed.
+    pub interval: Option<Duration>,
+    /// The pid of the backend that serves it, as `pg_stat_activity` has it; `None` if it told none, or none since this process's
+    /// link came up.
+    pub backend: Option<i32>,
 }
 
 /// Key-value pairs in the order of their keys, each key once: one text, where each key and each value ends with a NUL, which

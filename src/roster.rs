@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::event::Reason;
 use crate::inquiry::{ASK_ALL, Inquiry};
 use crate::jitter::Jitter;
-use crate::peer::{Incarnation, Peer, Tags};
+use crate::peer::{Incarnation, Peer, Sighting, Tags};
 use crate::presence::{OwnName, Presence};
 use crate::session_check::SessionCheck;
 use crate::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart, WireTags};
@@ -166,6 +166,13 @@ impl Entry {
             name: self.peer.shared_name(),
             replaced: self.timer.replace(self.until),
         })
+    }
+
+    /// When it was heard, or was given a new grace period.
+    fn heard(&self, missed: u32) -> Instant {
+        // Before the first instant that the clock knows, if another heard it when this machine was not running yet.
+        let heard = self.until.checked_sub(grace(self.due, missed));
+        heard.unwrap_or(self.until)
     }
 
     /// How long ago it was heard, or was given a new grace period.
@@ -752,6 +759,22 @@ impl Roster {
             }
             _ => Heard::Stale,
         }
+    }
+
+    /// Those who are there, in the order of their names.
+    pub(crate) fn sightings(&self) -> Vec<Sighting> {
+        let sighting = |entry: &Entry| Sighting {
+            peer: entry.peer.clone(),
+            heard: entry.heard(self.limits.missed),
+            interval: entry
+                .peer
+                .incarnation()
+                .map(|_| Duration::from_millis(entry.due.into())),
+            backend: entry.pid.map(Pid::get),
+        };
+        let mut sightings: Vec<_> = self.here().map(sighting).collect();
+        sightings.sort_unstable_by(|a, b| a.peer.name().cmp(b.peer.name()));
+        sightings
     }
 
     /// Puts a peer that was not there into the roster.

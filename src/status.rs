@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Sender;
+
 use crate::error::Error;
-use crate::peer::{Incarnation, Peer};
+use crate::peer::{Incarnation, Peer, Sighting};
 
 /// How a participant is doing: its link to Postgres and its counts since it joined. A snapshot, as of what the thread did
 /// last; as old as a call that waits for a server which does not answer (1.5 seconds).
@@ -68,6 +70,8 @@ pub(crate) struct Requests {
     pub(crate) lost: HashMap<String, Peer>,
     /// Tags to announce from now on, as they go into an announcement.
     pub(crate) tags: Option<String>,
+    /// Where to tell what is known of each peer.
+    pub(crate) sightings: Option<Sender<Vec<Sighting>>>,
     pub(crate) leave: bool,
     /// The thread may wait for long: whoever asks for something wakes it.
     pub(crate) asleep: bool,

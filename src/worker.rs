@@ -578,6 +578,7 @@ impl Worker {
         self.note_lost();
         let mut requests = self.shared.requests();
         let tags = requests.tags.take();
+        let sightings = requests.sightings.take();
         if tags.is_some() {
             self.attentive = now + ATTENTIVE;
         }
@@ -593,6 +594,10 @@ impl Worker {
         drop(requests);
         if let Some(tags) = tags {
             self.roster.set_tags(tags, now);
+        }
+        if let Some(asked) = sightings {
+            // There is room for it; whether anybody still waits is the host's choice.
+            let _ = asked.send(self.roster.sightings());
         }
         leave
     }

@@ -294,3 +294,47 @@ fn a_request_is_seen_though_no_connection_can_be_had_to_wake_the_thread() {
     mute.leave().expect("a goodbye");
     expect(&watcher, "leave mute: Goodbye");
 }
+
+#[test]
+fn whoever_looks_sees_when_each_peer_was_heard_and_by_which_backend() {
+    let server = Server::start();
+    let a = join_short(&server, "a");
+    let observer = online(Config::observer(), &server);
+    expect(&observer, "join a");
+    Raw::listen(&server, "cluster").say("elixir@10.0.0.9");
+    expect_all(&observer, &["join elixir@10.0.0.9"]);
+    let look = || {
+        let sightings = observer.sightings().recv_timeout(PATIENCE);
+        sightings.expect("an answer")
+    };
+    let first = look();
+    let [full, bare] = &first[..] else {
+        panic!("{first:?}")
+    };
+    assert_eq!(full.peer, observer.peers()[0]);
+    assert_eq!(full.interval, Some(SHORT));
+    assert_eq!(full.backend, Some(backend_of(&server, "a")));
+    assert_eq!(bare.peer.name(), "elixir@10.0.0.9");
+    assert_eq!((bare.interval, bare.backend), (None, None));
+    for sighting in &first {
+        assert!(sighting.heard <= Instant::now(), "{sighting:?}");
+    }
+    eventually("a is heard again", || look()[0].heard > full.heard);
+    a.leave().expect("a goodbye");
+    expect(&observer, "leave a: Goodbye");
+    assert_eq!(look().len(), 1);
+}
+
+#[test]
+fn sightings_are_told_while_the_server_is_down() {
+    let mut server = Server::start();
+    let _a = join(&server, "a");
+    let observer = online(Config::observer(), &server);
+    expect(&observer, "join a");
+    server.stop(Stop::Fast);
+    expect(&observer, "offline");
+    let sightings = observer.sightings().recv_timeout(PATIENCE).expect("told");
+    assert_eq!(sightings[0].peer.name(), "a");
+    // A server that comes back numbers its backends anew.
+    assert_eq!(sightings[0].backend, None);
+}
