@@ -19,6 +19,7 @@ mod proxy;
 mod raw;
 #[cfg(feature = "auth")]
 mod signer;
+mod terminal;
 mod tls;
 
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ pub use self::proxy::Proxy;
 pub use self::raw::Raw;
 #[cfg(feature = "auth")]
 pub use self::signer::{sign, sign_at};
+pub use self::terminal::Terminal;
 pub use self::tls::{Authority, Identity, PASSWORD, TlsServer};
 
 /// The longest a test waits for something that must come. Only a failure takes this long.
