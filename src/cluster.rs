@@ -15,6 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::jitter::{Jitter, random};
 use crate::link::{self, Connect, Session};
+use crate::logging::LINK;
 use crate::peer::{Incarnation, Peer, Sighting};
 use crate::presence::Presence;
 use crate::roster::{Limits, Roster};
@@ -347,7 +348,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Err(error) = self.part(DROP_TIMEOUT) {
-            log::debug!("{:?}: {error}", self.session.channel);
+            log::debug!(target: LINK, "{:?}: {error}", self.session.channel);
         }
     }
 }

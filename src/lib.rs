@@ -135,9 +135,19 @@
 //!
 //! # Logging
 //!
-//! Through [`log`]: info when the link comes up, warnings when it goes down (once for each reason), when the roster is full,
-//! when payloads are not signed as they must be, and when the database's encoding lets others end our sessions, debug for
-//! the rest. Neither logs nor errors nor `Debug` output contain a password, a secret or a connection string. Nothing that
+//! Through [`log`], under three targets, all below `pg_peers`:
+//!
+//! | target | warn | info | debug |
+//! |---|---|---|---|
+//! | `pg_peers::link` | the link is down | it is up again, and after how long | each further attempt, what Postgres notes, a goodbye that could not be said |
+//! | `pg_peers::peers` | a newer process has this name; the first newcomer without room in the roster | | who joins, changes and leaves |
+//! | `pg_peers::trust` | payloads that are not signed as they must be, or at a wrong time, once for each cause; an encoding of the database that lets others end our sessions | | |
+//!
+//! Each line names the channel, but for the notes of Postgres. An outage is two lines: a warning when it begins, an info
+//! when it is over, however many attempts fail. Where another reason keeps it up for longer than ten seconds, that is one more
+//! warning, once for each reason and eight times at most.
+//!
+//! Neither logs nor errors nor `Debug` output contain a password, a secret or a connection string. Nothing that
 //! others announce is shown with control characters in it, or with characters that are invisible or change the direction of
 //! what is read: no name or tag can have them.
 //!
@@ -170,6 +180,8 @@ mod event;
 mod inquiry;
 mod jitter;
 mod link;
+mod logging;
+mod outage;
 mod outbox;
 mod peer;
 mod presence;

@@ -48,6 +48,7 @@ use postgres::{Client, Notification, SimpleQueryMessage, Socket};
 
 use crate::error::{Error, Kind, Result};
 use crate::jitter;
+use crate::logging::LINK;
 
 /// The longest a statement may take before the link counts as broken. With the heartbeat interval it bounds how late a
 /// frozen server is noticed.
@@ -157,7 +158,7 @@ where
     if config.get_keepalives_retries().is_none() {
         config.keepalives_retries(KEEPALIVES_RETRIES);
     }
-    config.notice_callback(|notice| log::debug!("Postgres says: {notice}"));
+    config.notice_callback(|notice| log::debug!(target: LINK, "Postgres says: {notice}"));
     let mut shuffled = config.clone();
     shuffled.load_balance_hosts(LoadBalanceHosts::Random);
     Ok(Arc::new(move |hosts| {
@@ -574,9 +575,10 @@ pub(crate) fn wake(
 ) -> Result<()> {
     let statement = format!("NOTIFY {}, 'wake'", identifier(&session.inbox));
     let wake = move |client: &mut Client| run(client, &statement);
+    let channel = session.channel.clone();
     aside("wake", connect, wake, move |done| {
         if let Err(error) = done {
-            log::debug!("a request waits for its turn: {error}");
+            log::debug!(target: LINK, "{channel:?}: a request waits for its turn: {error}");
         }
         woken();
     })

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::logging::TRUST;
 use crate::seal::{Refusal, TOLERANCE};
 use crate::status::Status;
 use crate::wire::{self, Body, Pid};
@@ -64,6 +65,7 @@ impl Refusals {
             let name = wire::decode(refused.payload).map(|message| message.name);
             let of = name.map_or_else(String::new, |name| format!(", about {name:?}"));
             log::warn!(
+                target: TRUST,
                 "{:?}: ignoring payloads that {fault}; the first came from backend {}{of}",
                 refused.channel,
                 refused.sender,
@@ -77,6 +79,7 @@ impl Refusals {
         };
         if self.is_news(now, Cause::Clock(signer.clone())) {
             log::warn!(
+                target: TRUST,
                 "{:?}: not hearing {signer:?} (backend {}): what it says is signed {} s {when}, and {} s are allowed; \
                  its clock or ours is wrong",
                 refused.channel,

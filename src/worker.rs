@@ -11,6 +11,8 @@ use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::event::Event;
 use crate::jitter::Jitter;
 use crate::link::{self, CALL_TIMEOUT, Connect, Dialer, Link, Notice, Session};
+use crate::logging::{LINK, PEERS, TRUST};
+use crate::outage::Outage;
 use crate::outbox::Outbox;
 use crate::refusals::{Refusals, Refused};
 use crate::roster::{Change, Heard, Kind, Roster};
@@ -66,8 +68,7 @@ pub(crate) struct Worker {
     /// When to dial again, and how long to wait after that fails.
     dial_at: Instant,
     backoff: Duration,
-    /// The failure that was last logged at warning level since the link was up, without its numbers.
-    said: Option<String>,
+    outage: Outage,
     /// The encoding of the database that was last warned of.
     warned: Option<String>,
     /// Everything that had arrived at the last look was heard.
@@ -138,7 +139,7 @@ impl Worker {
             connection: Connection::Down(dialer),
             dial_at: now,
             backoff: Duration::ZERO,
-            said: None,
+            outage: Outage::default(),
             warned: None,
             drained: true,
             proof: None,
@@ -340,7 +341,7 @@ impl Worker {
             None => {}
             Some(Ok(announcements)) => self.status.announced += announcements,
             Some(Err(error)) => {
-                log::debug!("{:?}: not announced aside: {error}", self.session.channel);
+                log::debug!(target: LINK, "{:?}: not announced aside: {error}", self.session.channel);
                 self.status.last_error = Some(error);
             }
         }
@@ -380,7 +381,7 @@ impl Worker {
         self.status.checked += 1;
         let sessions = |link: &mut Link| Ok((link.sessions(&pids)?, link.waiting()));
         let (Some(there), behind) = self.call(sessions)? else {
-            log::debug!("{:?}: no right to see sessions", self.session.channel);
+            log::debug!(target: LINK, "{:?}: no right to see sessions", self.session.channel);
             return Ok(());
         };
         let mut missing: HashSet<Pid> = pids.into_iter().collect();
@@ -455,7 +456,9 @@ impl Worker {
                 if self.status.refused == 0 {
                     let count = self.status.peers;
                     log::warn!(
-                        "ignoring newcomers, first {:?}: {count} peers are all that max_peers allows",
+                        target: PEERS,
+                        "{:?}: ignoring newcomers, first {:?}: {count} peers are all that max_peers allows",
+                        self.session.channel,
                         message.name
                     );
                 }
@@ -536,10 +539,21 @@ impl Worker {
         }
     }
 
+    fn log(&self, change: &Change) {
+        let (channel, name) = (&self.session.channel, change.peer.name());
+        match change.kind {
+            Kind::TookName => log::warn!(
+                target: PEERS,
+                "{channel:?}: a newer process has the name {name:?}: this one is not announced any more"
+            ),
+            kind => log::debug!(target: PEERS, "{channel:?}: {name}: {kind:?}"),
+        }
+    }
+
     /// Brings changes to the host's view, then into the outbox: what an event says, `peers` already shows.
     fn take_changes(&mut self) {
         while let Some(change) = self.roster.poll_change() {
-            log::debug!("{}: {:?}", change.peer.name(), change.kind);
+            self.log(&change);
             self.shared.update(|view| apply(&change, view));
             self.outbox.push(change);
         }
@@ -663,9 +677,8 @@ impl Worker {
             self.connection = Connection::Down(self.dialer());
             return self.fail(error);
         }
-        log::info!("{:?}: online", self.session.channel);
+        self.outage.end(now, &self.session.channel);
         self.warn_of(encoding);
-        self.said = None;
         self.status.online = true;
         self.status.connected += 1;
         self.publish();
@@ -713,17 +726,9 @@ impl Worker {
         self.dial_at = Instant::now() + self.jitter.between(least, self.backoff);
     }
 
-    /// Remembers a failure, and logs it once at its change, not once an attempt.
     fn note(&mut self, error: &Error) {
-        let text = error.to_string();
-        // Some tell the time: rustls says for how many seconds a certificate has been expired.
-        let gist = Some(text.replace(char::is_numeric, ""));
-        if self.said == gist {
-            log::debug!("{:?}: still offline: {text}", self.session.channel);
-        } else {
-            log::warn!("{:?}: offline: {text}", self.session.channel);
-            self.said = gist;
-        }
+        let now = Instant::now();
+        self.outage.note(now, &self.session.channel, error);
         self.status.last_error = Some(error.clone());
     }
 
@@ -734,6 +739,7 @@ impl Worker {
         }
         if let Some(encoding) = &encoding {
             log::warn!(
+                target: TRUST,
                 "{:?}: the database has the encoding {encoding}: whoever may connect can announce what has no equivalent \
                  in UTF-8, and Postgres then ends the session of every member (each reconnects). Meet in a \
                  database that has the encoding UTF8: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",

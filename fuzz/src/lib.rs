@@ -18,6 +18,8 @@ mod event;
 mod inquiry;
 #[path = "../../src/jitter.rs"]
 mod jitter;
+#[path = "../../src/logging.rs"]
+mod logging;
 #[path = "../../src/outbox.rs"]
 mod outbox;
 #[path = "../../src/peer.rs"]

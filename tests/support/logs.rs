@@ -14,7 +14,7 @@ impl log::Log for Logger {
     fn log(&self, record: &log::Record<'_>) {
         // Only our own lines: below, `postgres` and its helpers log what they like at trace level.
         if record.target().starts_with("pg_peers") {
-            let line = format!("{} {}", record.level(), record.args());
+            let line = format!("{} {}: {}", record.level(), record.target(), record.args());
             LOGGED
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -34,7 +34,7 @@ pub fn keep_logs() {
     });
 }
 
-/// Everything that was logged, by all tests of the program, with its level.
+/// Everything that was logged, by all tests of the program, with its level and target.
 pub fn logged() -> Vec<String> {
     LOGGED
         .lock()

@@ -1,0 +1,74 @@
+//! What is logged, and under which target: hosts filter by it, and an outage does not fill a disk.
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pg_peers::Config;
+use pg_peers::postgres::{Client, NoTls};
+use support::*;
+
+#[test]
+fn an_outage_is_two_lines_however_many_attempts_fail() {
+    keep_logs();
+    let server = Server::start();
+    let sealed = Arc::new(AtomicBool::new(true));
+    let connect = {
+        let (params, sealed) = (server.params(), Arc::clone(&sealed));
+        move || -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+            match sealed.load(Ordering::SeqCst) {
+                true => Err("the vault is sealed".into()),
+                false => Ok(Client::connect(&params, NoTls)?),
+            }
+        }
+    };
+    let a = Config::new("a").channel("outage");
+    let a = a.join_with(connect).expect("valid");
+    eventually("more attempts", || a.status().failed_attempts >= 5);
+    sealed.store(false, Ordering::SeqCst);
+    expect_all(&a, &["offline", "online"]);
+    let pid = backend_of(&server, "a");
+    server.run(&format!("SELECT pg_terminate_backend({pid})"));
+    expect_all(&a, &["offline", "online"]);
+
+    let (details, lines): (Vec<_>, Vec<_>) = lines_of("outage")
+        .into_iter()
+        .partition(|line| line.starts_with("DEBUG"));
+    let retries = details.iter().filter(|line| line.contains("still offline"));
+    assert!(retries.count() >= 4, "{details:#?}");
+    let expected = [
+        "WARN pg_peers::link: \"outage\": offline: ",
+        "INFO pg_peers::link: \"outage\": online after ",
+    ];
+    let mut pairs = lines.iter().zip(expected.into_iter().cycle());
+    let same = lines.len() == 4 && pairs.all(|(line, start)| line.starts_with(start));
+    assert!(same, "{lines:#?}");
+}
+
+#[test]
+fn a_name_that_is_taken_is_a_warning_and_who_is_there_is_for_whoever_asks() {
+    keep_logs();
+    let server = Server::start();
+    let config = |name| Config::new(name).channel("taken");
+    let a = online(config("a"), &server);
+    let b = online(config("b"), &server);
+    expect(&a, "join b");
+    expect(&b, "join a");
+    let _newer = online(config("a"), &server);
+    expect(&a, "name taken: a");
+
+    let lines = lines_of("taken");
+    let taken = "WARN pg_peers::peers: \"taken\": a newer process has the name \"a\"";
+    let is_taken = |line: &&String| line.starts_with(taken);
+    assert_eq!(lines.iter().filter(is_taken).count(), 1, "{lines:#?}");
+    let joined = "DEBUG pg_peers::peers: \"taken\": b: Joined".to_owned();
+    assert!(lines.contains(&joined), "{lines:#?}");
+}
+
+/// All that was logged of a channel.
+fn lines_of(channel: &str) -> Vec<String> {
+    let mut lines = logged();
+    lines.retain(|line| line.contains(&format!(": {channel:?}: ")));
+    lines
+}
