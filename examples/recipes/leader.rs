@@ -1,4 +1,5 @@
-//! A leader without an election: the participant that started first, that is, has the lowest incarnation.
+//! A leader without an election: the participant that started first, by the clocks of their hosts: it has the lowest
+//! incarnation.
 //!
 //! ```text
 //! export DATABASE_URL=postgres://postgres@localhost/postgres
