@@ -89,7 +89,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::Goodbye => "said goodbye",
             Self::Expired => "was not heard for too long",
-            Self::SessionGone => "its session with Postgres is gone",
+            Self::SessionGone => "lost its session with Postgres",
             Self::Replaced => "was replaced by a newer process of its name",
         })
     }

@@ -572,7 +572,7 @@ mod tests {
             [
                 "12:00:00 Online ",
                 "12:00:00 Join a zone=eu-1",
-                "12:01:01 Leave(SessionGone) a: its session with Postgres is gone",
+                "12:01:01 Leave(SessionGone) a: lost its session with Postgres",
             ]
         );
     }
