@@ -3,6 +3,20 @@
 //! Every participant LISTENs on one channel and NOTIFYs its presence there; a thread of its own turns what it hears into
 //! events that the host program receives from a [`crossbeam_channel`]. No async, no further service, no table.
 //!
+//! # When to use something else
+//!
+//! - Without a Postgres that all processes reach, or with more processes than it should have sessions: a gossip library, such as
+//!   [foca](https://docs.rs/foca) or [chitchat](https://docs.rs/chitchat), needs nothing but the network between them.
+//! - For agreement: a leader of whom there are never two, a lock, a configuration that changes at one moment for all. Each
+//!   participant has its own view here, and two views can differ for as long as an expiry takes. Postgres itself has
+//!   [advisory locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS); Consul, etcd and ZooKeeper
+//!   are made for it.
+//! - For addresses only, in Kubernetes: the DNS name of a headless service has those of all pods that are ready, as fresh as
+//!   its probes and caches are.
+//! - To find services of other teams, in other languages: a registry such as Consul.
+//!
+//! # A first program
+//!
 //! ```
 //! use pg_peers::{Config, Event};
 //!
@@ -30,7 +44,11 @@
 //! # follow_my_peers(&server.params()).unwrap();
 //! ```
 //!
-//! # What it promises
+//! # Events, and what is promised
+//!
+//! [`Event`] says which may follow which; in short: between the [`Join`](Event::Join) of a peer and its
+//! [`Leave`](Event::Leave) it is in [`peers`](Cluster::peers), and whatever a host missed, what it drains later leads to the
+//! truth. There is no `Join` of the participant itself.
 //!
 //! - **A newcomer knows everybody at once**, and everybody knows the newcomer: within milliseconds of its start, not after
 //!   a heartbeat.
@@ -44,25 +62,6 @@
 //! - **The host is never held up.** No method waits for Postgres unless its name says so, not even if the server is frozen;
 //!   [`leave`](Cluster::leave) and dropping have bounds. A host that does not drain its events costs bounded memory and
 //!   delays no heartbeat.
-//!
-//! # When to use something else
-//!
-//! - Without a Postgres that all processes reach, or with more processes than it should have sessions: a gossip library, such as
-//!   [foca](https://docs.rs/foca) or [chitchat](https://docs.rs/chitchat), needs nothing but the network between them.
-//! - For agreement: a leader of whom there are never two, a lock, a configuration that changes at one moment for all. Each
-//!   participant has its own view here, and two views can differ for as long as an expiry takes. Postgres itself has
-//!   [advisory locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS); Consul, etcd and ZooKeeper
-//!   are made for it.
-//! - For addresses only, in Kubernetes: the DNS name of a headless service has those of all pods that are ready, as fresh as
-//!   its probes and caches are.
-//! - To find services of other teams, in other languages: a registry such as Consul. (The text of the messages is
-//!   [documented](wire_format), so that another language can take part.)
-//!
-//! # Events
-//!
-//! [`Event`] says which may follow which; in short: between the [`Join`](Event::Join) of a peer and its
-//! [`Leave`](Event::Leave) it is in [`peers`](Cluster::peers), and whatever a host missed, what it drains later leads to the
-//! truth. There is no `Join` of the participant itself.
 //!
 //! # Configuration
 //!
@@ -79,7 +78,7 @@
 //! | [`bare_heartbeat_interval`](Config::bare_heartbeat_interval) | 5 s |
 //! | `secret`, with the feature `auth` | none |
 //!
-//! # Times
+//! # Tuning
 //!
 //! | what | when |
 //! |---|---|
@@ -91,8 +90,6 @@
 //! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 95 participants) |
 //! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and 1.5 s; if it freezes while connecting, after 10 s |
 //! | Postgres is back | [`Online`](Event::Online) within about a second |
-//!
-//! # Tuning
 //!
 //! Whom the [`session_check`](Config::session_check) finds is known at the same speed whatever the interval is. What the
 //! interval decides is how soon a process that hangs has left, and one that died behind a pooler or while Postgres was down;
@@ -111,20 +108,28 @@
 //! [`missed_heartbeats`](Config::missed_heartbeats) make a peer leave sooner that merely had a bad moment; it heals. The `scale`
 //! and `cost` benches measure it on a machine of yours.
 //!
-//! # What it needs
+//! # Poolers
 //!
 //! Any PostgreSQL that is supported today, one session for each participant, and a role that may connect; no other right. The
 //! session must be a session: directly with the primary, or through a pooler in session mode. A pooler in transaction mode
 //! does not carry notifications; that is recognised and reported, see [`Error::is_pooler`].
 //!
+//! # A managed Postgres
+//!
+//! One that others run for you wants TLS, a password, and its provider's root certificate at your side: `sslmode=require` in
+//! the connection string, and [`join_tls`](Config::join_tls) with any connector of the `postgres` crate, for rustls, OpenSSL or
+//! the system's own. The README has such a program in full. Where passwords change, [`join_with`](Config::join_with) asks you
+//! for every connection. Take the address of the primary itself, not that of the provider's pooler in transaction mode.
+//!
+//! # Security
+//!
 //! Whoever may connect to the database may announce anything: peers are as trustworthy as the roles of the database. With
 //! the cargo feature `auth`, which adds no dependency that `postgres` has not, members share a secret (`Config::secret`),
-//! and hear nobody who does not know it. A database of its own keeps others out; the README has the SQL. It should have the
+//! and hear nobody who does not know it. A database of its own keeps others out; the README has the SQL, and `SECURITY.md` what
+//! is defended and what is not. It should have the
 //! encoding `UTF8`, which keeps out what is no text: in one with the encoding `SQL_ASCII`, and some others, whoever may
 //! connect can end every participant's session, over and over, with bytes that have no equivalent in UTF-8. That is logged
 //! as a warning.
-//!
-//! For TLS see [`Config::join_tls`].
 //!
 //! # Failure
 //!
@@ -150,6 +155,11 @@
 //! Neither logs nor errors nor `Debug` output contain a password, a secret or a connection string. Nothing that
 //! others announce is shown with control characters in it, or with characters that are invisible or change the direction of
 //! what is read: no name or tag can have them.
+//!
+//! # The wire format
+//!
+//! Text that can be read in `psql`, described in full in [`wire_format`], so that a program in another language can take part.
+//! A payload that is nothing but a node name is what libcluster_postgres announces, and is heard as such.
 //!
 //! # Questions
 //!
