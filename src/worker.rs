@@ -42,6 +42,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// a statement would have to read before its answer comes is not known then, and may be gigabytes.
 const FLOOD: usize = 1 << 20;
 
+/// And goes on doing so until it was not seen for this long: a moment in which nothing arrives may be between two waves.
+const CALM: Duration = Duration::from_secs(1);
+
 /// Reconnecting backs off from the one to the other, by doubling. No longer, so that recovery takes about a second however
 /// long the outage was; nor longer than the heartbeat interval, so that this participant is back before the grace is over
 /// that its peers give it once they are back themselves; nor so long that it could be found gone meanwhile.
@@ -78,6 +81,8 @@ pub(crate) struct Worker {
     sessions: Option<Sessions>,
     /// How many bytes were heard on the channel since nothing more had arrived.
     unread: usize,
+    /// Until then a flood that was seen is not over.
+    flooded_until: Instant,
     /// How to announce while there is a flood.
     aside: Aside,
     /// Until then what waits is heard before anything is asked.
@@ -145,6 +150,7 @@ impl Worker {
             proof: None,
             sessions: None,
             unread: 0,
+            flooded_until: now,
             aside: Aside::default(),
             hear_first: now,
             last_sign: now,
@@ -190,7 +196,7 @@ impl Worker {
         let until = slice.min(silence).max(self.last_turn);
         let until = match due {
             // What is due waits for its turn.
-            _ if self.is_flooded() => slice,
+            _ if self.is_flooded(self.last_turn) => slice,
             Some(due) => due.min(until),
             None => until,
         };
@@ -211,15 +217,19 @@ impl Worker {
             None => {
                 self.drained = true;
                 self.unread = 0;
-                self.aside.stop();
                 self.proof = None;
                 self.seal.all_heard(looked);
                 self.last_turn = self.last_turn.max(until);
+                let proven = *proven;
+                let flooded = self.is_flooded(self.last_turn);
+                if !flooded {
+                    self.aside.stop();
+                }
                 // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
                 // own link that is silent.
-                let asks = self.roster.tick(until, *proven);
+                let asks = self.roster.tick(until, proven);
                 self.judge_sessions();
-                if asks {
+                if asks && !flooded {
                     self.check()?;
                 }
             }
@@ -264,14 +274,14 @@ impl Worker {
         due.is_some_and(|due| due + patience <= now) || self.is_silent(now)
     }
 
-    /// Far more may have arrived than was heard.
-    fn is_flooded(&self) -> bool {
-        self.unread > FLOOD
+    /// Far more may have arrived than was heard, or is about to.
+    fn is_flooded(&self, now: Instant) -> bool {
+        now < self.flooded_until
     }
 
     /// Whether announcements go over a connection of their own, and nothing is asked on the link.
     fn goes_aside(&self, now: Instant) -> bool {
-        self.is_flooded() && !self.aside.has_failed(now, self.heartbeat.max(CALL_TIMEOUT))
+        self.is_flooded(now) && !self.aside.has_failed(now, self.heartbeat.max(CALL_TIMEOUT))
     }
 
     /// More may have arrived than was heard.
@@ -435,6 +445,9 @@ impl Worker {
             return;
         }
         self.unread += notice.payload().len();
+        if self.unread > FLOOD {
+            self.flooded_until = self.last_turn + CALM;
+        }
         let Some(sender) = notice
             .pid()
             .filter(|&pid| self.is_genuine(pid, None, notice))
@@ -668,6 +681,7 @@ impl Worker {
         self.proof = None;
         self.sessions = None;
         self.unread = 0;
+        self.flooded_until = now;
         self.aside.stop();
         self.last_sign = now;
         self.seal.all_heard(self.time_of_day());
