@@ -17,6 +17,9 @@ const REMEMBERED: u64 = 10_000;
 /// waits for that any more, and thirty members on a small machine wait long. What it took stays with the allocator, for the next.
 const FLOODS_KB: u64 = 256 * 1_024;
 
+/// And how much of that is in use, and how much is given back, changes with every fault after it.
+const AFTER_FLOODS_KB: u64 = 8 * 1_024;
+
 /// How a kind of fault went.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -42,7 +45,11 @@ impl Lived {
     /// What took more in the end than it may.
     pub(crate) fn grown(&self) -> Option<String> {
         let (first, last) = (self.first, self.last);
-        let grown = self.growth_kb() > ALLOWANCE_KB
+        let allowance = match self.flooded_kb {
+            0 => ALLOWANCE_KB,
+            _ => ALLOWANCE_KB + AFTER_FLOODS_KB,
+        };
+        let grown = self.growth_kb() > allowance
             || self.flooded_kb > FLOODS_KB
             || last.descriptors > first.descriptors
             || last.threads > first.threads;
