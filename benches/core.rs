@@ -36,6 +36,8 @@ mod roster;
 mod seal;
 #[path = "../src/session_check.rs"]
 mod session_check;
+#[path = "../src/shared.rs"]
+mod shared;
 #[path = "../src/status.rs"]
 mod status;
 #[path = "../src/wire.rs"]
@@ -50,7 +52,7 @@ use jitter::Jitter;
 use outbox::Outbox;
 use presence::{Presence, Style};
 use roster::{Limits, Roster};
-use status::View;
+use shared::View;
 
 const SIZES: [u32; 3] = [10, 1_000, 10_000];
 const HEARTBEAT: Duration = Duration::from_secs(5);

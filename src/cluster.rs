@@ -20,7 +20,8 @@ use crate::peer::{Incarnation, Peer, Sighting};
 use crate::presence::Presence;
 use crate::roster::{Limits, Roster};
 use crate::seal::Seal;
-use crate::status::{Requests, Shared, Status, View};
+use crate::shared::{Requests, Shared, View};
+use crate::status::Status;
 use crate::wire::Inbox;
 use crate::worker::Worker;
 

@@ -199,6 +199,7 @@ mod refusals;
 mod roster;
 mod seal;
 mod session_check;
+mod shared;
 mod status;
 mod wire;
 mod worker;

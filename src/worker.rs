@@ -17,7 +17,8 @@ use crate::outbox::Outbox;
 use crate::refusals::{Refusals, Refused};
 use crate::roster::{Change, Heard, Kind, Roster};
 use crate::seal::Seal;
-use crate::status::{Shared, Status, View};
+use crate::shared::{Shared, View};
+use crate::status::Status;
 use crate::wire::{self, Body, Pid};
 
 /// The longest the thread waits before it looks at what the host asks: `postgres` cannot be woken from outside. With a link
