@@ -50,9 +50,10 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 
 use jitter::Jitter;
 use outbox::Outbox;
+use peer::{Peer, Tags};
 use presence::{Presence, Style};
 use roster::{Limits, Roster};
-use shared::View;
+use shared::{Shared, View};
 
 const SIZES: [u32; 3] = [10, 1_000, 10_000];
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -208,15 +209,29 @@ fn ticks(c: &mut Criterion) {
 }
 
 fn snapshots(c: &mut Criterion) {
+    let mut views = Vec::new();
     let mut group = c.benchmark_group("snapshot");
     for size in SIZES {
         let mut view = View::default();
         for i in 0..size {
             let name = format!("worker-{i}@10.0.0.1:7000");
-            view.put(&peer::Peer::new(name.into(), None, peer::Tags::default()));
+            view.put(&Peer::new(name.into(), None, Tags::default()));
         }
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| black_box(&view.peers).to_vec());
+        });
+        views.push((size, view));
+    }
+    group.finish();
+    let mut group = c.benchmark_group("a change, shown to the host");
+    for (size, mut view) in views {
+        let shared = Shared::default();
+        let changed = Peer::new("worker-5@10.0.0.1:7000".into(), None, Tags::default());
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| {
+                view.put(black_box(&changed));
+                shared.show(&view);
+            });
         });
     }
 }

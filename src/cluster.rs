@@ -201,13 +201,13 @@ impl Cluster {
 
     /// The peers that are there now, in the order of their names. A snapshot; answers at once, in every state.
     pub fn peers(&self) -> Vec<Peer> {
-        let peers = Arc::clone(&self.shared.view().peers);
+        let peers = self.shared.look(|view| Arc::clone(&view.peers));
         peers.to_vec()
     }
 
     /// The link and the counters. Answers at once, in every state.
     pub fn status(&self) -> Status {
-        self.shared.view().status.clone()
+        self.shared.look(|view| view.status.clone())
     }
 
     /// Asks what is known of each peer that is there besides what it announces: when it was last heard, how often it will be,
@@ -267,7 +267,7 @@ impl Cluster {
     /// is an [`Event::Heal`], the occasion to try again. No effect on a peer that is not there.
     pub fn lost(&self, name: &str) {
         // Only what is there, so that the request stays as small as the roster.
-        let peer = self.shared.view().get(name).cloned();
+        let peer = self.shared.look(|view| view.get(name).cloned());
         if let Some(peer) = peer {
             self.shared.requests().lost.insert(name.to_owned(), peer);
         }
@@ -371,11 +371,7 @@ struct End(Arc<Shared>);
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.0.update(|view| {
-            view.ended = true;
-            view.status.online = false;
-        });
-        self.0.requests().sightings = None;
+        self.0.end();
     }
 }
 

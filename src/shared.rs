@@ -1,7 +1,16 @@
 //! What the handle and the thread share.
+//!
+//! Whoever looks at what the thread shows never waits for it, though a busy machine may take the thread's core away at any
+//! moment, and with it any lock that it holds, for tens of milliseconds. So it writes into a slot that nobody is shown, and
+//! then shows that one: a reader finds a slot locked only if another has been shown since, and looks there.
 
+use std::array;
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::hint;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError,
+};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -9,11 +18,20 @@ use crossbeam_channel::Sender;
 use crate::peer::{Peer, Sighting};
 use crate::status::Status;
 
+/// One is shown, one is being written, and in the others a reader may have lost its core.
+const SLOTS: usize = 4;
+
 /// Where the handle and the thread meet. Neither holds a lock while it waits for anything else.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     requests: Mutex<Requests>,
-    view: Mutex<View>,
+    views: [RwLock<View>; SLOTS],
+    /// The one that is shown.
+    shown: AtomicUsize,
+    /// How many threads of the host wait for a change.
+    waiting: AtomicUsize,
+    /// Held by those from their look at the view until they wait.
+    waits: Mutex<()>,
     changed: Condvar,
 }
 
@@ -34,15 +52,13 @@ pub(crate) struct Requests {
 }
 
 /// What the host sees of the thread's work.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct View {
     /// In the order of their names.
     pub(crate) peers: Arc<Vec<Peer>>,
     pub(crate) status: Status,
     /// The thread has ended: nothing changes any more.
-    pub(crate) ended: bool,
-    /// How many threads of the host wait for a change.
-    waiting: usize,
+    ended: bool,
 }
 
 impl View {
@@ -72,20 +88,54 @@ impl Shared {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Looks at what is shown; more than once, if it changes meanwhile.
+    pub(crate) fn look<T>(&self, look: impl Fn(&View) -> T) -> T {
+        loop {
+            let shown = self.shown.load(Ordering::SeqCst);
+            if let Some(view) = reading(&self.views[shown]) {
+                let seen = look(&view);
+                // What was written there since may not be shown yet, and who has seen it must not see an older one next.
+                if self.shown.load(Ordering::SeqCst) == shown {
+                    return seen;
+                }
+            }
+            hint::spin_loop();
+        }
     }
 
-    /// Changes what the host sees, and wakes those who wait for it.
-    pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
-        let mut view = self.view();
-        change(&mut view);
-        let waiting = view.waiting > 0;
-        drop(view);
-        // A system call, on the way of every event to the host.
-        if waiting {
+    /// Shows this to the host, and wakes those who wait for a change. By the thread alone.
+    pub(crate) fn show(&self, view: &View) {
+        let shown = self.shown.load(Ordering::SeqCst);
+        let hidden = array::from_fn::<_, { SLOTS - 1 }, _>(|n| (shown + 1 + n) % SLOTS);
+        let free = hidden
+            .into_iter()
+            .find_map(|at| Some((at, self.views[at].try_write().ok()?)));
+        // A reader has lost its core in each.
+        let (at, mut slot) = free.unwrap_or_else(|| {
+            let slot = &self.views[hidden[0]];
+            (
+                hidden[0],
+                slot.write().unwrap_or_else(PoisonError::into_inner),
+            )
+        });
+        slot.clone_from(view);
+        drop(slot);
+        self.shown.store(at, Ordering::SeqCst);
+        // A lock and a system call, on the way of every event to the host.
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            // Whoever has looked before this was shown waits by now.
+            drop(self.waits());
             self.changed.notify_all();
         }
+    }
+
+    /// The thread ends, perhaps by a panic.
+    pub(crate) fn end(&self) {
+        let mut view = self.look(View::clone);
+        view.ended = true;
+        view.status.online = false;
+        self.show(&view);
+        self.requests().sightings = None;
     }
 
     /// Waits until the view has what is wanted; `None` if it did not in time, or never will.
@@ -96,21 +146,146 @@ impl Shared {
     ) -> Option<T> {
         // A deadline too far for the clock is none.
         let deadline = Instant::now().checked_add(timeout);
-        let mut view = self.view();
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let _end = NoLongerWaiting(&self.waiting);
+        let mut waits = self.waits();
         loop {
-            if let Some(found) = wanted(&view) {
-                return Some(found);
+            let (found, ended) = self.look(|view| (wanted(view), view.ended));
+            if found.is_some() {
+                return found;
             }
             let left = deadline.map_or(Duration::MAX, |deadline| {
                 deadline.saturating_duration_since(Instant::now())
             });
-            if left.is_zero() || view.ended {
+            if left.is_zero() || ended {
                 return None;
             }
-            view.waiting += 1;
-            let woken = self.changed.wait_timeout(view, left);
-            view = woken.unwrap_or_else(PoisonError::into_inner).0;
-            view.waiting -= 1;
+            let woken = self.changed.wait_timeout(waits, left);
+            waits = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    fn waits(&self) -> MutexGuard<'_, ()> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// At once; `None` if it is being written.
+fn reading(slot: &RwLock<View>) -> Option<RwLockReadGuard<'_, View>> {
+    match slot.try_read() {
+        Ok(view) => Some(view),
+        Err(TryLockError::Poisoned(view)) => Some(view.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// However the wait ends.
+struct NoLongerWaiting<'a>(&'a AtomicUsize);
+
+impl Drop for NoLongerWaiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Tags;
+    use std::thread;
+
+    fn peer(n: u64) -> Peer {
+        Peer::new(format!("p{n}").into(), None, Tags::default())
+    }
+
+    /// A view that was heard of so many times, of as many peers.
+    fn view(heard: u64) -> View {
+        let mut view = View::default();
+        view.status.heard = heard;
+        (0..heard).for_each(|n| view.put(&peer(n)));
+        view
+    }
+
+    #[test]
+    fn whoever_reads_for_long_holds_nobody_up() {
+        let shared = Shared::default();
+        let mut readers = Vec::new();
+        for heard in 1..SLOTS as u64 {
+            shared.show(&view(heard));
+            readers
+                .push(reading(&shared.views[shared.shown.load(Ordering::SeqCst)]).expect("free"));
+        }
+        for heard in 4..20 {
+            shared.show(&view(heard));
+            assert_eq!(shared.look(|view| view.status.heard), heard);
+            // There is always one more; the last of them must be free, or it waits.
+            readers.pop();
+        }
+    }
+
+    #[test]
+    fn whoever_writes_for_long_holds_nobody_up() {
+        let shared = Shared::default();
+        shared.show(&view(1));
+        let shown = shared.shown.load(Ordering::SeqCst);
+        let hidden = (0..SLOTS).filter(|&at| at != shown);
+        let _writing: Vec<_> = hidden.map(|at| shared.views[at].write()).collect();
+        assert_eq!(shared.look(|view| view.status.heard), 1);
+        assert!(
+            shared
+                .wait(Duration::from_millis(1), |_| None::<()>)
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_is_seen_is_whole_and_never_older_than_before() {
+        const VIEWS: u64 = 2_000;
+        let shared = Shared::default();
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while last < VIEWS {
+                        let seen = shared.look(View::clone);
+                        assert_eq!(seen.status.peers, seen.peers.len());
+                        assert!(
+                            seen.status.heard >= last,
+                            "{} after {last}",
+                            seen.status.heard
+                        );
+                        last = seen.status.heard;
+                    }
+                });
+            }
+            let mut view = View::default();
+            for heard in 1..=VIEWS {
+                view.put(&peer(heard % 7));
+                view.remove(&format!("p{}", heard % 5));
+                view.status.heard = heard;
+                view.status.peers = view.peers.len();
+                shared.show(&view);
+            }
+        });
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_by_what_it_waits_for_and_by_the_end() {
+        let shared = Shared::default();
+        for heard in 1..200 {
+            let shared = &shared;
+            thread::scope(|scope| {
+                let wanted = |view: &View| (view.status.heard == heard).then_some(());
+                let waiter = scope.spawn(move || shared.wait(Duration::MAX, wanted));
+                shared.show(&view(heard));
+                assert_eq!(waiter.join().expect("no panic"), Some(()));
+            });
+        }
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| shared.wait(Duration::MAX, |_| None::<()>));
+            shared.end();
+            assert_eq!(waiter.join().expect("no panic"), None);
+        });
+        assert_eq!(shared.waiting.into_inner(), 0);
     }
 }

@@ -18,7 +18,6 @@ use crate::refusals::{Refusals, Refused};
 use crate::roster::{Change, Heard, Kind, Roster};
 use crate::seal::Seal;
 use crate::shared::{Shared, View};
-use crate::status::Status;
 use crate::wire::{self, Body, Pid};
 
 /// The longest the thread waits before it looks at what the host asks: `postgres` cannot be woken from outside. With a link
@@ -66,7 +65,7 @@ pub(crate) struct Worker {
     outbox: Outbox,
     events: Sender<Event>,
     shared: Arc<Shared>,
-    status: Status,
+    view: View,
     jitter: Jitter,
     connection: Connection,
     /// When to dial again, and how long to wait after that fails.
@@ -140,7 +139,7 @@ impl Worker {
             outbox: Outbox::default(),
             events,
             shared,
-            status: Status::default(),
+            view: View::default(),
             jitter,
             connection: Connection::Down(dialer),
             dial_at: now,
@@ -179,7 +178,7 @@ impl Worker {
             self.publish();
         }
         let farewell = self.say_goodbye();
-        self.status.online = false;
+        self.view.status.online = false;
         self.publish();
         farewell
     }
@@ -311,8 +310,8 @@ impl Worker {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             let payload = wire::encode(&message);
             let payload = self.sign(None, payload);
-            self.status.echo = Some(self.call(|link| link.notify(&payload))?);
-            self.status.announced += u64::from(announces);
+            self.view.status.echo = Some(self.call(|link| link.notify(&payload))?);
+            self.view.status.announced += u64::from(announces);
             // The host may have something to ask; the rest stays due.
             if self.last_turn - now > SLICE {
                 break;
@@ -350,10 +349,10 @@ impl Worker {
     fn note_aside(&mut self) {
         match self.aside.outcome() {
             None => {}
-            Some(Ok(announcements)) => self.status.announced += announcements,
+            Some(Ok(announcements)) => self.view.status.announced += announcements,
             Some(Err(error)) => {
                 log::debug!(target: LINK, "{:?}: not announced aside: {error}", self.session.channel);
-                self.status.last_error = Some(error);
+                self.view.status.last_error = Some(error);
             }
         }
     }
@@ -371,7 +370,7 @@ impl Worker {
             let payloads = payloads.into_iter();
             let payloads: Vec<_> = payloads.map(|p| self.sign(Some(&inbox), p)).collect();
             self.call(|link| link.answer(&inbox, &payloads))?;
-            self.status.answered += 1;
+            self.view.status.answered += 1;
             // The host may have something to ask; the other questions can wait.
             if self.last_turn - now > SLICE {
                 break;
@@ -389,7 +388,7 @@ impl Worker {
         let Some(pids) = self.roster.poll_session_check(asked) else {
             return Ok(());
         };
-        self.status.checked += 1;
+        self.view.status.checked += 1;
         let sessions = |link: &mut Link| Ok((link.sessions(&pids)?, link.waiting()));
         let (Some(there), behind) = self.call(sessions)? else {
             log::debug!(target: LINK, "{:?}: no right to see sessions", self.session.channel);
@@ -460,15 +459,15 @@ impl Worker {
             self.prove(asked);
         }
         let Some(message) = wire::decode(notice.payload()) else {
-            self.status.ignored += 1;
+            self.view.status.ignored += 1;
             return;
         };
         match self.roster.heard(self.last_turn, sender, &message) {
-            Heard::News => self.status.heard += 1,
-            Heard::Stale => self.status.ignored += 1,
+            Heard::News => self.view.status.heard += 1,
+            Heard::Stale => self.view.status.ignored += 1,
             Heard::Refused => {
-                if self.status.refused == 0 {
-                    let count = self.status.peers;
+                if self.view.status.refused == 0 {
+                    let count = self.view.status.peers;
                     log::warn!(
                         target: PEERS,
                         "{:?}: ignoring newcomers, first {:?}: {count} peers are all that max_peers allows",
@@ -476,7 +475,7 @@ impl Worker {
                         message.name
                     );
                 }
-                self.status.refused += 1;
+                self.view.status.refused += 1;
             }
         }
     }
@@ -497,7 +496,7 @@ impl Worker {
         if wire::is_answer(payload) && notice.pid().is_some_and(genuine) {
             let part = wire::decode_roster(payload);
             let heard = part.map(|part| self.roster.heard_roster(self.last_turn, &part));
-            self.status.heard += u64::from(heard == Some(Heard::News));
+            self.view.status.heard += u64::from(heard == Some(Heard::News));
         }
     }
 
@@ -512,7 +511,7 @@ impl Worker {
                 payload,
                 why,
             };
-            let status = &mut self.status;
+            let status = &mut self.view.status;
             self.refusals.note(self.last_turn, &refused, status);
         }
         verdict.is_ok()
@@ -566,10 +565,15 @@ impl Worker {
 
     /// Brings changes to the host's view, then into the outbox: what an event says, `peers` already shows.
     fn take_changes(&mut self) {
+        let mut changed = false;
         while let Some(change) = self.roster.poll_change() {
             self.log(&change);
-            self.shared.update(|view| apply(&change, view));
+            apply(&change, &mut self.view);
             self.outbox.push(change);
+            changed = true;
+        }
+        if changed {
+            self.publish();
         }
     }
 
@@ -589,14 +593,12 @@ impl Worker {
     }
 
     fn publish(&mut self) {
-        self.status.incarnation = self.roster.incarnation();
-        self.status.interval = self.roster.interval();
-        self.status.undelivered = self.outbox.len();
-        let status = &mut self.status;
-        self.shared.update(|view| {
-            status.peers = view.peers.len();
-            view.status.clone_from(status);
-        });
+        let status = &mut self.view.status;
+        status.incarnation = self.roster.incarnation();
+        status.interval = self.roster.interval();
+        status.undelivered = self.outbox.len();
+        status.peers = self.view.peers.len();
+        self.shared.show(&self.view);
     }
 
     /// Does what the host asked for; `true` if that is to leave.
@@ -611,7 +613,7 @@ impl Worker {
             self.attentive = now + ATTENTIVE;
         }
         let up = matches!(self.connection, Connection::Up { .. });
-        let near = self.status.echo.is_none_or(|echo| echo < NEAR);
+        let near = self.view.status.echo.is_none_or(|echo| echo < NEAR);
         requests.asleep = up && near && self.attentive <= now && self.outbox.len() == 0;
         self.slice = match requests.asleep {
             true => LONG_SLICE,
@@ -694,8 +696,8 @@ impl Worker {
         }
         self.outage.end(now, &self.session.channel);
         self.warn_of(encoding);
-        self.status.online = true;
-        self.status.connected += 1;
+        self.view.status.online = true;
+        self.view.status.connected += 1;
         self.publish();
         self.outbox.push_online();
     }
@@ -707,7 +709,7 @@ impl Worker {
             self.backoff = Duration::ZERO;
         }
         self.roster.link_down();
-        self.status.online = false;
+        self.view.status.online = false;
         self.back_off();
         self.note(&error);
         self.publish();
@@ -719,8 +721,8 @@ impl Worker {
 
     /// An attempt to connect failed.
     fn fail(&mut self, error: Error) {
-        self.status.failed_attempts += 1;
-        let first = self.status.connected == 0 && self.status.failed_attempts == 1;
+        self.view.status.failed_attempts += 1;
+        let first = self.view.status.connected == 0 && self.view.status.failed_attempts == 1;
         self.back_off();
         self.note(&error);
         if first {
@@ -744,7 +746,7 @@ impl Worker {
     fn note(&mut self, error: &Error) {
         let now = Instant::now();
         self.outage.note(now, &self.session.channel, error);
-        self.status.last_error = Some(error.clone());
+        self.view.status.last_error = Some(error.clone());
     }
 
     /// Of a database in which others can end our sessions, once at its change, not once a session.
