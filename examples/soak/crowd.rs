@@ -21,10 +21,11 @@ pub(crate) type Events = BTreeMap<&'static str, usize>;
 
 pub(crate) const SIZE: usize = 30;
 
-/// Groups of members, each behind a link of its own.
+/// Groups of members, each behind a link of its own. One more is behind a pooler.
 pub(crate) const LINKS: [&str; 2] = ["east", "west"];
-const BEHIND_A_LINK: usize = 4;
-const DIRECT: usize = SIZE - LINKS.len() * BEHIND_A_LINK;
+const POOLED: &str = "pool";
+const GROUP: usize = 4;
+const DIRECT: usize = SIZE - (LINKS.len() + 1) * GROUP;
 
 /// One member in so many is never made to end, so that what it takes can be compared over the whole time.
 const IMMORTAL: usize = 5;
@@ -39,15 +40,28 @@ const HISTORY: usize = 30;
 const SHOWN: usize = 3;
 
 pub(crate) fn name(id: Id) -> String {
-    match link(id) {
-        None => format!("m{:02}", id + 1),
-        Some(link) => format!("{}{}", LINKS[link], (id - DIRECT) % BEHIND_A_LINK + 1),
-    }
+    let group = match route(id) {
+        Route::Direct => return format!("m{:02}", id + 1),
+        Route::Link(link) => LINKS[link],
+        Route::Pooler => POOLED,
+    };
+    format!("{group}{}", (id - DIRECT) % GROUP + 1)
 }
 
-/// The link that a member is behind.
-pub(crate) fn link(id: Id) -> Option<usize> {
-    Some(id.checked_sub(DIRECT)? / BEHIND_A_LINK)
+/// How a member reaches the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route {
+    Direct,
+    Link(usize),
+    Pooler,
+}
+
+fn route(id: Id) -> Route {
+    match id.checked_sub(DIRECT).map(|place| place / GROUP) {
+        None => Route::Direct,
+        Some(link) if link < LINKS.len() => Route::Link(link),
+        Some(_) => Route::Pooler,
+    }
 }
 
 pub(crate) fn is_mortal(id: Id) -> bool {
@@ -130,12 +144,12 @@ struct Said {
 }
 
 impl Crowd {
-    /// Starts all members; `params` says how one connects that is behind this link, or none.
-    pub(crate) fn start(start: Instant, params: impl Fn(Option<usize>) -> String) -> Outcome<Self> {
+    /// Starts all members; `params` says how one connects.
+    pub(crate) fn start(start: Instant, params: impl Fn(Route) -> String) -> Outcome<Self> {
         let (say, lines) = unbounded();
         let members = (0..SIZE).map(|id| Member {
             name: name(id),
-            params: params(link(id)),
+            params: params(route(id)),
             version: 0,
             life: None,
             away: false,

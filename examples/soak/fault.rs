@@ -41,6 +41,7 @@ pub(crate) enum Fault {
         members: Vec<Id>,
         back: Back,
     },
+    PoolerRestarts,
     LinkStalls {
         link: usize,
         time: Duration,
@@ -87,7 +88,8 @@ pub(crate) struct Step {
     pub(crate) meanwhile: Option<Fault>,
 }
 
-const KINDS: usize = 19;
+/// The last needs a pooler.
+const KINDS: usize = 20;
 
 /// One step of so many has two faults at once.
 const DOUBLE: u32 = 4;
@@ -95,21 +97,23 @@ const DOUBLE: u32 = 4;
 /// Draws steps without end.
 pub(crate) struct Schedule {
     rng: Rng,
+    kinds: usize,
     /// Every kind comes once before any comes again.
     deck: Vec<usize>,
 }
 
 impl Schedule {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, has_pooler: bool) -> Self {
         Self {
             rng: Rng::with_seed(seed),
+            kinds: KINDS - usize::from(!has_pooler),
             deck: Vec::new(),
         }
     }
 
     pub(crate) fn next(&mut self) -> Step {
         if self.deck.is_empty() {
-            self.deck = (0..KINDS).collect();
+            self.deck = (0..self.kinds).collect();
             self.rng.shuffle(&mut self.deck);
         }
         let calm = self.between(0.3, 2.0);
@@ -120,7 +124,7 @@ impl Schedule {
         let kind = self.deck.pop().unwrap_or_default();
         let fault = self.draw(kind, some);
         let double = self.rng.u32(0..DOUBLE) == 0;
-        let kind = self.rng.usize(0..KINDS);
+        let kind = self.rng.usize(0..self.kinds);
         let other = self.draw(kind, others).hurried();
         let meanwhile = (double && fault.bears(&other)).then_some(other);
         Step {
@@ -187,7 +191,7 @@ impl Schedule {
             17 => Fault::Flood {
                 time: self.between(1.0, 10.0),
             },
-            _ => Fault::StopsDraining {
+            18 => Fault::StopsDraining {
                 member,
                 restarts: members[1..]
                     .iter()
@@ -195,6 +199,7 @@ impl Schedule {
                     .find(|&id| crowd::is_mortal(id))
                     .unwrap_or_default(),
             },
+            _ => Fault::PoolerRestarts,
         }
     }
 
@@ -248,6 +253,7 @@ impl Fault {
             Self::MemberFreezes { .. } => "a member frozen",
             Self::Killed { .. } => "members: kill -9",
             Self::Leave { .. } => "members left",
+            Self::PoolerRestarts => "pooler: kill -9, start",
             Self::LinkStalls { .. } => "link: black hole",
             Self::LinkSlow { .. } => "link: slow",
             Self::Junk { .. } => "junk on the channel",
@@ -268,6 +274,7 @@ impl Fault {
             | Self::Failover
             | Self::SessionEnds { .. }
             | Self::AllSessionsEnd
+            | Self::PoolerRestarts
             | Self::Junk { .. }
             | Self::Lost { .. }
             | Self::Retagged { .. } => true,
@@ -314,6 +321,7 @@ impl Fault {
             Self::Failover
             | Self::SessionEnds { .. }
             | Self::AllSessionsEnd
+            | Self::PoolerRestarts
             | Self::Junk { .. }
             | Self::FalseObituary { .. }
             | Self::Lost { .. }
@@ -381,6 +389,7 @@ impl fmt::Display for Fault {
             Self::Leave { members, back } => {
                 write!(f, "{} left, started again {back}", names(members))
             }
+            Self::PoolerRestarts => f.write_str("PgBouncer killed with -9, and started again"),
             Self::LinkStalls { link, time } => {
                 let link = crowd::LINKS[*link];
                 write!(f, "the link of {link} a black hole for {time:.1?}")

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Starts a private PostgreSQL and thirty members, each a process of its own, some of them behind a proxy that can delay or
-//! swallow everything. Then PostgreSQL is stopped, killed, frozen, flooded and replaced by a standby, and sessions and
-//! members end and freeze; see `fault.rs`. Every member tells every event that it sees. These must come in the order that
+//! swallow everything, and some behind PgBouncer, if it is installed. Then PostgreSQL is stopped, killed, frozen, flooded
+//! and replaced by a standby, PgBouncer restarts, and sessions and members end and freeze; see `fault.rs`. Every member tells every event that it sees. These must come in the order that
 //! `Event` documents, and lead to what `peers()` returns; and after each fault every roster must soon be the truth, and every
 //! thread, descriptor and session gone that was needed meanwhile.
 //!
@@ -21,6 +21,9 @@ mod fault;
 mod flood;
 mod line;
 mod member;
+#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
+#[path = "../../tests/support/pgbouncer.rs"]
+mod pgbouncer;
 #[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
 #[path = "../../tests/support/postgres.rs"]
 mod postgres_server;
@@ -36,7 +39,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use postgres_server::{Server, Stop, free_port};
+use postgres_server::{Server, Stop, as_server_user, free_port, server_user};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 

@@ -8,10 +8,11 @@ use fastrand::Rng;
 use postgres::Client;
 use rustix::process::Signal;
 
-use crate::crowd::{self, Crowd, Events, Id, Lived, STRANGERS};
+use crate::crowd::{self, Crowd, Events, Id, Lived, Route, STRANGERS};
 use crate::fault::{Back, Fault, Schedule, Step};
 use crate::flood::Flood;
 use crate::line::{Resources, Told};
+use crate::pgbouncer::PgBouncer;
 use crate::proxy::Proxy;
 use crate::summary::{self, Tally, clock, seconds};
 use crate::{Arguments, Outcome, PATIENCE, Server, Stop, free_port};
@@ -21,6 +22,9 @@ const CHANNEL: &str = "cluster";
 
 /// While all connect anew, those that hang count too.
 const SETTINGS: &[&str] = &["max_connections = 200"];
+
+/// A pooler that tries again soon when it cannot connect.
+const POOLER: &str = "server_login_retry = 0.2";
 
 /// Between two looks at what has no event of its own.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +37,8 @@ pub(crate) struct Soak {
     /// Where its next standby will be.
     other_port: u16,
     links: Vec<Proxy>,
+    /// If one is installed.
+    pooler: Option<PgBouncer>,
     /// While there is one.
     flood: Option<Flood>,
     crowd: Crowd,
@@ -59,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
         arguments.minutes
     );
     let mut soak = Soak::start()?;
-    let mut schedule = Schedule::new(seed);
+    let mut schedule = Schedule::new(seed, soak.pooler.is_some());
     while soak.start.elapsed() < time {
         soak.step(&schedule.next())
             .map_err(|e| format!("with seed {seed}, {e}"))?;
@@ -73,16 +79,19 @@ impl Soak {
         let other_port = free_port();
         let link = |_| Proxy::start(&server, Duration::ZERO);
         let links: Vec<Proxy> = crowd::LINKS.iter().map(link).collect();
+        let pooler = PgBouncer::start_with(&server, "session", POOLER);
         let start = Instant::now();
-        let params = |link: Option<usize>| match link {
-            Some(link) => links[link].params(),
-            None => server.params_or_at(other_port),
+        let params = |route: Route| match (route, &pooler) {
+            (Route::Link(link), _) => links[link].params(),
+            (Route::Pooler, Some(pooler)) => pooler.params(),
+            (Route::Direct | Route::Pooler, _) => server.params_or_at(other_port),
         };
         let crowd = Crowd::start(start, params)?;
         let mut soak = Self {
             server,
             other_port,
             links,
+            pooler,
             flood: None,
             crowd,
             start,
@@ -193,6 +202,12 @@ impl Soak {
                 members.iter().try_for_each(|&id| self.crowd.kill(id))?;
             }
             Fault::Leave { ref members, .. } => self.crowd.leave(members)?,
+            Fault::PoolerRestarts => {
+                if let Some(pooler) = &mut self.pooler {
+                    pooler.stop();
+                    pooler.start_again();
+                }
+            }
             Fault::LinkStalls { link, .. } => self.links[link].stall(),
             Fault::LinkSlow { link, delay, .. } => self.links[link].set_delay(delay),
             Fault::Junk { seed } => self.say(&junk(seed))?,
@@ -224,6 +239,7 @@ impl Soak {
             Fault::Failover
             | Fault::SessionEnds { .. }
             | Fault::AllSessionsEnd
+            | Fault::PoolerRestarts
             | Fault::Junk { .. }
             | Fault::FalseObituary { .. }
             | Fault::Lost { .. }
@@ -270,6 +286,7 @@ impl Soak {
             Fault::Failover
             | Fault::SessionEnds { .. }
             | Fault::AllSessionsEnd
+            | Fault::PoolerRestarts
             | Fault::Junk { .. }
             | Fault::FalseObituary { .. }
             | Fault::Lost { .. }
@@ -278,7 +295,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Members find the new primary among their hosts, or are led there by their link.
+    /// Members find the new primary among their hosts, or are led there by their link or pooler.
     fn fail_over(&mut self) {
         let standby = self.server.standby_at(self.other_port);
         self.other_port = self.server.port();
@@ -287,6 +304,9 @@ impl Soak {
         self.server.promote();
         for link in &self.links {
             link.lead_to(&self.server);
+        }
+        if let Some(pooler) = &mut self.pooler {
+            pooler.lead_to(&self.server);
         }
     }
 
@@ -368,16 +388,17 @@ impl Soak {
             }
             self.crowd.listen_for(PAUSE)?;
         };
-        self.settle(Instant::now() + PATIENCE)?;
+        self.settle()?;
         self.crowd.set_lag(false);
         self.crowd.note_resources();
         Ok(took)
     }
 
     /// Waits until nothing is left of what was under way: no thread, no descriptor, no session.
-    fn settle(&mut self, deadline: Instant) -> Outcome<()> {
+    fn settle(&mut self) -> Outcome<()> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            self.crowd.ask("resources", deadline)?;
+            self.crowd.ask("resources", Instant::now() + PATIENCE)?;
             if self.least == Resources::default() {
                 self.least = least(self.crowd.resources());
             }
@@ -408,13 +429,23 @@ impl Soak {
             let (threads, descriptors) = (least.threads, least.descriptors);
             left.push(format!("expected {threads} and {descriptors}"));
         }
-        let query = "SELECT count(*) FROM pg_stat_activity \
-                     WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
-        let sessions: i64 = self.server.client().query_one(query, &[])?.get(0);
-        if sessions != crowd::SIZE as i64 {
-            let size = crowd::SIZE;
+        // What a pooler keeps for others has no name, after its DISCARD ALL.
+        let kept = match self.pooler {
+            Some(_) => "AND NOT (application_name = '' AND state = 'idle')",
+            None => "",
+        };
+        let query = format!(
+            "SELECT coalesce(nullif(application_name, ''), concat_ws(' ', state, wait_event, query)) \
+             FROM pg_stat_activity \
+             WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() {kept} ORDER BY 1"
+        );
+        let sessions = self.server.client().query(&query, &[])?;
+        if sessions.len() != crowd::SIZE {
+            let names: Vec<&str> = sessions.iter().map(|row| row.get(0)).collect();
+            let (count, size) = (sessions.len(), crowd::SIZE);
             left.push(format!(
-                "the server has {sessions} sessions, expected {size}"
+                "the server has {count} sessions, expected {size}: {}",
+                names.join(", ")
             ));
         }
         Ok((!left.is_empty()).then(|| left.join(", ")))

@@ -32,7 +32,7 @@ pub use self::logs::{keep_logs, logged};
 pub use self::members::*;
 pub use self::network::Network;
 pub use self::pgbouncer::PgBouncer;
-pub use self::postgres::{Server, Stop};
+pub use self::postgres::{Server, Stop, as_server_user, free_port, server_user};
 pub use self::process::{Process, be_a_participant, be_a_participant_as, memory_of};
 pub use self::proxy::Proxy;
 pub use self::raw::Raw;

@@ -8,8 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
-use super::postgres::{Server, as_server_user, free_port, server_user};
+use super::{PATIENCE, Server, as_server_user, free_port, server_user};
+
+/// How the entry of the only database begins.
+const DATABASE: &str = "postgres = ";
 
 pub struct PgBouncer {
     child: Child,
@@ -36,15 +38,13 @@ impl PgBouncer {
         let config = directory.path().join("ini");
         fs::write(&users, "\"postgres\" \"\"\n").expect("users");
         let text = format!(
-            "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+            "[databases]\n{}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nunix_socket_dir =\nauth_type = any\nauth_file = {}\n\
              pool_mode = {pool_mode}\nlogfile = {}\n{settings}\n",
-            server.port(),
+            database(server),
             users.display(),
             directory.path().join("log").display()
         );
-        // `auth_type = any` logs everybody in as the user that the database entry names.
-        let text = text.replace("* = host", "postgres = user=postgres host");
         fs::write(&config, text).expect("configuration");
         if let Some((uid, gid)) = server_user() {
             for path in [directory.path(), &users, &config] {
@@ -77,6 +77,19 @@ impl PgBouncer {
         let _ = self.child.wait();
     }
 
+    /// Ends it and starts it again, in front of this server.
+    pub fn lead_to(&mut self, server: &Server) {
+        self.stop();
+        let text = fs::read_to_string(&self.config).expect("configuration");
+        let lines = text.lines().map(|line| match line.starts_with(DATABASE) {
+            true => database(server),
+            false => line.to_owned(),
+        });
+        let text: Vec<String> = lines.collect();
+        fs::write(&self.config, text.join("\n") + "\n").expect("configuration");
+        self.start_again();
+    }
+
     /// Starts it again, on the same port, and waits until it accepts.
     pub fn start_again(&mut self) {
         self.child = spawn(&self.config).expect("PgBouncer");
@@ -103,6 +116,14 @@ impl Drop for PgBouncer {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// `auth_type = any` logs everybody in as the user that this names.
+fn database(server: &Server) -> String {
+    format!(
+        "{DATABASE}user=postgres host=127.0.0.1 port={}",
+        server.port()
+    )
 }
 
 fn spawn(config: &Path) -> std::io::Result<Child> {
