@@ -10,7 +10,8 @@
 //!
 //! So every call that can hang runs on a thread that can be left behind: [`Dialer`] connects on one, [`Link::call`] lends
 //! the client to one for a statement, [`dispose`] drops it on one, and [`wake`] and [`notify_aside`] have one of their own. Whoever waits, waits
-//! for a bounded time; what hangs keeps its thread and its socket until the server thaws or dies, and then ends by itself.
+//! for a bounded time; what hangs keeps its thread and its socket until the server thaws or dies, or the next session ends
+//! it, as it does with a statement.
 //! A thread for a statement costs some 30 us, less than the round trip of an `is_valid` before it.
 //!
 //! # What proves that a session works
@@ -24,7 +25,8 @@
 //!
 //! A session reads whatever waits for it before it gets the answer to a statement, and keeps all of that in memory: where
 //! strangers announce gigabytes, so much. Reading alone takes a little at a time. So while there is a flood, which is the
-//! worker's to see, nothing is asked on the link, and [`notify_aside`] announces.
+//! worker's to see, nothing is asked on the link, and [`notify_aside`] announces. A statement that was under way before goes
+//! on reading when nobody waits for it any more, until the next session ends that one.
 //!
 //! # The inbox
 //!
@@ -270,6 +272,7 @@ impl Link {
         connect: &Connect,
         hosts: Hosts,
         session: &Session,
+        given_up: Option<NonZeroI32>,
         slot: &Slot,
     ) -> Result<Option<Self>> {
         let mut client = connect(hosts)?;
@@ -284,6 +287,10 @@ impl Link {
             let unlisten = format!("UNLISTEN {}", identifier(&session.inbox));
             let _ = run(&mut client, &unlisten);
             return Err(error);
+        }
+        if let Some(pid) = given_up {
+            // Takes a right that every role has unless it was revoked.
+            let _ = run(&mut client, &end_of(pid, session));
         }
         // Servers before 14 do not know it, and say so.
         let _ = run(&mut client, "SET idle_session_timeout = 0");
@@ -325,6 +332,11 @@ impl Link {
     /// The pid of our own backend.
     pub(crate) fn pid(&self) -> Option<NonZeroI32> {
         NonZeroI32::new(self.pid)
+    }
+
+    /// The same, if a call hung: it goes on, and reads whatever the server sends.
+    pub(crate) fn given_up(&self) -> Option<NonZeroI32> {
+        self.pid().filter(|_| self.client.is_none())
     }
 
     /// The database's encoding, if others can end our sessions there by what they announce.
@@ -446,6 +458,8 @@ impl Drop for Link {
 pub(crate) struct Dialer {
     connect: Connect,
     session: Session,
+    /// The backend of the link before, if that was given up.
+    given_up: Option<NonZeroI32>,
     /// The number of an attempt, and what came of it: nothing, if it was given up.
     finished: Receiver<(u64, Result<Option<Link>>)>,
     finish: Sender<(u64, Result<Option<Link>>)>,
@@ -480,12 +494,14 @@ impl Slot {
 }
 
 impl Dialer {
-    pub(crate) fn new(connect: Connect, session: Session) -> Self {
+    /// A session that was given up is ended by the next.
+    pub(crate) fn new(connect: Connect, session: Session, given_up: Option<NonZeroI32>) -> Self {
         // Each attempt sends one result.
         let (finish, finished) = unbounded();
         Self {
             connect,
             session,
+            given_up,
             finished,
             finish,
             running: 0,
@@ -504,7 +520,7 @@ impl Dialer {
     /// Starts an attempt.
     pub(crate) fn dial(&mut self) -> Result<()> {
         let (connect, session) = (Arc::clone(&self.connect), self.session.clone());
-        let finish = self.finish.clone();
+        let (finish, given_up) = (self.finish.clone(), self.given_up);
         let hosts = match self.running {
             0 => Hosts::AsConfigured,
             _ => Hosts::Shuffled,
@@ -521,7 +537,7 @@ impl Dialer {
         let number = self.newest;
         spawn("dial", move || {
             // A host's closure may panic; that must count as an attempt that failed.
-            let open = AssertUnwindSafe(|| Link::open(&connect, hosts, &session, &slot));
+            let open = AssertUnwindSafe(|| Link::open(&connect, hosts, &session, given_up, &slot));
             let panicked = |_| Err(Error::new(Kind::Link, "connecting to Postgres panicked"));
             let outcome = panic::catch_unwind(open).unwrap_or_else(panicked);
             let _ = finish.send((number, outcome));
@@ -701,6 +717,15 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
         Ok(()) => run(client, notify),
         Err(_) => Err(error),
     }
+}
+
+/// Ends a session of ours. This may be another server by now, which has given the number to somebody else.
+fn end_of(pid: NonZeroI32, session: &Session) -> String {
+    let name = literal(&session.application_name);
+    format!(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+         WHERE pid = {pid} AND application_name = {name} AND pid <> pg_catalog.pg_backend_pid()"
+    )
 }
 
 /// What the second connection says to the first.

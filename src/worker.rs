@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// With so many bytes heard since nothing more had arrived, somebody floods the channel, faster than it can be heard. What
 /// a statement would have to read before its answer comes is not known then, and may be gigabytes.
-const FLOOD: usize = 1 << 20;
+const FLOOD: usize = 1 << 18;
 
 /// And goes on doing so until it was not seen for this long: a moment in which nothing arrives may be between two waves.
 const CALM: Duration = Duration::from_secs(1);
@@ -83,6 +83,8 @@ pub(crate) struct Worker {
     unread: usize,
     /// Until then a flood that was seen is not over.
     flooded_until: Instant,
+    /// The link was lost in one.
+    lost_in_flood: bool,
     /// How to announce while there is a flood.
     aside: Aside,
     /// Until then what waits is heard before anything is asked.
@@ -128,7 +130,7 @@ impl Worker {
         jitter: Jitter,
     ) -> Self {
         let now = Instant::now();
-        let dialer = Dialer::new(Arc::clone(&connect), session.clone());
+        let dialer = Dialer::new(Arc::clone(&connect), session.clone(), None);
         Self {
             connect,
             session,
@@ -151,6 +153,7 @@ impl Worker {
             sessions: None,
             unread: 0,
             flooded_until: now,
+            lost_in_flood: false,
             aside: Aside::default(),
             hear_first: now,
             last_sign: now,
@@ -281,7 +284,9 @@ impl Worker {
 
     /// Whether announcements go over a connection of their own, and nothing is asked on the link.
     fn goes_aside(&self, now: Instant) -> bool {
-        self.is_flooded(now) && !self.aside.has_failed(now, self.heartbeat.max(CALL_TIMEOUT))
+        // Not before the second of the three heartbeats that peers wait.
+        let limit = CALL_TIMEOUT.max(2 * self.heartbeat);
+        self.is_flooded(now) && !self.aside.has_failed(now, limit)
     }
 
     /// More may have arrived than was heard.
@@ -684,14 +689,16 @@ impl Worker {
         self.proof = None;
         self.sessions = None;
         self.unread = 0;
-        self.flooded_until = now;
+        self.flooded_until = match self.lost_in_flood {
+            true => now + CALM,
+            false => now,
+        };
         self.aside.stop();
         self.last_sign = now;
         self.seal.all_heard(self.time_of_day());
         self.roster.link_up(now, pid);
         if let Err(error) = self.announce() {
-            self.roster.link_down();
-            self.connection = Connection::Down(self.dialer());
+            drop(self.hang_up());
             return self.fail(error);
         }
         self.outage.end(now, &self.session.channel);
@@ -703,12 +710,10 @@ impl Worker {
     }
 
     fn go_offline(&mut self, error: Error) {
-        let down = Connection::Down(self.dialer());
-        let up = std::mem::replace(&mut self.connection, down);
+        let up = self.hang_up();
         if matches!(up, Connection::Up { since, .. } if since.elapsed() >= GOOD) {
             self.backoff = Duration::ZERO;
         }
-        self.roster.link_down();
         self.view.status.online = false;
         self.back_off();
         self.note(&error);
@@ -731,8 +736,16 @@ impl Worker {
         }
     }
 
-    fn dialer(&self) -> Dialer {
-        Dialer::new(Arc::clone(&self.connect), self.session.clone())
+    /// There is no link any more, but what is left of it.
+    fn hang_up(&mut self) -> Connection {
+        let given_up = match &self.connection {
+            Connection::Up { link, .. } => link.given_up(),
+            Connection::Down(_) => None,
+        };
+        self.lost_in_flood = self.is_flooded(Instant::now());
+        self.roster.link_down();
+        let dialer = Dialer::new(Arc::clone(&self.connect), self.session.clone(), given_up);
+        std::mem::replace(&mut self.connection, Connection::Down(dialer))
     }
 
     /// The first time at once or almost: not all members should dial in step when their server is back.

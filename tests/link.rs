@@ -249,6 +249,7 @@ fn a_timeout_for_idle_sessions_does_not_end_ours() {
 fn a_frozen_backend_is_offline_and_the_host_never_waits_for_it() {
     let mut server = Server::start();
     let a = join_short(&server, "a");
+    let frozen = backend_of(&server, "a");
     server.freeze_backends(&["a"]);
     let start = Instant::now();
     expect(&a, "offline");
@@ -258,8 +259,19 @@ fn a_frozen_backend_is_offline_and_the_host_never_waits_for_it() {
         start.elapsed()
     );
     expect(&a, "online");
+    assert!(is_told_to_end(frozen).unwrap_or(true));
     server.thaw();
     assert!(a.status().last_error.is_some_and(|e| e.is_timeout()));
+}
+
+/// Whether a SIGTERM waits for this process, on a system with /proc.
+fn is_told_to_end(pid: i32) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let pending = status
+        .lines()
+        .find_map(|line| line.strip_prefix("ShdPnd:"))?;
+    let pending = u64::from_str_radix(pending.trim(), 16).ok()?;
+    Some(pending & (1 << (15 - 1)) != 0)
 }
 
 #[test]
