@@ -72,6 +72,7 @@ fn limits() -> Limits {
         heartbeat: HEARTBEAT,
         delivery_budget: 1_800,
         session_check: true,
+        observer_asks: true,
         bare_heartbeat: HEARTBEAT,
         missed: 3,
         max_peers: 10_000,

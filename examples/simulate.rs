@@ -202,6 +202,7 @@ impl Simulation {
             heartbeat,
             delivery_budget: BUDGET,
             session_check: hears,
+            observer_asks: true,
             bare_heartbeat: HEARTBEAT,
             missed: 3,
             max_peers: 1_000_000,

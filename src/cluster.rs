@@ -124,6 +124,7 @@ impl Cluster {
             max_peers,
             delivery_budget,
             session_check,
+            observer_asks,
             keys,
         } = settings;
         let inbox = Inbox::new(random());
@@ -140,6 +141,7 @@ impl Cluster {
             heartbeat,
             delivery_budget,
             session_check,
+            observer_asks,
             bare_heartbeat,
             missed,
             max_peers,

@@ -57,7 +57,8 @@ impl Config {
         }
     }
 
-    /// Listens and never announces itself: it sees the peers, and they do not see it.
+    /// Listens and never announces itself: it sees the peers, and they do not see it. All that it says is a question who is
+    /// there, each time it connects; with [`bare_name`](Config::bare_name) not even that.
     pub fn observer() -> Self {
         Self {
             name: None,
@@ -76,7 +77,8 @@ impl Config {
 
     /// The Postgres channel on which the participants meet: 1 to 63 bytes of any kind but control characters; case counts.
     /// Everybody who may connect to the database may also listen and announce there. Participants of other channels, or of
-    /// other databases of the same server, are never seen. Defaults to `cluster`, as in libcluster_postgres.
+    /// other databases of the same server, are never seen. Defaults to `cluster`; libcluster_postgres takes its
+    /// nodes' cookie unless it is told another.
     pub fn channel(mut self, channel: impl Into<String>) -> Self {
         self.channel = channel.into();
         self
@@ -150,7 +152,9 @@ impl Config {
 
     /// Announces the bare name only, as libcluster_postgres does, for a channel shared with Elixir nodes: they take every
     /// payload for a node name, and would make an atom of each of ours. The name must then be `name@host`, and there are no
-    /// tags, no restarts that peers could tell, and no goodbye: peers see this participant expire. Defaults to `false`.
+    /// tags, no restarts that peers could tell, and no goodbye: peers see this participant expire. An
+    /// [`observer`](Config::observer) says nothing at all then, and knows each peer when it hears it next. Defaults to
+    /// `false`.
     pub fn bare_name(mut self, bare: bool) -> Self {
         self.bare_name = bare;
         self
@@ -202,6 +206,7 @@ pub(crate) struct Settings {
     pub(crate) max_peers: usize,
     pub(crate) delivery_budget: u32,
     pub(crate) session_check: bool,
+    pub(crate) observer_asks: bool,
     pub(crate) keys: Keys,
 }
 
@@ -254,6 +259,7 @@ impl Settings {
             max_peers: config.max_peers,
             delivery_budget: config.delivery_budget,
             session_check: config.session_check,
+            observer_asks: !config.bare_name,
             keys,
         })
     }
@@ -262,9 +268,9 @@ impl Settings {
 impl Participant {
     fn parse(config: &Config) -> Result<Option<Self>> {
         let Some(name) = &config.name else {
-            if config.bare_name || !config.tags.is_empty() {
+            if !config.tags.is_empty() {
                 return Err(Error::config(
-                    "an observer announces nothing: it has neither tags nor a bare name",
+                    "an observer announces nothing: it has no tags",
                 ));
             }
             return Ok(None);

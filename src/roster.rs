@@ -44,6 +44,8 @@ pub(crate) struct Limits {
     pub(crate) delivery_budget: u32,
     /// Whether to ask Postgres whose session is gone.
     pub(crate) session_check: bool,
+    /// Whether an observer asks who is there, which is all that it ever says.
+    pub(crate) observer_asks: bool,
     /// The interval assumed of peers that announce none.
     pub(crate) bare_heartbeat: Duration,
     /// A peer expires after this many of its intervals.
@@ -268,6 +270,7 @@ impl Roster {
         self.grant_grace(now);
         match &mut self.presence {
             Some(presence) if !presence.is_replaced() => presence.link_up(now, pid),
+            None if !self.limits.observer_asks => {}
             _ => self.inquiry.begin(now),
         }
     }

@@ -227,6 +227,32 @@ fn a_bare_name_is_all_that_an_elixir_node_is_told() {
 }
 
 #[test]
+fn an_observer_of_elixir_nodes_tells_them_nothing() {
+    let server = Server::start();
+    let mut elixir = Raw::listen(&server, "cluster");
+    let config = Config::observer().bare_name(true);
+    let observer = online(config.heartbeat_interval(SHORT), &server);
+    elixir.say("elixir@10.0.0.3");
+    expect(&observer, "join elixir@10.0.0.3");
+    // Also when it connects again.
+    server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pg_peers%'");
+    expect_all(&observer, &["offline", "online"]);
+    elixir.say("elixir@10.0.0.4");
+    expect(&observer, "join elixir@10.0.0.4");
+    eventually("two heartbeats more", || {
+        elixir.say("elixir@10.0.0.4");
+        observer.status().heard > 5
+    });
+    elixir.say("end");
+    loop {
+        match elixir.hear("").as_str() {
+            "end" => break,
+            heard => assert!(heard.starts_with("elixir@"), "{heard}"),
+        }
+    }
+}
+
+#[test]
 fn a_bare_name_that_others_announce_too_is_not_a_broken_link() {
     let server = Server::start();
     let config = |interval| {

@@ -1,4 +1,4 @@
-//! The recipes in `examples/recipes`, as processes of their own: each does what it claims.
+//! The recipes in `examples/recipes`, and the demo, as processes of their own: each does what it claims.
 
 mod support;
 
@@ -237,6 +237,19 @@ fn the_database_is_an_argument_or_in_the_environment() {
     assert!(!output.status.success());
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(words.contains("Set DATABASE_URL"), "{words}");
+}
+
+/// What it does takes ten seconds, and less of it is about the database than in its own run.
+#[test]
+fn the_demo_also_uses_a_server_that_runs() {
+    if std::env::var_os("PG_PEERS_LONG").is_none() {
+        eprintln!("skipped: PG_PEERS_LONG is not set");
+        return;
+    }
+    let mut demo = Recipe::start("demo", server());
+    demo.expect("All sessions with PostgreSQL are terminated. Nobody leaves for it.");
+    let status = demo.status();
+    assert!(status.success(), "{:?}", demo.last(""));
 }
 
 /// One for all but those who stop it: each recipe has a channel of its own. It ends with this program.

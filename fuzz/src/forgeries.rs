@@ -332,6 +332,7 @@ impl Member {
             heartbeat: Duration::from_secs(5),
             delivery_budget: 2_000,
             session_check: false,
+            observer_asks: true,
             bare_heartbeat: Duration::from_secs(5),
             missed: 3,
             max_peers: 5,

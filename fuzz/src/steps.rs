@@ -132,6 +132,7 @@ impl Setup {
                 heartbeat,
                 delivery_budget: args.pick(5, &[2_000, 1, 100]),
                 session_check: args.get(6) % 2 == 0,
+                observer_asks: args.get(0) % 2 == 0,
                 bare_heartbeat: heartbeat,
                 missed: u32::from(args.pick(4, &[3u8, 1, 10])),
                 max_peers: args.pick(1, &[100, 1, 2, 5]),
@@ -147,6 +148,7 @@ struct Process {
     now: Instant,
     began: Instant,
     style: Option<Style>,
+    observer_asks: bool,
     heartbeat: Duration,
     /// Those that leave may be forgotten soon, and then are newcomers.
     forgetful: bool,
@@ -179,6 +181,7 @@ impl Process {
             now,
             began: now,
             style: setup.style,
+            observer_asks: setup.limits.observer_asks,
             heartbeat: setup.limits.heartbeat,
             forgetful: false,
             roster: Roster::new(presence, inbox, setup.limits.clone(), jitter),
@@ -341,6 +344,7 @@ impl Process {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             announced += u128::from(announces);
             assert!(!self.silenced || matches!(message.body, Body::Ask { .. }));
+            assert!(self.style.is_some() || self.observer_asks);
             let payload = wire::encode(&message);
             let heard = wire::decode(&payload).expect("our own message");
             assert_eq!(heard.name, message.name);

@@ -129,6 +129,7 @@ struct Setup {
     max_peers: usize,
     delivery_budget: u32,
     session_check: bool,
+    observer_asks: bool,
     secrets: Vec<&'static str>,
 }
 
@@ -142,6 +143,7 @@ impl Setup {
             max_peers: 1_000,
             delivery_budget: 2_000,
             session_check: true,
+            observer_asks: true,
             secrets: Vec::new(),
         }
     }
@@ -170,6 +172,7 @@ impl Setup {
             heartbeat: self.heartbeat,
             delivery_budget: self.delivery_budget,
             session_check: self.session_check,
+            observer_asks: self.observer_asks,
             bare_heartbeat: self.heartbeat,
             missed: MISSED,
             max_peers: self.max_peers,
@@ -1446,6 +1449,24 @@ fn rule_6_an_announcement_for_one_newcomer_does_not_delay_that_for_the_next() {
             assert!(answered, "{payload} with seed {seed}");
         }
     }
+}
+
+#[test]
+fn rule_6_an_observer_that_asks_nobody_says_nothing_and_knows_whom_it_hears() {
+    let mut net = Net::new(1);
+    net.start("a", 1);
+    net.start_as(Setup::bare("elixir@h"));
+    let observer = net.start_as(Setup {
+        observer_asks: false,
+        ..Setup::observer()
+    });
+    net.start("late", 2);
+    net.run(HEARTBEAT * 2);
+    assert_eq!(net.seen_by(observer), ["a.1", "elixir@h", "late.2"]);
+    net.disconnect(observer);
+    net.reconnect(observer);
+    net.run(HEARTBEAT * 2);
+    assert_eq!(net.sent_by(observer).count(), 0);
 }
 
 #[test]

@@ -68,6 +68,10 @@ struct Watch {
     /// Write a line of JSON for each event, as if standard output were no terminal
     #[arg(long)]
     json: bool,
+    /// Say nothing at all, not even to ask who is there: for a channel of Elixir nodes, which take every message for the
+    /// name of a node
+    #[arg(long)]
+    bare_name: bool,
     /// The heartbeat interval of nodes that announce only their name
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
     bare_heartbeat: Duration,
@@ -121,6 +125,7 @@ impl Watch {
     fn join(&self) -> Result<Cluster, Box<dyn Error>> {
         let mut config = Config::observer()
             .channel(&self.channel)
+            .bare_name(self.bare_name)
             .bare_heartbeat_interval(self.bare_heartbeat);
         if let Some(secret) = std::env::var_os(SECRET) {
             config = config.secret(secret.as_encoded_bytes());
