@@ -125,13 +125,13 @@ impl Config {
     }
 
     /// The deliveries a second that the announcements of the whole cluster may cause together, at least 1. Every announcement
-    /// is delivered to every participant, so N of them cost N² deliveries in each interval, at some 20 to 60 us of the
+    /// is delivered to every participant, so N of them cost N² deliveries in each interval, at some 40 to 90 us of the
     /// server's CPU each. Past `sqrt(budget * interval)` participants (95, with the defaults) each announces itself less
     /// often than its [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, 89 s at 400. Peers
     /// learn that interval with each announcement. It changes nothing about how soon a join, a goodbye, other tags or, by the
     /// [`session_check`](Config::session_check), a crash is known; who dies while Postgres is down, or behind a pooler, is
     /// known by its expiry, three of these intervals later. Should be the same at all participants. Defaults to 1,800,
-    /// which takes 4 to 11% of a core.
+    /// which takes 7 to 16% of a core.
     pub fn delivery_budget(mut self, deliveries_per_second: u32) -> Self {
         self.delivery_budget = deliveries_per_second;
         self

@@ -27,8 +27,8 @@ use crate::peer::Peer;
 /// in the meantime is then not mentioned (should it return, that is its first event, a `Heal`); one that left and came
 /// back is one `Heal`.
 ///
-/// Two exceptions: a departed peer is remembered for an hour, or until 10,000 others have departed
-/// ([`max_peers`](crate::Config::max_peers)), and is a `Join` when heard after that; and so can be a name that is announced
+/// Two exceptions: a departed peer is remembered for an hour, or until as many others have departed as
+/// [`max_peers`](crate::Config::max_peers) allows (but at least 1,000), and is a `Join` when heard after that; and so can be a name that is announced
 /// both bare and in full, since a bare name tells nothing of its start.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -74,8 +74,8 @@ impl Event {
 pub enum Reason {
     /// It said goodbye.
     Goodbye,
-    /// It was not heard for its [`missed_heartbeats`](crate::Config::missed_heartbeats) times the interval that it
-    /// announced, while this process's own link was up.
+    /// It was not heard for as many of the intervals that it announced as this process's
+    /// [`missed_heartbeats`](crate::Config::missed_heartbeats) says, while this process's own link was up.
     Expired,
     /// Postgres no longer has its session: the process was killed, its host died, or it was cut off. See
     /// [`Config::session_check`](crate::Config::session_check).

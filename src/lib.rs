@@ -84,11 +84,11 @@
 //! |---|---|
 //! | `join`, `events`, `peers`, `status`, `sightings`, `lost`, `set_tags` | return at once |
 //! | a peer joins or says goodbye | known in milliseconds |
-//! | tags, `leave` | take effect within milliseconds, or 100 ms when called often |
+//! | tags, `leave` | take effect within milliseconds, or 100 ms when called often; within 0.8 s if the server is more than 20 ms away |
 //! | a peer is killed | known within 3.3 seconds, by the [`session_check`](Config::session_check) |
 //! | a peer's host dies | known in about ten seconds, as Postgres notices it |
 //! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 95 participants) |
-//! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and 1.5 s; if it freezes while connecting, after 10 s |
+//! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and some 1.7 s; if it freezes while connecting, after 10 s |
 //! | Postgres is back | [`Online`](Event::Online) within about a second |
 //!
 //! Whom the [`session_check`](Config::session_check) finds is known at the same speed whatever the interval is. What the
@@ -103,14 +103,14 @@
 //! | 100 | 17 s, 1,800/s | 17 s, 1,800/s | 45 s, 667/s |
 //! | 400 | 267 s, 1,800/s | 267 s, 1,800/s | 267 s, 1,800/s |
 //!
-//! A delivery takes 20 to 60 us of the server's CPU, so 1,800 a second take 4 to 11% of a core. Twice the
+//! A delivery takes 40 to 90 us of the server's CPU, so 1,800 a second take 7 to 16% of a core. Twice the
 //! [`delivery_budget`](Config::delivery_budget) halves the times where it is spent, and doubles that. Fewer
 //! [`missed_heartbeats`](Config::missed_heartbeats) make a peer leave sooner that merely had a bad moment; it heals. The `scale`
 //! and `cost` benches measure it on a machine of yours.
 //!
 //! # Poolers
 //!
-//! Any PostgreSQL that is supported today, one session for each participant, and a role that may connect; no other right. The
+//! PostgreSQL 12 or later, one session for each participant, and a role that may connect; no other right. The
 //! session must be a session: directly with the primary, or through a pooler in session mode. A pooler in transaction mode
 //! does not carry notifications; that is recognised and reported, see [`Error::is_pooler`].
 //!
@@ -126,15 +126,15 @@
 //! Whoever may connect to the database may announce anything: peers are as trustworthy as the roles of the database. With
 //! the cargo feature `auth`, which adds no dependency that `postgres` has not, members share a secret (`Config::secret`),
 //! and hear nobody who does not know it. A database of its own keeps others out; the README has the SQL, and `SECURITY.md` what
-//! is defended and what is not. It should have the
-//! encoding `UTF8`, which keeps out what is no text: in one with the encoding `SQL_ASCII`, and some others, whoever may
-//! connect can end every participant's session, over and over, with bytes that have no equivalent in UTF-8. That is logged
-//! as a warning.
+//! is defended and what is not. That database should have the encoding `UTF8`, which keeps out what is no text: in one with
+//! the encoding `SQL_ASCII`, and some others, whoever may connect can end every participant's session, over and over, with
+//! bytes that have no equivalent in UTF-8. That is logged as a warning.
 //!
 //! # Failure
 //!
 //! Postgres may be down, frozen, out of reach, full, failing over or refusing: that is an [`Offline`](Event::Offline) with the
-//! reason, retries for ever, at most 0.75 seconds apart, and an [`Online`](Event::Online). The roster stays as it was, and after
+//! reason, retries for ever, at most 0.75 seconds apart, and an [`Online`](Event::Online). An attempt that hangs is left behind
+//! after ten seconds, one beside it after twenty, and so on up to five minutes. The roster stays as it was, and after
 //! the return everybody has the time of its expiry to be heard again. The README has a table of what happens when, with the
 //! times that were measured.
 //!
@@ -144,9 +144,9 @@
 //!
 //! | target | warn | info | debug |
 //! |---|---|---|---|
-//! | `pg_peers::link` | the link is down | it is up again, and after how long | each further attempt, what Postgres notes, a goodbye that could not be said |
+//! | `pg_peers::link` | the link is down | it is up again, and after how long | each further attempt, what Postgres notes, a goodbye that could not be said, an announcement in a flood or a wake-up that failed, a session check that this role may not make |
 //! | `pg_peers::peers` | a newer process has this name; the first newcomer without room in the roster | | who joins, changes and leaves |
-//! | `pg_peers::trust` | payloads that are not signed as they must be, or at a wrong time, once for each cause; an encoding of the database that lets others end our sessions | | |
+//! | `pg_peers::trust` | payloads that are not signed as they must be, or at a wrong time, once for each cause, and again when it had been away for ten minutes; an encoding of the database that lets others end our sessions | | |
 //!
 //! Each line names the channel, but for the notes of Postgres. An outage is two lines: a warning when it begins, an info
 //! when it is over, however many attempts fail. Where another reason keeps it up for longer than ten seconds, that is one more

@@ -251,6 +251,11 @@ impl Roster {
         self.presence.as_ref()?.incarnation()
     }
 
+    /// Whether this participant is seen by nobody.
+    pub(crate) fn is_observer(&self) -> bool {
+        self.presence.is_none()
+    }
+
     /// The least time between this participant's announcements.
     pub(crate) fn heartbeat(&self) -> Duration {
         self.limits.heartbeat

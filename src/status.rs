@@ -18,7 +18,8 @@ pub struct Status {
     pub incarnation: Option<Incarnation>,
     /// How many peers there are.
     pub peers: usize,
-    /// How long the last announcement took until it came back to this participant: to Postgres and back.
+    /// How long Postgres took to answer last: to bring an announcement back to this participant that was its own, or to tell
+    /// one that announces nothing, every [`heartbeat_interval`](crate::Config::heartbeat_interval), that it is there.
     pub echo: Option<Duration>,
     /// How often this participant announces itself now: its
     /// [`heartbeat_interval`](crate::Config::heartbeat_interval), or longer in a large cluster; see

@@ -59,6 +59,7 @@ pub(crate) struct Worker {
     session: Session,
     /// How often the link must have been proven to work.
     heartbeat: Duration,
+    observes: bool,
     seal: Seal,
     refusals: Refusals,
     roster: Roster,
@@ -135,6 +136,7 @@ impl Worker {
             connect,
             session,
             heartbeat: roster.heartbeat(),
+            observes: roster.is_observer(),
             seal,
             refusals: Refusals::default(),
             roster,
@@ -297,8 +299,9 @@ impl Worker {
     /// The link has given no sign of life for so long that it must be asked for one.
     fn is_silent(&self, now: Instant) -> bool {
         let sign = match self.connection {
-            // What is heard on a channel that never falls silent does not prove that all of it was.
-            Connection::Up { proven, .. } if self.is_behind() => proven,
+            // What is heard on a channel that never falls silent does not prove that all of it was. Whoever announces nothing
+            // does not prove it by that, either.
+            Connection::Up { proven, .. } if self.is_behind() || self.observes => proven,
             _ => self.last_sign,
         };
         now.saturating_duration_since(sign) >= self.heartbeat
@@ -364,7 +367,10 @@ impl Worker {
 
     /// Asks the server for a sign of life.
     fn check(&mut self) -> Result<()> {
-        self.call(Link::check)
+        let asked = Instant::now();
+        self.call(Link::check)?;
+        self.view.status.echo = Some(asked.elapsed());
+        Ok(())
     }
 
     /// Answers those who asked who is there.

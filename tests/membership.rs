@@ -186,6 +186,10 @@ fn an_observer_sees_and_is_not_seen() {
     let b = join_short(&server, "b");
     expect(&observer, "join b");
     expect(&a, "join b");
+    let echo = observer.status().echo;
+    eventually("another look at how far the server is", || {
+        observer.status().echo != echo
+    });
     assert_eq!(observer.status().announced, 0);
     b.leave().expect("a goodbye");
     expect(&observer, "leave b: Goodbye");

@@ -356,6 +356,17 @@ fn a_script_reads_a_line_of_json_for_each_event() {
 }
 
 #[test]
+fn elixir_nodes_need_not_be_told_anything() {
+    let server = Server::start();
+    let mut elixir = Raw::listen(&server, "cluster");
+    let script = Script::start(&["watch", "--bare-name", &server.params()]);
+    script.expect("online");
+    elixir.say(ELIXIR);
+    assert_eq!(script.expect("join")["peer"]["name"], ELIXIR);
+    assert_eq!(elixir.hear(""), ELIXIR, "the first that was said");
+}
+
+#[test]
 fn nothing_that_a_stranger_says_can_act_on_a_terminal() {
     let server = Server::start();
     let script = Script::start(&["watch", &server.params()]);

@@ -21,6 +21,9 @@ use pg_peers::{Cluster, Config};
 /// How often to try for the lock, and to see whether it is still there.
 const TURN: Duration = Duration::from_millis(500);
 
+/// Nothing has changed for so long: a newcomer first hears who is there.
+const QUIET: Duration = Duration::from_millis(300);
+
 fn main() -> Result<(), Box<dyn Error>> {
     let argument = std::env::args().nth(1);
     let database = argument.or_else(|| std::env::var("DATABASE_URL").ok());
@@ -34,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         if let Err(RecvTimeoutError::Disconnected) = cluster.events().recv_timeout(TURN) {
             return Ok(());
         }
+        while cluster.events().recv_timeout(QUIET).is_ok() {}
         let leader = leader(&me, &cluster);
         if leader != known {
             println!("leader: {}", leader.as_deref().unwrap_or("unknown"));

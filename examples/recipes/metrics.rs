@@ -57,7 +57,8 @@ fn exposition(now: &Status, left: &HashMap<Reason, u64>) -> String {
         ("connected_total", &now.connected, "times the link came up"),
         ("failed_attempts_total", &now.failed_attempts, "to connect"),
     ];
-    let mut text = "# TYPE pg_peers_left_total counter\n".to_owned();
+    let mut text = "# HELP pg_peers_left_total peers that left, by the reason\n".to_owned();
+    text += "# TYPE pg_peers_left_total counter\n";
     for (why, count) in left {
         text += &format!("pg_peers_left_total{{reason=\"{why:?}\"}} {count}\n");
     }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use pg_peers::postgres::config::{Host, SslMode};
 use pg_peers::{Cluster, Config, postgres};
@@ -105,6 +106,11 @@ fn parse() -> Arguments {
                  A connection string is one argument: put it in quotes. For more information, try '--help'.",
                 error.kind()
             );
+            std::process::exit(error.exit_code());
+        }
+        if error.kind() == ErrorKind::MissingRequiredArgument {
+            let _ = error.print();
+            eprintln!("\nThe connection string can also be in the environment, as DATABASE_URL.");
             std::process::exit(error.exit_code());
         }
         error.exit()

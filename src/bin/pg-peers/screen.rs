@@ -261,7 +261,7 @@ fn counts_line(counts: Counts, status: &Status, theme: &Theme) -> Line<'static> 
     };
     spans.push(Span::styled(format!("  {} late", counts.late), late));
     spans.push(Span::raw(format!("  {} left lately", counts.departed)));
-    if let Some(echo) = status.echo {
+    if let Some(echo) = status.echo.filter(|_| status.online) {
         spans.push(Span::raw(format!("   echo {}", text::span(echo))));
     }
     let (heard, ignored) = (status.heard, status.ignored);
