@@ -719,12 +719,15 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
     }
 }
 
-/// Ends a session of ours. This may be another server by now, which has given the number to somebody else.
+/// Ends a session of ours. This may be another server by now, which has given the number to somebody else; and a server
+/// keeps of a name what is ASCII.
 fn end_of(pid: NonZeroI32, session: &Session) -> String {
     let name = literal(&session.application_name);
     format!(
-        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
-         WHERE pid = {pid} AND application_name = {name} AND pid <> pg_catalog.pg_backend_pid()"
+        "SET application_name = {name}; \
+         SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+         WHERE pid = {pid} AND application_name = pg_catalog.current_setting('application_name') \
+         AND pid <> pg_catalog.pg_backend_pid()"
     )
 }
 

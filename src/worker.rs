@@ -38,8 +38,9 @@ const DRAINING_SLICE: Duration = Duration::from_millis(1);
 /// A turn that comes this late means that the whole process was paused.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// With so many bytes heard since nothing more had arrived, somebody floods the channel, faster than it can be heard. What
-/// a statement would have to read before its answer comes is not known then, and may be gigabytes.
+/// With so many bytes heard within [`CALM`], and never a moment in which nothing more had arrived, somebody floods the
+/// channel, or our inbox, faster than it can be heard. What a statement would have to read before its answer comes is not
+/// known then, and may be gigabytes.
 const FLOOD: usize = 1 << 18;
 
 /// And goes on doing so until it was not seen for this long: a moment in which nothing arrives may be between two waves.
@@ -80,8 +81,9 @@ pub(crate) struct Worker {
     /// When a question was asked that the server answered, until all that had arrived by then is heard: so many more.
     proof: Option<(Instant, usize)>,
     sessions: Option<Sessions>,
-    /// How many bytes were heard on the channel since nothing more had arrived.
+    /// How many bytes were heard since then, and since nothing more had arrived.
     unread: usize,
+    unread_since: Instant,
     /// Until then a flood that was seen is not over.
     flooded_until: Instant,
     /// The link was lost in one.
@@ -154,6 +156,7 @@ impl Worker {
             proof: None,
             sessions: None,
             unread: 0,
+            unread_since: now,
             flooded_until: now,
             lost_in_flood: false,
             aside: Aside::default(),
@@ -201,7 +204,7 @@ impl Worker {
         let until = slice.min(silence).max(self.last_turn);
         let until = match due {
             // What is due waits for its turn.
-            _ if self.is_flooded(self.last_turn) => slice,
+            _ if self.goes_aside(self.last_turn) && !self.aside.is_ready(self.last_turn) => slice,
             Some(due) => due.min(until),
             None => until,
         };
@@ -448,16 +451,13 @@ impl Worker {
     }
 
     fn hear(&mut self, notice: &Notice) {
+        self.note_flood(notice.payload().len());
         if notice.channel() == self.session.inbox {
             self.hear_answer(notice);
             return;
         }
         if notice.channel() != self.session.channel {
             return;
-        }
-        self.unread += notice.payload().len();
-        if self.unread > FLOOD {
-            self.flooded_until = self.last_turn + CALM;
         }
         let Some(sender) = notice
             .pid()
@@ -491,8 +491,22 @@ impl Worker {
         }
     }
 
+    /// So many bytes were heard, whoever they are for.
+    fn note_flood(&mut self, bytes: usize) {
+        if self.unread_since + CALM <= self.last_turn {
+            (self.unread, self.unread_since) = (0, self.last_turn);
+        }
+        self.unread += bytes;
+        if self.unread > FLOOD {
+            self.flooded_until = self.last_turn + CALM;
+        }
+    }
+
     /// Everything that had arrived by then was heard.
     fn prove(&mut self, by: Instant) {
+        let since = by.elapsed();
+        self.seal
+            .all_heard(self.time_of_day().saturating_sub(since));
         if let Connection::Up { proven, .. } = &mut self.connection {
             *proven = by.max(*proven);
         }
@@ -625,7 +639,9 @@ impl Worker {
         }
         let up = matches!(self.connection, Connection::Up { .. });
         let near = self.view.status.echo.is_none_or(|echo| echo < NEAR);
-        requests.asleep = up && near && self.attentive <= now && self.outbox.len() == 0;
+        // In a flood a short silence is to be noticed.
+        let flooded = self.is_flooded(now);
+        requests.asleep = up && near && !flooded && self.attentive <= now && self.outbox.len() == 0;
         self.slice = match requests.asleep {
             true => LONG_SLICE,
             false if self.draining => DRAINING_SLICE,

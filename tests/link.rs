@@ -248,9 +248,10 @@ fn a_timeout_for_idle_sessions_does_not_end_ours() {
 #[test]
 fn a_frozen_backend_is_offline_and_the_host_never_waits_for_it() {
     let mut server = Server::start();
-    let a = join_short(&server, "a");
-    let frozen = backend_of(&server, "a");
-    server.freeze_backends(&["a"]);
+    // A server has it as gr????e.
+    let a = join_short(&server, "größe");
+    let (frozen, name) = the_only_backend(&server);
+    server.freeze_backends(&[&name]);
     let start = Instant::now();
     expect(&a, "offline");
     assert!(
@@ -262,6 +263,13 @@ fn a_frozen_backend_is_offline_and_the_host_never_waits_for_it() {
     assert!(is_told_to_end(frozen).unwrap_or(true));
     server.thaw();
     assert!(a.status().last_error.is_some_and(|e| e.is_timeout()));
+}
+
+/// The pid and the name of the session of the only participant, as the server has them.
+fn the_only_backend(server: &Server) -> (i32, String) {
+    let query = "SELECT pid, application_name FROM pg_stat_activity WHERE application_name <> ''";
+    let row = server.client().query_one(query, &[]).expect("one backend");
+    (row.get(0), row.get(1))
 }
 
 /// Whether a SIGTERM waits for this process, on a system with /proc.

@@ -13,11 +13,11 @@ const GROWTH: u64 = 100 << 20;
 
 /// Nothing but outages of its own comes before it hears the last.
 #[track_caller]
-fn expect_outages_until(mut next: impl FnMut() -> String) {
+fn expect_outages_until(last: &str, mut next: impl FnMut() -> String) {
     loop {
         match &*next() {
-            "update c" => return,
             "offline" | "online" => {}
+            event if event == last => return,
             event => panic!("{event}"),
         }
     }
@@ -66,9 +66,9 @@ fn a_flood_of_junk_on_the_channel_harms_nobody() {
     let last = &members[2];
     last.set_tags([("last", "1")]).expect("tags");
     for member in &members[..2] {
-        expect_outages_until(|| words(&next(member, "update c")));
+        expect_outages_until("update c", || words(&next(member, "update c")));
     }
-    expect_outages_until(|| apart.next("update c"));
+    expect_outages_until("update c", || apart.next("update c"));
     // What a statement had to read when the flood was over counts, too.
     let grown = most.max(memory_of(apart.pid())).saturating_sub(before);
     println!(
@@ -76,6 +76,74 @@ fn a_flood_of_junk_on_the_channel_harms_nobody() {
         grown / 1024
     );
     assert!(grown < GROWTH, "{} MB", grown >> 20);
+}
+
+/// The inbox of each stands in its hello.
+#[test]
+fn a_flood_of_junk_in_the_inboxes_harms_nobody() {
+    const HEARTBEAT: Duration = Duration::from_secs(1);
+    let server = Server::start();
+    let mut ear = Raw::listen(&server, "cluster");
+    let mut inbox_of = |name: &str| {
+        let hello = ear.hear(&format!("hello name={name} "));
+        inbox(&hello).expect("an inbox")
+    };
+    // The oldest asks for sessions every two seconds, if it may.
+    let a = online(Config::new("a").heartbeat_interval(HEARTBEAT), &server);
+    let mut apart = Process::join_with(&server, "d", HEARTBEAT);
+    let inboxes = [inbox_of("a"), inbox_of("d")];
+    apart.expect_all(&["join a"]);
+    expect(&a, "join d");
+    let before = memory_of(apart.pid());
+    let mut most = 0;
+    let members = [a];
+    meanwhile(&members, || {
+        let flood = Flood::start(&server, &inboxes.each_ref().map(|it| (&**it, 25)));
+        let start = Instant::now();
+        // Until it was noticed.
+        last_until(start + Duration::from_secs(2));
+        let asked = members[0].status().checked;
+        while start.elapsed() < Duration::from_secs(10) {
+            most = most.max(memory_of(apart.pid()));
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(
+            members[0].status().checked <= asked + 1,
+            "it asks on the link"
+        );
+        flood.stop();
+    });
+    let [a] = members;
+    a.set_tags([("last", "1")]).expect("tags");
+    expect_outages_until("update a", || apart.next("update a"));
+    assert!(waiting(&a).iter().all(|event| !event.starts_with("leave")));
+    let grown = most.max(memory_of(apart.pid())).saturating_sub(before);
+    println!("the memory of a member grew by {} kB", grown / 1024);
+    assert!(grown < GROWTH, "{} MB", grown >> 20);
+}
+
+#[test]
+fn a_burst_of_junk_is_soon_over_whatever_trickles_after_it() {
+    let server = Server::start();
+    let short = |name| Config::new(name).heartbeat_interval(SHORT);
+    let members = acquainted(["a", "b"].map(short), &server.params());
+    let checked = || -> u64 { members.iter().map(|it| it.status().checked).sum() };
+    let mut stranger = server.client();
+    let burst: String = (0..400)
+        .map(|n| format!("NOTIFY cluster, '{n:03}{}';", "junk ".repeat(1_590)))
+        .collect();
+    stranger.batch_execute(&burst).expect("NOTIFY");
+    let before = checked();
+    eventually("sessions are asked for again", || {
+        stranger
+            .batch_execute("NOTIFY cluster, 'x'")
+            .expect("NOTIFY");
+        checked() > before + 1
+    });
+    expect_all_hear_all(&members);
+    for member in &members {
+        assert_eq!(waiting(member), [""; 0], "nobody leaves for it");
+    }
 }
 
 #[test]
