@@ -2,7 +2,8 @@
 //!
 //! Whoever looks at what the thread shows never waits for it, though a busy machine may take the thread's core away at any
 //! moment, and with it any lock that it holds, for tens of milliseconds. So it writes into a slot that nobody is shown, and
-//! then shows that one: a reader finds a slot locked only if another has been shown since, and looks there.
+//! then shows that one: a reader finds a slot locked only if another has been shown since, and looks there. The thread waits
+//! for a reader only if one has lost its core in each of the hidden slots.
 
 use std::array;
 use std::collections::HashMap;
@@ -192,6 +193,8 @@ impl Drop for NoLongerWaiting<'_> {
 mod tests {
     use super::*;
     use crate::peer::Tags;
+    use std::cell::Cell;
+    use std::sync::atomic::AtomicU64;
     use std::thread;
 
     fn peer(n: u64) -> Peer {
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_reads_for_long_holds_nobody_up() {
+    fn whoever_reads_for_long_holds_nobody_up_while_a_slot_is_left() {
         let shared = Shared::default();
         let mut readers = Vec::new();
         for heard in 1..SLOTS as u64 {
@@ -236,6 +239,38 @@ mod tests {
                 .wait(Duration::from_millis(1), |_| None::<()>)
                 .is_none()
         );
+    }
+
+    #[test]
+    fn where_all_hidden_slots_are_read_the_writer_waits_for_one_of_the_readers() {
+        let shared = Shared::default();
+        let shown = shared.shown.load(Ordering::SeqCst);
+        let hidden = (0..SLOTS).filter(|&at| at != shown);
+        let readers: Vec<_> = hidden.map(|at| reading(&shared.views[at])).collect();
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| shared.show(&view(1)));
+            let waits = Instant::now() + Duration::from_millis(20);
+            while Instant::now() < waits {
+                assert_eq!(shared.look(|view| view.status.heard), 0);
+            }
+            assert!(!writer.is_finished());
+            drop(readers);
+        });
+        assert_eq!(shared.look(|view| view.status.heard), 1);
+    }
+
+    #[test]
+    fn what_changed_under_a_look_is_looked_at_anew() {
+        let shared = Shared::default();
+        let looks = Cell::new(0);
+        let seen = shared.look(|view| {
+            looks.set(looks.get() + 1);
+            if looks.get() == 1 {
+                shared.show(&self::view(1));
+            }
+            view.status.heard
+        });
+        assert_eq!((seen, looks.get()), (1, 2));
     }
 
     #[test]
@@ -271,16 +306,34 @@ mod tests {
 
     #[test]
     fn whoever_waits_is_woken_by_what_it_waits_for_and_by_the_end() {
+        const ROUNDS: u64 = 20_000;
+        const LONG: Duration = Duration::from_secs(10);
         let shared = Shared::default();
-        for heard in 1..200 {
-            let shared = &shared;
-            thread::scope(|scope| {
-                let wanted = |view: &View| (view.status.heard == heard).then_some(());
-                let waiter = scope.spawn(move || shared.wait(Duration::MAX, wanted));
-                shared.show(&view(heard));
-                assert_eq!(waiter.join().expect("no panic"), Some(()));
+        let heard = AtomicU64::new(0);
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    let wanted = |view: &View| (view.status.heard == round).then_some(());
+                    let start = Instant::now();
+                    assert_eq!(shared.wait(LONG, wanted), Some(()));
+                    assert!(
+                        start.elapsed() < LONG / 2,
+                        "it was not woken in round {round}"
+                    );
+                    heard.store(round, Ordering::SeqCst);
+                }
             });
-        }
+            let mut view = View::default();
+            for round in 1..=ROUNDS {
+                view.status.heard = round;
+                shared.show(&view);
+                while heard.load(Ordering::SeqCst) < round && !waiter.is_finished() {
+                    hint::spin_loop();
+                }
+                // The next comes at any moment of the waiter's way back to its wait.
+                (0..3 * (round % 97)).for_each(|_| hint::spin_loop());
+            }
+        });
         thread::scope(|scope| {
             let waiter = scope.spawn(|| shared.wait(Duration::MAX, |_| None::<()>));
             shared.end();
