@@ -7,7 +7,7 @@
 //! cargo run --example node -- --observe
 //! ```
 //!
-//! Prints events until Ctrl-C, which leaves with a goodbye. `RUST_LOG=pg_peers=debug` shows what the library logs.
+//! Prints events until Ctrl-C or SIGTERM, which leave with a goodbye. `RUST_LOG=pg_peers=debug` shows what the library logs.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};

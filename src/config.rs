@@ -166,10 +166,22 @@ impl Config {
     /// everybody who may connect to the database can announce members, bury them, and speak for them. Only with the cargo
     /// feature `auth`. Defaults to no secret.
     ///
+    /// ```no_run
+    /// # use pg_peers::Config;
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cluster = Config::new("worker-1@10.0.0.1:7000")
+    ///     .secret(std::env::var("CLUSTER_SECRET")?) // the same at all members; openssl rand -hex 32
+    ///     .join("host=localhost user=postgres")?;
+    /// # drop(cluster);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// What is not so signed is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the
     /// bare names of Elixir nodes. A recording does not pass for the original: a signature holds for one channel and one
-    /// backend of the server, and 60 seconds. **All members therefore need clocks that agree within 60 seconds.** One whose
-    /// clock does not is not heard and does not hear the others, which is logged once with its name and the difference, and
+    /// backend of the server, and 60 seconds (on a channel that never falls silent a
+    /// [`heartbeat_interval`](Config::heartbeat_interval) longer). **All members therefore need clocks that agree within 60 seconds.** One whose
+    /// clock does not is not heard and does not hear the others, which is logged with its name and the difference, and
     /// counted in [`Status::untimely`](crate::Status::untimely).
     ///
     /// A signature tells that a member speaks, not which one: who has the secret can speak for all, and nothing is hidden.

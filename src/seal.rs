@@ -13,7 +13,8 @@
 //!   those who never heard the sender, or have forgotten it: a newcomer from the announcements of the dead, and everybody
 //!   from answering an `ask` or a hello once more. An answer is bound to one inbox besides.
 //! - The time of the signature, since a backend's number is given out again some time: [`TOLERANCE`] is less than that
-//!   takes on a server which is not made to start processes without end.
+//!   takes on a server which is not made to start processes without end. (Behind a pooler in session mode the next client
+//!   can have it at once: for those, the numbers of an incarnation and the time are all there is.)
 //!
 //! What is left: within a minute of the end of a session, who then gets a backend of its number can make those who have
 //! not heard its owner since believe that it is there, until it expires.
