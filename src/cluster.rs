@@ -235,6 +235,7 @@ impl Cluster {
         if self.shared.wait(timeout, online).is_some() {
             return Ok(());
         }
+        self.check_thread()?;
         let message = format!("not online within {timeout:?}");
         Err(match self.status().last_error {
             Some(reason) => Error::caused(Kind::Timeout, message, reason),
@@ -253,6 +254,7 @@ impl Cluster {
         if let Some(peers) = self.shared.wait(timeout, enough) {
             return Ok(peers.to_vec());
         }
+        self.check_thread()?;
         let there = self.peers().len();
         let message = format!("{there} of {count} peers within {timeout:?}");
         Err(match self.status() {
@@ -308,6 +310,14 @@ impl Cluster {
         self.part(LEAVE_TIMEOUT)
     }
 
+    /// While the handle is there, nothing but a panic ends the thread.
+    fn check_thread(&self) -> Result<()> {
+        match self.shared.has_ended() {
+            true => Err(panicked()),
+            false => Ok(()),
+        }
+    }
+
     /// Asks something of the thread, and wakes it if it waits for long.
     fn ask(&self, request: impl FnOnce(&mut Requests)) {
         let mut requests = self.shared.requests();
@@ -338,9 +348,7 @@ impl Cluster {
                     format!("Postgres did not take the goodbye within {timeout:?}"),
                 ));
             }
-            Err(RecvTimeoutError::Disconnected) => {
-                Err(Error::new(Kind::Link, "the pg-peers thread panicked"))
-            }
+            Err(RecvTimeoutError::Disconnected) => Err(panicked()),
         };
         // It has nothing left to do. If it panicked, the farewell says so.
         let _ = thread.join();
@@ -375,6 +383,10 @@ impl Drop for End {
     fn drop(&mut self) {
         self.0.end();
     }
+}
+
+fn panicked() -> Error {
+    Error::new(Kind::Link, "the pg-peers thread panicked")
 }
 
 /// An incarnation for a process that starts now: higher than those of its predecessors, if the clock did not go back.

@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use fallible_iterator::FallibleIterator;
-use postgres::config::{LoadBalanceHosts, SslMode};
+use postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode};
 use postgres::error::SqlState;
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, Notification, SimpleQueryMessage, Socket};
@@ -143,6 +143,11 @@ where
     if tls.is_none() && config.get_ssl_mode() == SslMode::Require {
         return Err(Error::config(
             "the connection string says sslmode=require, which `join` cannot do: use `join_tls`",
+        ));
+    }
+    if tls.is_none() && config.get_channel_binding() == ChannelBinding::Require {
+        return Err(Error::config(
+            "the connection string says channel_binding=require, which takes TLS: use `join_tls`",
         ));
     }
     if config.get_connect_timeout().is_none() {
@@ -837,9 +842,13 @@ mod tests {
         }
         let error = connector("user=u", tls()).err().expect("an error");
         assert!(error.to_string().contains("no host"), "{error}");
-        let error = connector("host=h sslmode=require", tls())
-            .err()
-            .expect("one");
-        assert!(error.to_string().contains("join_tls"), "{error}");
+        for option in ["sslmode=require", "channel_binding=require"] {
+            let error = connector(&format!("host=h {option}"), tls()).err();
+            let error = error.expect("one").to_string();
+            assert!(
+                error.contains("join_tls") && error.contains(option),
+                "{error}"
+            );
+        }
     }
 }

@@ -130,6 +130,11 @@ impl Shared {
         }
     }
 
+    /// Whether the thread has ended: by a panic, where nobody has left.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.look(|view| view.ended)
+    }
+
     /// The thread ends, perhaps by a panic.
     pub(crate) fn end(&self) {
         let mut view = self.look(View::clone);

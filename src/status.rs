@@ -12,7 +12,8 @@ use crate::peer::Incarnation;
 pub struct Status {
     /// Whether the link to Postgres works, as far as is known.
     pub online: bool,
-    /// The newest reason for which the link failed or could not be had; it stays when the link is back.
+    /// The newest reason for which the link failed or could not be had, or for which in a flood of the channel an announcement
+    /// over a further connection could not be made; it stays when the link is back.
     pub last_error: Option<Error>,
     /// This participant's own incarnation; `None` for an observer and for one that announces its bare name.
     pub incarnation: Option<Incarnation>,

@@ -46,6 +46,9 @@ const FLOOD: usize = 1 << 18;
 /// And goes on doing so until it was not seen for this long: a moment in which nothing arrives may be between two waves.
 const CALM: Duration = Duration::from_secs(1);
 
+/// The longest that an announcement over a connection of its own may take before the link must do.
+const LAST_ASIDE: Duration = Duration::from_secs(10);
+
 /// Reconnecting backs off from the one to the other, by doubling. No longer, so that recovery takes about a second however
 /// long the outage was; nor longer than the heartbeat interval, so that this participant is back before the grace is over
 /// that its peers give it once they are back themselves; nor so long that it could be found gone meanwhile.
@@ -289,8 +292,8 @@ impl Worker {
 
     /// Whether announcements go over a connection of their own, and nothing is asked on the link.
     fn goes_aside(&self, now: Instant) -> bool {
-        // Not before the second of the three heartbeats that peers wait.
-        let limit = CALL_TIMEOUT.max(2 * self.heartbeat);
+        // Peers wait for three heartbeats, if they are not told otherwise.
+        let limit = (2 * self.heartbeat).clamp(CALL_TIMEOUT, LAST_ASIDE);
         self.is_flooded(now) && !self.aside.has_failed(now, limit)
     }
 

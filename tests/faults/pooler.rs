@@ -1,6 +1,8 @@
-//! PgBouncer goes away. Its pool modes are in `tests/pooler.rs`.
+//! PgBouncer goes away, or is in a mode that carries no notifications. More of it is in `tests/pooler.rs`.
 
 use std::time::Instant;
+
+use pg_peers::Event;
 
 use super::*;
 
@@ -29,4 +31,31 @@ fn a_pooler_that_restarts_is_one_offline_and_one_online() {
         within("online after the pooler accepts", up, RECOVERY);
     });
     expect_all_hear_all(&members);
+}
+
+#[test]
+fn a_pooler_in_a_mode_that_carries_no_notifications_concerns_only_who_is_behind_it() {
+    for mode in ["transaction", "statement"] {
+        let server = Server::start();
+        let Some(pooler) = PgBouncer::start(&server, mode) else {
+            return;
+        };
+        let direct = acquainted(["a", "b"].map(Config::new), &server.params());
+        let pooled = Config::new("c").join(&pooler.params()).expect("valid");
+        meanwhile(&[&direct[0], &direct[1], &pooled], || {
+            let Event::Offline(reason) = expect(&pooled, "offline") else {
+                panic!("offline")
+            };
+            assert!(reason.is_pooler(), "{mode}: {reason}");
+            Leavers::start(&pooler.params()).leave_in_time();
+            let attempts = pooled.status().failed_attempts;
+            eventually("it tries again", || {
+                pooled.status().failed_attempts > attempts
+            });
+        });
+        expect_all_hear_all(&direct);
+        for member in direct.iter().chain([&pooled]) {
+            expect_nothing(member);
+        }
+    }
 }

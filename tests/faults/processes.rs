@@ -17,17 +17,19 @@ fn one_that_is_stopped_past_its_expiry_heals_and_drops_nobody() {
         expect(member, "join c");
     }
     for _ in 0..3 {
-        stopped.freeze();
-        for member in &members {
-            expect(member, "leave c: Expired");
-        }
-        // Twice as long as it would take the stopped one to drop the others, if it counted.
-        expect_all_hear_all(&members);
-        last_until(Instant::now() + 6 * SHORT);
-        stopped.thaw();
-        for member in &members {
-            expect(member, "heal c");
-        }
+        meanwhile(&members, || {
+            stopped.freeze();
+            for member in &members {
+                expect(member, "leave c: Expired");
+            }
+            // Twice as long as it would take the stopped one to drop the others, if it counted.
+            expect_all_hear_all(&members);
+            last_until(Instant::now() + 6 * SHORT);
+            stopped.thaw();
+            for member in &members {
+                expect(member, "heal c");
+            }
+        });
         // The last of the tags that it missed may be all that it is told.
         members[1].set_tags([("again", "1")]).expect("tags");
         expect(&members[0], "update b");
@@ -64,11 +66,13 @@ fn of_fifty_ten_are_killed_at_once() {
     for survivor in &survivors {
         expect_joins(survivor, names.iter().map(|name| &**name));
     }
+    let leavers = Leavers::join(&server.params());
     let mut killed: Vec<&str> = victims.iter().map(|(_, name)| name.as_str()).collect();
     killed.sort_unstable();
     victims.into_iter().for_each(|(process, _)| process.kill());
     let died = Instant::now();
     meanwhile(&survivors, || {
+        leavers.leave_in_time();
         for survivor in &survivors {
             // With all gone that look after sessions, somebody else asks soon, or they expire.
             let mut left: Vec<String> = killed.iter().map(|_| left(survivor)).collect();

@@ -117,7 +117,14 @@ fn members_that_start_while_the_server_is_down_meet_once_it_is_up() {
 fn one_whose_backend_is_terminated_again_and_again_concerns_nobody_else() {
     let server = Server::start();
     let members = three(&server);
+    let leavers = Leavers::join(&server.params());
+    let names = leavers.names().map(str::to_owned);
     meanwhile(&members, || {
+        for name in &names {
+            let pid = backend_of(&server, name);
+            server.run(&format!("SELECT pg_terminate_backend({pid})"));
+        }
+        leavers.leave_in_time();
         for _ in 0..20 {
             let pid = backend_of(&server, "a");
             server.run(&format!("SELECT pg_terminate_backend({pid})"));
@@ -134,6 +141,7 @@ fn one_whose_backend_is_terminated_again_and_again_concerns_nobody_else() {
 fn all_backends_terminated_at_once_again_and_again() {
     let server = Server::start();
     let members = three(&server);
+    let mut leavers = Some(Leavers::join(&server.params()));
     meanwhile(&members, || {
         for _ in 0..20 {
             server.run(
@@ -144,6 +152,7 @@ fn all_backends_terminated_at_once_again_and_again() {
             expect_each(&members, "offline");
             expect_each(&members, "online");
             within("online after all backends were terminated", ended, RECOVERY);
+            leavers.take().into_iter().for_each(Leavers::leave_in_time);
         }
     });
     expect_all_hear_all(&members);
@@ -243,19 +252,21 @@ fn twenty_freezes_leave_no_thread_and_no_descriptor() {
             let before = Resources::at_rest();
             // All five are frozen in each: four are twenty. The long run has twenty of either kind.
             let rounds = if long() { 40 } else { 4 };
-            for round in 0..rounds {
-                if round % 2 == 0 {
-                    server.freeze_backends(&names);
-                    expect_each(&members, "offline");
-                    expect_each(&members, "online");
-                    server.thaw();
-                } else {
-                    server.freeze();
-                    expect_each(&members, "offline");
-                    server.thaw();
-                    expect_each(&members, "online");
+            meanwhile(&members, || {
+                for round in 0..rounds {
+                    if round % 2 == 0 {
+                        server.freeze_backends(&names);
+                        expect_each(&members, "offline");
+                        expect_each(&members, "online");
+                        server.thaw();
+                    } else {
+                        server.freeze();
+                        expect_each(&members, "offline");
+                        server.thaw();
+                        expect_each(&members, "online");
+                    }
                 }
-            }
+            });
             eventually("nothing is left behind", || before.are_all());
             expect_all_hear_all(&members);
         },
@@ -277,16 +288,18 @@ fn a_server_frozen_for_two_heartbeats_again_and_again() {
     let members: Vec<&Cluster> = near.iter().chain(&far).collect();
     let everybody_is_there = || members.iter().all(|member| member.peers().len() == 7);
     eventually("all know each other", everybody_is_there);
-    for _ in 0..if long() { 5 } else { 1 } {
-        server.freeze();
-        last_until(Instant::now() + 2 * HEARTBEAT);
-        server.thaw();
-        // For a grace period nobody could have left before.
-        last_until(Instant::now() + 4 * HEARTBEAT);
-        for member in &members {
-            member.wait_online(PATIENCE).expect("online");
+    meanwhile(&members, || {
+        for _ in 0..if long() { 5 } else { 1 } {
+            server.freeze();
+            last_until(Instant::now() + 2 * HEARTBEAT);
+            server.thaw();
+            // For a grace period nobody could have left before.
+            last_until(Instant::now() + 4 * HEARTBEAT);
+            for member in &members {
+                member.wait_online(PATIENCE).expect("online");
+            }
         }
-    }
+    });
     for member in members {
         let events: Vec<Event> = member.events().try_iter().collect();
         let left = events

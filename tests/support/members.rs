@@ -1,5 +1,6 @@
 //! Several members at a time, and what must hold while something goes wrong around them.
 
+use std::borrow::Borrow;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -64,13 +65,13 @@ const AT_ONCE: Duration = Duration::from_millis(10);
 /// Does something while `peers` and `status` of all these are called all the time: they must answer at once. However long a
 /// call took that neither waited nor worked for it, it was not we who held it up, but a busy machine that took its core.
 #[track_caller]
-pub fn meanwhile<T>(members: &[Cluster], work: impl FnOnce() -> T) -> T {
+pub fn meanwhile<T>(members: &[impl Borrow<Cluster> + Sync], work: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut calls = Vec::new();
             while !over.load(Ordering::Relaxed) {
-                for member in members {
+                for member in members.iter().map(Borrow::borrow) {
                     calls.push(Call::of(|| drop(member.peers())));
                     calls.push(Call::of(|| drop(member.status())));
                 }
