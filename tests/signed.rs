@@ -151,6 +151,9 @@ fn who_signs_as_documented_is_heard_and_who_is_a_minute_off_is_named() {
     expect(&a, "join b");
     say(-50, "pg-peers/1 beat name=b inc=5 seq=2 due=60000 tag.a=1;");
     expect(&a, "update b");
+    // Recordings, from the one session and within the minute that they are good for: only the numbers stand against them.
+    say(-20, "pg-peers/1 bye name=b inc=5 seq=1;");
+    say(-20, "pg-peers/1 gone name=b inc=5 seq=1;");
     for seq in 1..=10 {
         say(
             90,
@@ -163,6 +166,10 @@ fn who_signs_as_documented_is_heard_and_who_is_a_minute_off_is_named() {
     );
     say(0, "pg-peers/1 bye name=b inc=5 seq=3;");
     expect(&a, "leave b: Goodbye");
+    say(-20, "pg-peers/1 hello name=b inc=5 seq=1 due=60000;");
+    say(-20, "pg-peers/1 beat name=b inc=5 seq=2 due=60000 tag.a=1;");
+    say(0, "pg-peers/1 hello name=end inc=5 seq=1 due=60000;");
+    expect(&a, "join end");
     expect_nothing(&a);
     assert_eq!(a.status().untimely, 11);
     let named = |name: &str| {
