@@ -13,12 +13,11 @@ const ALLOWANCE_KB: u64 = 1_024;
 const DEPARTURE_BYTES: u64 = 100;
 const REMEMBERED: u64 = 10_000;
 
-/// A flood may add so much for a while: what comes while a statement is under way is read before its answer, also when nobody
-/// waits for that any more, and thirty members on a small machine wait long. What it took stays with the allocator, for the next.
-const FLOODS_KB: u64 = 256 * 1_024;
+/// A flood may add so much for a while: what comes while a statement is under way is read before its answer.
+const FLOODS_KB: u64 = 100 * 1_024;
 
-/// And how much of that is in use, and how much is given back, changes with every fault after it.
-const AFTER_FLOODS_KB: u64 = 8 * 1_024;
+/// And leaves so much with the link, room for what came at once, until the next link.
+const AFTER_FLOODS_KB: u64 = 4 * 1_024;
 
 /// How a kind of fault went.
 #[derive(Default)]
@@ -56,10 +55,10 @@ impl Lived {
         grown.then(|| format!("{} grew: {self}", self.name))
     }
 
-    /// By how much its memory grew, beyond what it has to remember, and what floods left behind.
+    /// By how much its memory grew, beyond what it has to remember.
     fn growth_kb(&self) -> u64 {
         let remembered = self.departures.min(REMEMBERED) * DEPARTURE_BYTES / 1_024;
-        let expected = self.first.memory_kb + remembered + self.flooded_kb;
+        let expected = self.first.memory_kb + remembered;
         self.last.memory_kb.saturating_sub(expected)
     }
 }
@@ -96,7 +95,7 @@ pub(crate) fn of_growth(lived: &[Lived]) -> String {
     let most = throughout.clone().map(Lived::growth_kb).max();
     format!(
         "no threads or descriptors left behind by any of {} processes, whose memory grew by {} kB at most, and by {} kB \
-         among the {} that lived throughout, beyond what they remember of those who left and what floods left behind, {} kB at most",
+         among the {} that lived throughout, beyond what they remember of those who left; after a flood by {} kB at most",
         lived.len(),
         lived.iter().map(Lived::growth_kb).max().unwrap_or_default(),
         most.unwrap_or_default(),
