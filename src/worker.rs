@@ -84,7 +84,7 @@ pub(crate) struct Worker {
     /// When a question was asked that the server answered, until all that had arrived by then is heard: so many more.
     proof: Option<(Instant, usize)>,
     sessions: Option<Sessions>,
-    /// How many bytes were heard since then, and since nothing more had arrived.
+    /// How many bytes were heard since nothing more had arrived, or since that time if it is later.
     unread: usize,
     unread_since: Instant,
     /// Until then a flood that was seen is not over.
