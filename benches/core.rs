@@ -16,6 +16,8 @@
     reason = "modules of the library, of which a part is used here"
 )]
 
+#[path = "../src/directory.rs"]
+mod directory;
 #[path = "../src/error.rs"]
 mod error;
 #[path = "../src/event.rs"]
@@ -44,6 +46,7 @@ mod status;
 mod wire;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -216,7 +219,7 @@ fn snapshots(c: &mut Criterion) {
         let mut view = View::default();
         for i in 0..size {
             let name = format!("worker-{i}@10.0.0.1:7000");
-            view.put(&Peer::new(name.into(), None, Tags::default()));
+            Arc::make_mut(&mut view.peers).put(&Peer::new(name.into(), None, Tags::default()));
         }
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| black_box(&view.peers).to_vec());
@@ -230,7 +233,7 @@ fn snapshots(c: &mut Criterion) {
         let changed = Peer::new("worker-5@10.0.0.1:7000".into(), None, Tags::default());
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
-                view.put(black_box(&changed));
+                Arc::make_mut(&mut view.peers).put(black_box(&changed));
                 shared.show(&view);
             });
         });

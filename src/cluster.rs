@@ -271,7 +271,7 @@ impl Cluster {
     /// is an [`Event::Heal`], the occasion to try again. No effect on a peer that is not there.
     pub fn lost(&self, name: &str) {
         // Only what is there, so that the request stays as small as the roster.
-        let peer = self.shared.look(|view| view.get(name).cloned());
+        let peer = self.shared.look(|view| view.peers.get(name).cloned());
         if let Some(peer) = peer {
             self.shared.requests().lost.insert(name.to_owned(), peer);
         }

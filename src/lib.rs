@@ -185,6 +185,7 @@
 mod aside;
 mod cluster;
 mod config;
+mod directory;
 mod error;
 mod event;
 mod inquiry;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use crate::directory::Directory;
 use crate::peer::{Peer, Sighting};
 use crate::status::Status;
 
@@ -55,33 +56,10 @@ pub(crate) struct Requests {
 /// What the host sees of the thread's work.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
-    /// In the order of their names.
-    pub(crate) peers: Arc<Vec<Peer>>,
+    pub(crate) peers: Arc<Directory>,
     pub(crate) status: Status,
     /// The thread has ended: nothing changes any more.
     ended: bool,
-}
-
-impl View {
-    pub(crate) fn put(&mut self, peer: &Peer) {
-        let peers = Arc::make_mut(&mut self.peers);
-        match peers.binary_search_by(|known| known.name().cmp(peer.name())) {
-            Ok(at) => peers[at] = peer.clone(),
-            Err(at) => peers.insert(at, peer.clone()),
-        }
-    }
-
-    pub(crate) fn remove(&mut self, name: &str) {
-        let peers = Arc::make_mut(&mut self.peers);
-        if let Ok(at) = peers.binary_search_by(|known| known.name().cmp(name)) {
-            peers.remove(at);
-        }
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&Peer> {
-        let at = self.peers.binary_search_by(|known| known.name().cmp(name));
-        at.ok().map(|at| &self.peers[at])
-    }
 }
 
 impl Shared {
@@ -210,7 +188,7 @@ mod tests {
     fn view(heard: u64) -> View {
         let mut view = View::default();
         view.status.heard = heard;
-        (0..heard).for_each(|n| view.put(&peer(n)));
+        (0..heard).for_each(|n| Arc::make_mut(&mut view.peers).put(&peer(n)));
         view
     }
 
@@ -300,8 +278,9 @@ mod tests {
             }
             let mut view = View::default();
             for heard in 1..=VIEWS {
-                view.put(&peer(heard % 7));
-                view.remove(&format!("p{}", heard % 5));
+                let peers = Arc::make_mut(&mut view.peers);
+                peers.put(&peer(heard % 7));
+                peers.remove(&format!("p{}", heard % 5));
                 view.status.heard = heard;
                 view.status.peers = view.peers.len();
                 shared.show(&view);

@@ -831,8 +831,10 @@ impl Worker {
 
 fn apply(change: &Change, view: &mut View) {
     match change.kind {
-        Kind::Joined | Kind::Returned | Kind::Recovered | Kind::Updated => view.put(&change.peer),
-        Kind::Left(_) => view.remove(change.peer.name()),
+        Kind::Joined | Kind::Returned | Kind::Recovered | Kind::Updated => {
+            Arc::make_mut(&mut view.peers).put(&change.peer);
+        }
+        Kind::Left(_) => Arc::make_mut(&mut view.peers).remove(change.peer.name()),
         Kind::TookName => {}
     }
 }
