@@ -17,7 +17,7 @@ const REMEMBERED: u64 = 10_000;
 const FLOODS_KB: u64 = 100 * 1_024;
 
 /// And leaves so much with the link, room for what came at once, until the next link.
-const AFTER_FLOODS_KB: u64 = 4 * 1_024;
+const AFTER_FLOODS_KB: u64 = 16 * 1_024;
 
 /// How a kind of fault went.
 #[derive(Default)]
