@@ -77,8 +77,8 @@ impl Process {
         let (sender, events) = unbounded();
         thread::spawn(move || {
             let events = lines.map_while(Result::ok);
-            // The test harness writes lines too.
-            for event in events.filter_map(|line| Some(line.strip_prefix("event: ")?.to_owned())) {
+            // The test harness writes lines too, and with one thread it begins one that this ends.
+            for event in events.filter_map(|line| Some(line.split_once("event: ")?.1.to_owned())) {
                 if sender.send(event).is_err() {
                     break;
                 }
