@@ -63,7 +63,6 @@ pub(crate) struct Worker {
     session: Session,
     /// How often the link must have been proven to work.
     heartbeat: Duration,
-    observes: bool,
     seal: Seal,
     refusals: Refusals,
     roster: Roster,
@@ -141,7 +140,6 @@ impl Worker {
             connect,
             session,
             heartbeat: roster.heartbeat(),
-            observes: roster.is_observer(),
             seal,
             refusals: Refusals::default(),
             roster,
@@ -307,7 +305,9 @@ impl Worker {
         let sign = match self.connection {
             // What is heard on a channel that never falls silent does not prove that all of it was. Whoever announces nothing
             // does not prove it by that, either.
-            Connection::Up { proven, .. } if self.is_behind() || self.observes => proven,
+            Connection::Up { proven, .. } if self.is_behind() || self.roster.is_observer() => {
+                proven
+            }
             _ => self.last_sign,
         };
         now.saturating_duration_since(sign) >= self.heartbeat
