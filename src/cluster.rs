@@ -230,6 +230,7 @@ impl Cluster {
     ///
     /// [`is_timeout`](Error::is_timeout): it was not online within `timeout`; the text and the
     /// [`source`](StdError::source) have the reason, if one is known. Attempts go on.
+    /// [`is_link`](Error::is_link): the thread panicked, which is a bug, and nothing goes on.
     pub fn wait_online(&self, timeout: Duration) -> Result<()> {
         let online = |view: &View| view.status.online.then_some(());
         if self.shared.wait(timeout, online).is_some() {
@@ -248,7 +249,8 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// [`is_timeout`](Error::is_timeout): there were fewer within `timeout`.
+    /// [`is_timeout`](Error::is_timeout): there were fewer within `timeout`. [`is_link`](Error::is_link): as of
+    /// [`wait_online`](Cluster::wait_online).
     pub fn wait_for_peers(&self, count: usize, timeout: Duration) -> Result<Vec<Peer>> {
         let enough = |view: &View| (view.peers.len() >= count).then(|| Arc::clone(&view.peers));
         if let Some(peers) = self.shared.wait(timeout, enough) {

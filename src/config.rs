@@ -179,9 +179,8 @@ impl Config {
     ///
     /// What is not so signed is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the
     /// bare names of Elixir nodes. A recording does not pass for the original: a signature holds for one channel and one
-    /// backend of the server, and 60 seconds (on a channel that never falls silent a
-    /// [`heartbeat_interval`](Config::heartbeat_interval) longer). **All members therefore need clocks that agree within 60 seconds.** One whose
-    /// clock does not is not heard and does not hear the others, which is logged with its name and the difference, and
+    /// backend of the server, and 60 seconds (up to 120 while somebody keeps the channel from ever falling silent). **All
+    /// members therefore need clocks that agree within 60 seconds.** One whose clock does not is not heard and does not hear the others, which is logged with its name and the difference, and
     /// counted in [`Status::untimely`](crate::Status::untimely).
     ///
     /// A signature tells that a member speaks, not which one: who has the secret can speak for all, and nothing is hidden.

@@ -239,7 +239,7 @@ fn the_database_is_an_argument_or_in_the_environment() {
     assert!(words.contains("Set DATABASE_URL"), "{words}");
 }
 
-/// What it does takes ten seconds, and less of it is about the database than in its own run.
+/// It takes some ten seconds, so it is for those who have time.
 #[test]
 fn the_demo_also_uses_a_server_that_runs() {
     if std::env::var_os("PG_PEERS_LONG").is_none() {
