@@ -16,34 +16,7 @@
     reason = "modules of the library, of which a part is used here"
 )]
 
-#[path = "../src/directory.rs"]
-mod directory;
-#[path = "../src/error.rs"]
-mod error;
-#[path = "../src/event.rs"]
-mod event;
-#[path = "../src/inquiry.rs"]
-mod inquiry;
-#[path = "../src/jitter.rs"]
-mod jitter;
-#[path = "../src/outbox.rs"]
-mod outbox;
-#[path = "../src/peer.rs"]
-mod peer;
-#[path = "../src/presence.rs"]
-mod presence;
-#[path = "../src/roster.rs"]
-mod roster;
-#[path = "../src/seal.rs"]
-mod seal;
-#[path = "../src/session_check.rs"]
-mod session_check;
-#[path = "../src/shared.rs"]
-mod shared;
-#[path = "../src/status.rs"]
-mod status;
-#[path = "../src/wire.rs"]
-mod wire;
+include!("../tests/support/internals.rs");
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -51,16 +24,19 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
-use jitter::Jitter;
-use outbox::Outbox;
-use peer::{Peer, Tags};
-use presence::{Presence, Style};
-use roster::{Limits, Roster};
-use shared::{Shared, View};
+use crate::core::presence::{Presence, Style};
+use crate::core::roster::{Limits, Outcome, Roster};
+use crate::core::wire::{self, Inbox, Pid};
+use crate::host::outbox::Outbox;
+use crate::host::shared::{Shared, View};
+use crate::jitter::Jitter;
+use crate::peer::{Incarnation, Peer, Tags};
+#[cfg(feature = "auth")]
+use crate::trust::seal;
 
 const SIZES: [u32; 3] = [10, 1_000, 10_000];
 const HEARTBEAT: Duration = Duration::from_secs(5);
-const SENDER: wire::Pid = wire::Pid::MAX;
+const SENDER: Pid = Pid::MAX;
 const INBOX: wire::Inbox = wire::Inbox::new(1);
 
 fn payload(peer: u32, seq: u64) -> String {
@@ -87,16 +63,16 @@ fn limits() -> Limits {
 fn roster(now: Instant, peers: u32) -> Roster {
     let presence = Presence::new(
         "me@10.0.0.1:7000".into(),
-        peer::Incarnation::new(1_795_443_184_000_000),
+        Incarnation::new(1_795_443_184_000_000),
         Style::Full,
         String::new(),
         INBOX,
     );
     let mut roster = Roster::new(Some(presence), INBOX, limits(), Jitter::new(1));
-    roster.link_up(now, Some(SENDER));
+    roster.handle_link_up(now, Some(SENDER));
     for peer in 0..peers {
         let payload = payload(peer, 1);
-        roster.heard(now, SENDER, &wire::decode(&payload).expect("ours"));
+        roster.handle_message(now, SENDER, &wire::decode(&payload).expect("ours"));
     }
     while roster.poll_change().is_some() {}
     while roster.poll_announcement(now).is_some() {}
@@ -184,8 +160,8 @@ fn known_peers(c: &mut Criterion) {
                     let start = Instant::now();
                     for payload in &payloads[next..next + batch as usize] {
                         let message = wire::decode(black_box(payload)).expect("ours");
-                        let heard = roster.heard(now, SENDER, &message);
-                        assert_eq!(heard, roster::Heard::News);
+                        let heard = roster.handle_message(now, SENDER, &message);
+                        assert_eq!(heard, Outcome::News);
                     }
                     spent += start.elapsed();
                     next += batch as usize;
@@ -204,9 +180,9 @@ fn ticks(c: &mut Criterion) {
         let mut roster = roster(now, size);
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
-                let overdue = roster.tick(black_box(now), now);
+                let overdue = roster.handle_timeout(black_box(now), now);
                 assert!(!overdue);
-                black_box(roster.deadline())
+                black_box(roster.poll_timeout())
             });
         });
     }
@@ -244,10 +220,10 @@ fn events(c: &mut Criterion) {
     let now = Instant::now();
     let joins = |count: u32| {
         let mut roster = Roster::new(None, INBOX, limits(), Jitter::new(1));
-        roster.link_up(now, Some(SENDER));
+        roster.handle_link_up(now, Some(SENDER));
         for i in 0..count {
             let payload = payload(i, 1);
-            roster.heard(now, SENDER, &wire::decode(&payload).expect("ours"));
+            roster.handle_message(now, SENDER, &wire::decode(&payload).expect("ours"));
         }
         std::iter::from_fn(move || roster.poll_change()).collect::<Vec<_>>()
     };

@@ -19,24 +19,7 @@
     reason = "modules of the library, of which a part is used here"
 )]
 
-#[path = "../src/error.rs"]
-mod error;
-#[path = "../src/event.rs"]
-mod event;
-#[path = "../src/inquiry.rs"]
-mod inquiry;
-#[path = "../src/jitter.rs"]
-mod jitter;
-#[path = "../src/peer.rs"]
-mod peer;
-#[path = "../src/presence.rs"]
-mod presence;
-#[path = "../src/roster.rs"]
-mod roster;
-#[path = "../src/session_check.rs"]
-mod session_check;
-#[path = "../src/wire.rs"]
-mod wire;
+include!("../tests/support/internals.rs");
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
@@ -45,11 +28,11 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 
-use jitter::Jitter;
-use peer::Incarnation;
-use presence::{Presence, Style};
-use roster::{Kind, Limits, Roster};
-use wire::{Body, Inbox, Pid};
+use crate::core::presence::{Presence, Style};
+use crate::core::roster::{Kind, Limits, Roster};
+use crate::core::wire::{self, Body, Inbox, Pid};
+use crate::jitter::Jitter;
+use crate::peer::Incarnation;
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
 const BUDGET: u32 = 1_800;
@@ -176,7 +159,7 @@ impl Simulation {
             }
             let now = simulation.now;
             for other in simulation.members.iter_mut().filter(|member| member.hears) {
-                other.roster.heard(now, backend(id), &message);
+                other.roster.handle_message(now, backend(id), &message);
                 other.take_changes();
             }
         }
@@ -184,7 +167,9 @@ impl Simulation {
             let settled =
                 wire::decode_roster("pg-peers/1 roster part=1 parts=1;").expect("an answer");
             let now = simulation.now;
-            simulation.members[id].roster.heard_roster(now, &settled);
+            simulation.members[id]
+                .roster
+                .handle_sync_part(now, &settled);
             simulation.plan_turn(id);
         }
         // Long enough for announcements that still follow a shorter interval.
@@ -209,7 +194,7 @@ impl Simulation {
             max_departed: 10_000,
         };
         let mut roster = Roster::new(Some(presence), inbox, limits, Jitter::new(id as u64));
-        roster.link_up(self.now, Some(backend(id)));
+        roster.handle_link_up(self.now, Some(backend(id)));
         self.members.push(Member {
             name,
             incarnation,
@@ -344,7 +329,7 @@ impl Simulation {
 
     fn plan_turn(&mut self, id: Id) {
         let member = &mut self.members[id];
-        let due = member.roster.deadline();
+        let due = member.roster.poll_timeout();
         let due = due.map(|due| due.max(self.now).max(member.busy));
         if let Some(due) = due {
             if member.wakes.is_none_or(|planned| due < planned) {
@@ -390,7 +375,7 @@ impl Simulation {
                     let member = &mut self.members[id];
                     self.deliveries += usize::from(member.alive);
                     if member.alive && member.hears && backend(id) != sender {
-                        member.roster.heard(now, sender, &message);
+                        member.roster.handle_message(now, sender, &message);
                         member.take_changes();
                         self.plan_turn(id);
                     }
@@ -400,7 +385,7 @@ impl Simulation {
                 for payload in &payloads {
                     self.deliveries += 1;
                     let part = wire::decode_roster(payload).expect("an answer");
-                    self.members[id].roster.heard_roster(now, &part);
+                    self.members[id].roster.handle_sync_part(now, &part);
                     self.members[id].take_changes();
                 }
                 self.plan_turn(id);
@@ -408,7 +393,7 @@ impl Simulation {
             Happening::Sessions(id, asked, missing) => {
                 self.members[id]
                     .roster
-                    .checked_sessions(now, asked, &missing);
+                    .handle_session_check(now, asked, &missing);
                 self.members[id].take_changes();
                 self.plan_turn(id);
             }
@@ -438,7 +423,7 @@ impl Simulation {
             let missing = pids.into_iter().filter(gone).collect();
             self.plan(now + LATENCY, Happening::Sessions(id, now, missing));
         }
-        let overdue = self.members[id].roster.tick(now, now);
+        let overdue = self.members[id].roster.handle_timeout(now, now);
         assert!(!overdue, "the link works");
         self.members[id].take_changes();
         self.plan_turn(id);

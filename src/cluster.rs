@@ -11,18 +11,18 @@ use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, NoTls, Socket};
 
 use crate::config::{Config, Participant, Settings};
+use crate::core::presence::Presence;
+use crate::core::roster::{Limits, Roster};
+use crate::core::wire::Inbox;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::host::shared::{Requests, Shared, View};
 use crate::jitter::{Jitter, random};
 use crate::link::{self, Connect, Session};
 use crate::logging::LINK;
 use crate::peer::{Incarnation, Peer, Sighting};
-use crate::presence::Presence;
-use crate::roster::{Limits, Roster};
-use crate::seal::Seal;
-use crate::shared::{Requests, Shared, View};
 use crate::status::Status;
-use crate::wire::Inbox;
+use crate::trust::seal::Seal;
 use crate::worker::Worker;
 
 /// How many events the channel to the host holds; more wait in the outbox, where they coalesce.

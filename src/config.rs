@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::presence::Style;
+use crate::core::wire;
 use crate::error::{Error, Result};
 use crate::peer::{self, BadText, Tags};
-use crate::presence::Style;
-use crate::seal::{Keys, MIN_SECRET, Secret};
-use crate::wire;
+use crate::trust::seal::{Keys, MIN_SECRET, Secret};
 
 /// The longest name and channel: Postgres cuts identifiers and `application_name` at 63 bytes (manual, 4.1.1).
 const MAX_NAME: usize = 63;

@@ -182,31 +182,24 @@
 //!   same.
 //! - **Async hosts?** The events come from a channel: forward them from a thread.
 
-mod aside;
 mod cluster;
 mod config;
-mod directory;
+mod core;
 mod error;
 mod event;
-mod inquiry;
+mod host;
 mod jitter;
 mod link;
 mod logging;
-mod outage;
-mod outbox;
 mod peer;
-mod presence;
-mod refusals;
-mod roster;
-mod seal;
-mod session_check;
-mod shared;
+#[cfg(test)]
+mod simulator;
 mod status;
-mod wire;
+mod trust;
 mod worker;
 
 #[cfg(doc)]
-#[doc = include_str!("wire.md")]
+#[doc = include_str!("guide/wire.md")]
 pub mod wire_format {}
 
 pub use crossbeam_channel;

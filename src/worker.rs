@@ -6,19 +6,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::aside::Aside;
+use crate::core::roster::{Change, Kind, Outcome, Roster};
+use crate::core::wire::{self, Body, Pid};
 use crate::error::{Error, Kind as ErrorKind, Result};
 use crate::event::Event;
+use crate::host::outbox::Outbox;
+use crate::host::shared::{Shared, View};
 use crate::jitter::Jitter;
+use crate::link::outage::Outage;
+use crate::link::side_channel::Aside;
 use crate::link::{self, CALL_TIMEOUT, Connect, Dialer, Link, Notice, Session};
 use crate::logging::{LINK, PEERS, TRUST};
-use crate::outage::Outage;
-use crate::outbox::Outbox;
-use crate::refusals::{Refusals, Refused};
-use crate::roster::{Change, Heard, Kind, Roster};
-use crate::seal::Seal;
-use crate::shared::{Shared, View};
-use crate::wire::{self, Body, Pid};
+use crate::trust::refusals::{Refusals, Refused};
+use crate::trust::seal::Seal;
 
 /// The longest the thread waits before it looks at what the host asks: `postgres` cannot be woken from outside. With a link
 /// that works, and a host that asks for little, it waits for longer, since [`wake`](crate::link::wake) wakes it: an idle
@@ -195,10 +195,10 @@ impl Worker {
     /// One turn with a link: announce what is due, then hear one notification, or wait until something is due.
     fn turn(&mut self) -> Result<()> {
         self.note_aside();
-        let mut due = self.roster.deadline();
+        let mut due = self.roster.poll_timeout();
         if self.must_speak(due) {
             self.announce()?;
-            due = self.roster.deadline();
+            due = self.roster.poll_timeout();
         }
         let slice = self.last_turn + self.slice;
         let silence = self.last_sign + self.heartbeat;
@@ -236,7 +236,7 @@ impl Worker {
                 }
                 // Everything that came before `until` was heard, so whoever was overdue by then is gone, unless it is our
                 // own link that is silent.
-                let asks = self.roster.tick(until, proven);
+                let asks = self.roster.handle_timeout(until, proven);
                 self.judge_sessions();
                 if asks && !flooded {
                     self.check()?;
@@ -441,7 +441,8 @@ impl Worker {
         }
         self.last_turn = Instant::now();
         self.last_sign = self.last_turn;
-        self.roster.answered(self.last_turn, self.last_turn - asked);
+        self.roster
+            .handle_round_trip(self.last_turn, self.last_turn - asked);
         Ok(answer)
     }
 
@@ -449,7 +450,7 @@ impl Worker {
     fn judge_sessions(&mut self) {
         if let Some(Sessions { asked, missing, .. }) = self.sessions.take() {
             self.roster
-                .checked_sessions(self.last_turn, asked, &missing);
+                .handle_session_check(self.last_turn, asked, &missing);
         }
     }
 
@@ -476,10 +477,10 @@ impl Worker {
             self.view.status.ignored += 1;
             return;
         };
-        match self.roster.heard(self.last_turn, sender, &message) {
-            Heard::News => self.view.status.heard += 1,
-            Heard::Stale => self.view.status.ignored += 1,
-            Heard::Refused => {
+        match self.roster.handle_message(self.last_turn, sender, &message) {
+            Outcome::News => self.view.status.heard += 1,
+            Outcome::Stale => self.view.status.ignored += 1,
+            Outcome::Refused => {
                 if self.view.status.refused == 0 {
                     let count = self.view.status.peers;
                     log::warn!(
@@ -513,7 +514,7 @@ impl Worker {
         if let Connection::Up { proven, .. } = &mut self.connection {
             *proven = by.max(*proven);
         }
-        let asks = self.roster.tick(by, by);
+        let asks = self.roster.handle_timeout(by, by);
         debug_assert!(!asks, "the link was proven then");
     }
 
@@ -523,8 +524,8 @@ impl Worker {
         let genuine = |pid| self.is_genuine(pid, inbox, notice);
         if wire::is_answer(payload) && notice.pid().is_some_and(genuine) {
             let part = wire::decode_roster(payload);
-            let heard = part.map(|part| self.roster.heard_roster(self.last_turn, &part));
-            self.view.status.heard += u64::from(heard == Some(Heard::News));
+            let heard = part.map(|part| self.roster.handle_sync_part(self.last_turn, &part));
+            self.view.status.heard += u64::from(heard == Some(Outcome::News));
         }
     }
 
@@ -664,7 +665,7 @@ impl Worker {
 
     fn note_lost(&mut self) {
         for (_, peer) in self.shared.requests().lost.drain() {
-            self.roster.lost(&peer);
+            self.roster.report_unreachable(&peer);
         }
     }
 
@@ -721,7 +722,7 @@ impl Worker {
         self.aside.stop();
         self.last_sign = now;
         self.seal.all_heard(self.time_of_day());
-        self.roster.link_up(now, pid);
+        self.roster.handle_link_up(now, pid);
         if let Err(error) = self.announce() {
             drop(self.hang_up());
             return self.fail(error);
@@ -768,7 +769,7 @@ impl Worker {
             Connection::Down(_) => None,
         };
         self.lost_in_flood = self.is_flooded(Instant::now());
-        self.roster.link_down();
+        self.roster.handle_link_down();
         let dialer = Dialer::new(Arc::clone(&self.connect), self.session.clone(), given_up);
         std::mem::replace(&mut self.connection, Connection::Down(dialer))
     }

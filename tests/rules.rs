@@ -1,4 +1,4 @@
-//! The rules of membership, each against a real server. `src/roster/tests.rs` has those of the pure core.
+//! The rules of membership, each against a real server. `src/core/roster/tests.rs` has those of the pure core.
 
 mod support;
 

@@ -20,16 +20,16 @@
 
 use std::time::{Duration, Instant};
 
+use crate::core::presence::{Presence, Style};
+use crate::core::roster::checks::{check_bounds, here};
+use crate::core::roster::{Limits, Roster};
+use crate::core::wire::{self, Inbox, Pid};
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
-use crate::presence::{Presence, Style};
-use crate::refusals::{Refusals, Refused};
-use crate::roster::checks::{check_bounds, here};
-use crate::roster::{Limits, Roster};
-use crate::seal::{Keys, Refusal, Seal, Secret, TOLERANCE};
 use crate::status::Status;
 use crate::steps::{Args, INBOX, OWN_NAME, answer, message};
-use crate::wire::{self, Inbox, Pid};
+use crate::trust::refusals::{Refusals, Refused};
+use crate::trust::seal::{Keys, Refusal, Seal, Secret, TOLERANCE};
 
 const CHANNEL: &str = "my_app";
 
@@ -277,7 +277,7 @@ impl Scene {
         self.time_of_day += time;
         for member in [&mut self.member, &mut self.twin] {
             assert!(
-                !member.roster.tick(self.now, self.now),
+                !member.roster.handle_timeout(self.now, self.now),
                 "the link was proven"
             );
         }
@@ -305,7 +305,7 @@ impl Scene {
         }
         assert_eq!(twin.poll_change(), None);
         assert_eq!(here(member), here(twin));
-        assert_eq!(member.deadline(), twin.deadline());
+        assert_eq!(member.poll_timeout(), twin.poll_timeout());
         check_bounds(member);
     }
 }
@@ -339,7 +339,7 @@ impl Member {
             max_departed: 5,
         };
         let mut roster = Roster::new(Some(presence), inbox, limits, Jitter::new(0));
-        roster.link_up(now, Some(OWN_PID));
+        roster.handle_link_up(now, Some(OWN_PID));
         Self {
             seal: seal_of(secrets),
             refusals: Refusals::default(),
@@ -367,10 +367,10 @@ impl Member {
             self.refusals.note(now, &refused, &mut self.status);
         } else if inbox.is_none() {
             if let Some(message) = wire::decode(payload) {
-                self.roster.heard(now, sender, &message);
+                self.roster.handle_message(now, sender, &message);
             }
         } else if let Some(part) = wire::decode_roster(payload) {
-            self.roster.heard_roster(now, &part);
+            self.roster.handle_sync_part(now, &part);
         }
         verdict
     }

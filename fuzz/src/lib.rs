@@ -10,34 +10,7 @@
     reason = "modules of the library, of which a part is used here"
 )]
 
-#[path = "../../src/error.rs"]
-mod error;
-#[path = "../../src/event.rs"]
-mod event;
-#[path = "../../src/inquiry.rs"]
-mod inquiry;
-#[path = "../../src/jitter.rs"]
-mod jitter;
-#[path = "../../src/logging.rs"]
-mod logging;
-#[path = "../../src/outbox.rs"]
-mod outbox;
-#[path = "../../src/peer.rs"]
-mod peer;
-#[path = "../../src/presence.rs"]
-mod presence;
-#[path = "../../src/refusals.rs"]
-mod refusals;
-#[path = "../../src/roster.rs"]
-mod roster;
-#[path = "../../src/seal.rs"]
-mod seal;
-#[path = "../../src/session_check.rs"]
-mod session_check;
-#[path = "../../src/status.rs"]
-mod status;
-#[path = "../../src/wire.rs"]
-mod wire;
+include!("../../tests/support/internals.rs");
 
 mod forgeries;
 mod payloads;

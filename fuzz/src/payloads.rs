@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::core::wire::{self, Announce, Body, Message, WireTags};
 use crate::peer;
-use crate::wire::{self, Announce, Body, Message, WireTags};
 
 /// Whatever the bytes are, no panic; and what they say, if anything, can be said again and then means the same.
 pub fn decode(bytes: &[u8]) {

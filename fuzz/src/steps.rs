@@ -24,16 +24,16 @@ use std::collections::HashSet;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use crate::core::presence::{Presence, Style};
+use crate::core::roster::checks::{check_bounds, peers};
+use crate::core::roster::{Kind, Limits, Roster};
+use crate::core::wire::{self, Body, Inbox, Pid};
 use crate::error::{Error, Kind as ErrorKind};
 use crate::event::Event;
+use crate::host::outbox::Outbox;
 use crate::jitter::Jitter;
-use crate::outbox::Outbox;
-use crate::outbox::host::Host;
 use crate::peer::{Incarnation, Tags};
-use crate::presence::{Presence, Style};
-use crate::roster::checks::{check_bounds, peers};
-use crate::roster::{Kind, Limits, Roster};
-use crate::wire::{self, Body, Inbox, Pid};
+use crate::simulator::host::Host;
 
 pub(crate) const OWN_NAME: &str = "me@h";
 pub(crate) const INBOX: u64 = 0xc0ff_ee01_2345_6789;
@@ -249,7 +249,7 @@ impl Process {
     fn link_up(&mut self, pid: u8) {
         if self.link.is_none() {
             self.link = Pid::new(100 + i32::from(pid));
-            self.roster.link_up(self.now, self.link);
+            self.roster.handle_link_up(self.now, self.link);
             self.outbox.push_online();
         }
     }
@@ -257,8 +257,12 @@ impl Process {
     fn link_down(&mut self) {
         if self.link.take().is_some() {
             self.sessions = None;
-            self.roster.link_down();
-            assert_eq!(self.roster.deadline(), None, "there is nothing to wait for");
+            self.roster.handle_link_down();
+            assert_eq!(
+                self.roster.poll_timeout(),
+                None,
+                "there is nothing to wait for"
+            );
             let reason = Error::new(ErrorKind::Link, "the server is gone");
             self.outbox.push_offline(reason);
         }
@@ -274,13 +278,13 @@ impl Process {
         if message.body == Body::Bare {
             self.may_forget();
         }
-        self.roster.heard(self.now, sender, &message);
+        self.roster.handle_message(self.now, sender, &message);
         self.remember(sender, payload.to_owned());
     }
 
     fn hear_answer(&mut self, payload: &str) {
         if let (Some(_), Some(part)) = (self.link, wire::decode_roster(payload)) {
-            self.roster.heard_roster(self.now, &part);
+            self.roster.handle_sync_part(self.now, &part);
         }
     }
 
@@ -291,7 +295,7 @@ impl Process {
     fn lose(&mut self, name: &str) {
         self.host.reports_lost(name);
         if let Some(peer) = self.host.peers.get(name) {
-            self.roster.lost(peer);
+            self.roster.report_unreachable(peer);
         }
     }
 
@@ -301,7 +305,7 @@ impl Process {
         self.forget_in_time(end);
         let (mut turns, mut still, mut announced) = (0, 0, 0);
         let began = self.now;
-        while let Some(at) = self.roster.deadline().filter(|&at| at <= end) {
+        while let Some(at) = self.roster.poll_timeout().filter(|&at| at <= end) {
             still = if at > self.now { 0 } else { still + 1 };
             assert!(still < AT_ONE_TIME, "time stands still");
             self.now = self.now.max(at);
@@ -318,7 +322,10 @@ impl Process {
             self.now = self.now.max(end);
         }
         if self.link.is_some() {
-            assert!(!self.roster.tick(self.now, self.now), "the link was proven");
+            assert!(
+                !self.roster.handle_timeout(self.now, self.now),
+                "the link was proven"
+            );
         }
     }
 
@@ -367,12 +374,15 @@ impl Process {
                 self.sessions = Some((asked, missing));
             }
         }
-        let overdue = self.roster.tick(self.now, began - LATENCY);
+        let overdue = self.roster.handle_timeout(self.now, began - LATENCY);
         if let Some((asked, missing)) = self.sessions.take() {
-            self.roster.checked_sessions(self.now, asked, &missing);
+            self.roster.handle_session_check(self.now, asked, &missing);
         }
         if overdue {
-            assert!(!self.roster.tick(self.now, self.now), "the link was proven");
+            assert!(
+                !self.roster.handle_timeout(self.now, self.now),
+                "the link was proven"
+            );
         }
         self.settle();
         check_bounds(&self.roster);

@@ -1,4 +1,4 @@
-//! Signatures as `src/wire.rs` documents them, written from that alone: what a member in another language would do.
+//! Signatures as `src/core/wire.rs` documents them, written from that alone: what a member in another language would do.
 
 use std::time::{Duration, SystemTime};
 

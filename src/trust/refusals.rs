@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::core::wire::{self, Body, Pid};
 use crate::logging::TRUST;
-use crate::seal::{Refusal, TOLERANCE};
 use crate::status::Status;
-use crate::wire::{self, Body, Pid};
+use crate::trust::seal::{Refusal, TOLERANCE};
 
 /// A cause that was away for this long is told again when it is back.
 const QUIET: Duration = Duration::from_secs(10 * 60);

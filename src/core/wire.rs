@@ -1,4 +1,4 @@
-#![doc = include_str!("wire.md")]
+#![doc = include_str!("../guide/wire.md")]
 
 use std::borrow::Cow;
 use std::fmt::Write;

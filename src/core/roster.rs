@@ -1,9 +1,10 @@
 //! The membership core: what is heard goes in, changes and announcements come out. Pure state: time is a parameter, there
 //! is no clock, no I/O, no thread.
 //!
-//! The contract, as of quinn-proto: feed what happened ([`heard`](Roster::heard), [`link_up`](Roster::link_up), ...), drain
+//! The contract, as of quinn-proto: feed what happened ([`handle_message`](Roster::handle_message),
+//! [`handle_link_up`](Roster::handle_link_up), ...), drain
 //! [`poll_change`](Roster::poll_change), send what [`poll_announcement`](Roster::poll_announcement) returns until it
-//! returns nothing, and call [`tick`](Roster::tick) by [`deadline`](Roster::deadline). Calls that find nothing to do are
+//! returns nothing, and call [`handle_timeout`](Roster::handle_timeout) by [`poll_timeout`](Roster::poll_timeout). Calls that find nothing to do are
 //! harmless.
 
 use std::cmp::Ordering;
@@ -11,13 +12,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::core::presence::{OwnName, Presence};
+use crate::core::roster_sync::{ASK_ALL, RosterSync};
+use crate::core::session_check::SessionCheck;
+use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart, WireTags};
 use crate::event::Reason;
-use crate::inquiry::{ASK_ALL, Inquiry};
 use crate::jitter::Jitter;
 use crate::peer::{Incarnation, Peer, Sighting, Tags};
-use crate::presence::{OwnName, Presence};
-use crate::session_check::SessionCheck;
-use crate::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart, WireTags};
 
 /// For how long a departed peer is remembered, so that a late message changes nothing and a return is a heal.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
@@ -33,7 +34,7 @@ const BURST: f64 = 10.0;
 const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// So many questions may wait for an answer.
-const MAX_QUESTIONS: usize = 100;
+const MAX_QUERIES: usize = 100;
 
 /// The times and bounds that membership goes by.
 #[derive(Clone, Debug)]
@@ -66,9 +67,9 @@ pub(crate) struct Change {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Joined,
-    /// Heard again after it had left.
+    /// Outcome again after it had left.
     Returned,
-    /// Heard again while it was there, after the host's own connection to it broke.
+    /// Outcome again while it was there, after the host's own connection to it broke.
     Recovered,
     /// It has other tags.
     Updated,
@@ -79,7 +80,7 @@ pub(crate) enum Kind {
 
 /// What became of a message that was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Outcome {
     /// It told something about a peer, if only that it is still there.
     News,
     /// Older than what is known, or about ourselves.
@@ -102,16 +103,16 @@ pub(crate) struct Roster {
     /// No timer needs a look before then. Kept, since it is asked for with every notification.
     expiry: Option<Instant>,
     /// In the order of their departure; those who came back since have other entries by now.
-    departed: VecDeque<(Instant, Arc<str>)>,
+    tombstones: VecDeque<(Instant, Arc<str>)>,
     /// Names whose process must be told that a higher incarnation is remembered, and when.
     corrections: BTreeMap<Arc<str>, Instant>,
     /// What we have to learn of others, and they of us.
-    inquiry: Inquiry,
+    sync: RosterSync,
     /// Who was said to be gone while an answer is awaited, of which start, and up to which of its messages: the answer may
     /// have been written before.
-    obituaries: HashMap<Arc<str>, (Incarnation, u64)>,
+    departures_during_sync: HashMap<Arc<str>, (Incarnation, u64)>,
     /// Where answers are awaited from us, and since when.
-    questions: VecDeque<(Instant, Inbox)>,
+    pending_queries: VecDeque<(Instant, Inbox)>,
     session_check: SessionCheck,
     /// Those whose session was found gone, and when, to be told to all.
     gone: VecDeque<(Instant, Arc<str>)>,
@@ -140,10 +141,10 @@ struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    Here,
-    /// Here, but the host's own connection to it broke.
-    Lost,
-    Gone(Reason),
+    Alive,
+    /// Alive, but the host's own connection to it broke.
+    Unreachable,
+    Left(Reason),
 }
 
 /// When to look at a peer again, instead of when that was to be.
@@ -155,13 +156,13 @@ struct Timer {
 
 impl Entry {
     /// It was heard, or told of. Returns its timer, if that must be set.
-    fn refresh(&mut self, now: Instant, sign: &Sign<'_>, missed: u32) -> Option<Timer> {
-        self.seq = sign.seq;
-        self.due = u32::try_from(sign.due.as_millis()).unwrap_or(u32::MAX);
-        self.pid = sign.pid;
+    fn refresh(&mut self, now: Instant, heartbeat: &Heartbeat<'_>, missed: u32) -> Option<Timer> {
+        self.seq = heartbeat.seq;
+        self.due = u32::try_from(heartbeat.due.as_millis()).unwrap_or(u32::MAX);
+        self.pid = heartbeat.pid;
         self.confirmed = true;
         let grace = grace(self.due, missed);
-        self.until = now + grace.saturating_sub(sign.age.unwrap_or_default());
+        self.until = now + grace.saturating_sub(heartbeat.age.unwrap_or_default());
         let sooner = self.timer.is_none_or(|timer| timer > self.until);
         sooner.then(|| Timer {
             at: self.until,
@@ -171,7 +172,7 @@ impl Entry {
     }
 
     /// When it was heard, or was given a new grace period.
-    fn heard(&self, missed: u32) -> Instant {
+    fn last_received(&self, missed: u32) -> Instant {
         // Before the first instant that the clock knows, if another heard it when this machine was not running yet.
         let heard = self.until.checked_sub(grace(self.due, missed));
         heard.unwrap_or(self.until)
@@ -185,16 +186,16 @@ impl Entry {
 }
 
 impl Standing {
-    fn is_here(self) -> bool {
+    fn is_alive(self) -> bool {
         match self {
-            Self::Here | Self::Lost => true,
-            Self::Gone(_) => false,
+            Self::Alive | Self::Unreachable => true,
+            Self::Left(_) => false,
         }
     }
 }
 
 /// A sign of life: everything an announcement says but the name.
-struct Sign<'a> {
+struct Heartbeat<'a> {
     incarnation: Option<Incarnation>,
     seq: u64,
     due: Duration,
@@ -204,7 +205,7 @@ struct Sign<'a> {
     tags: WireTags<'a>,
 }
 
-impl<'a> Sign<'a> {
+impl<'a> Heartbeat<'a> {
     fn of(announce: &Announce<'a>) -> Self {
         Self {
             incarnation: Some(announce.incarnation),
@@ -233,11 +234,11 @@ impl Roster {
             present: 0,
             timers: BTreeSet::new(),
             expiry: None,
-            departed: VecDeque::new(),
+            tombstones: VecDeque::new(),
             corrections: BTreeMap::new(),
-            inquiry: Inquiry::new(inbox),
-            obituaries: HashMap::new(),
-            questions: VecDeque::new(),
+            sync: RosterSync::new(inbox),
+            departures_during_sync: HashMap::new(),
+            pending_queries: VecDeque::new(),
             session_check: SessionCheck::default(),
             gone: VecDeque::new(),
             changes: VecDeque::new(),
@@ -270,18 +271,18 @@ impl Roster {
 
     /// The link works, with this backend of the server: the hello is due, and everybody gets a full grace period to be
     /// heard (rule 4).
-    pub(crate) fn link_up(&mut self, now: Instant, pid: Option<Pid>) {
+    pub(crate) fn handle_link_up(&mut self, now: Instant, pid: Option<Pid>) {
         self.online = true;
         self.grant_grace(now);
         match &mut self.presence {
             Some(presence) if !presence.is_replaced() => presence.link_up(now, pid),
             None if !self.limits.observer_asks => {}
-            _ => self.inquiry.begin(now),
+            _ => self.sync.begin(now),
         }
     }
 
     /// The link is down: nobody expires until it is up again (rule 4).
-    pub(crate) fn link_down(&mut self) {
+    pub(crate) fn handle_link_down(&mut self) {
         self.online = false;
         self.drop_duties();
         for entry in self.entries.values_mut() {
@@ -297,9 +298,9 @@ impl Roster {
     /// There is nothing to ask, to answer or to tell any more.
     fn drop_duties(&mut self) {
         self.corrections.clear();
-        self.inquiry.stop();
-        self.obituaries.clear();
-        self.questions.clear();
+        self.sync.stop();
+        self.departures_during_sync.clear();
+        self.pending_queries.clear();
         self.session_check.stop();
         self.gone.clear();
     }
@@ -307,7 +308,7 @@ impl Roster {
     /// Everybody gets a full grace period to be heard. Also for a process that finds it was paused (rule 5).
     pub(crate) fn grant_grace(&mut self, now: Instant) {
         for entry in self.entries.values_mut() {
-            if entry.standing.is_here() {
+            if entry.standing.is_alive() {
                 entry.until = now + grace(entry.due, self.limits.missed);
             }
         }
@@ -316,7 +317,7 @@ impl Roster {
     /// The server took so long to answer us. One that stood still for a whole heartbeat kept others silent for as long, and
     /// some of them have taken it for dead and must connect anew: everybody gets a full grace period. One that always takes so
     /// long is merely far away.
-    pub(crate) fn answered(&mut self, now: Instant, took: Duration) {
+    pub(crate) fn handle_round_trip(&mut self, now: Instant, took: Duration) {
         if took >= self.limits.heartbeat && took > 2 * self.answer {
             self.grant_grace(now);
         }
@@ -324,13 +325,13 @@ impl Roster {
     }
 
     /// The host's own connection to this peer broke: its next sign of life is a heal.
-    pub(crate) fn lost(&mut self, peer: &Peer) {
+    pub(crate) fn report_unreachable(&mut self, peer: &Peer) {
         match self.entries.get_mut(peer.name()) {
             Some(entry)
-                if entry.standing == Standing::Here
+                if entry.standing == Standing::Alive
                     && entry.peer.incarnation() == peer.incarnation() =>
             {
-                entry.standing = Standing::Lost;
+                entry.standing = Standing::Unreachable;
             }
             _ => {}
         }
@@ -343,35 +344,43 @@ impl Roster {
     }
 
     /// `sender` is the backend that the message came from.
-    pub(crate) fn heard(&mut self, now: Instant, sender: Pid, message: &Message<'_>) -> Heard {
+    pub(crate) fn handle_message(
+        &mut self,
+        now: Instant,
+        sender: Pid,
+        message: &Message<'_>,
+    ) -> Outcome {
         let name = &*message.name;
         if self.presence.as_ref().is_some_and(|p| p.name() == name) {
-            self.heard_own_name(now, &message.body);
-            return Heard::Stale;
+            self.handle_own_name(now, &message.body);
+            return Outcome::Stale;
         }
         if let Body::Bye { incarnation, seq } | Body::Gone { incarnation, seq } = message.body {
-            self.note_obituary(name, incarnation, seq);
+            self.note_departure(name, incarnation, seq);
         }
         match message.body {
             Body::Announce(ref announce) => {
-                let sign = Sign {
+                let heartbeat = Heartbeat {
                     // One whose announcements come from elsewhere than its session may be there without that.
                     pid: announce.pid.filter(|&pid| pid == sender),
                     age: None,
-                    ..Sign::of(announce)
+                    ..Heartbeat::of(announce)
                 };
-                let heard = self.heard_sign(now, name, &sign);
+                let heard = self.handle_heartbeat(now, name, &heartbeat);
                 match (heard, announce.inbox) {
-                    (Heard::News, Some(inbox)) => self.asked(now, name, inbox, 0),
-                    (Heard::News, None) if announce.hello => self.announce_soon(now),
-                    (Heard::Stale, _) => self.correct(now, name, announce),
-                    (Heard::News | Heard::Refused, _) => {}
+                    (Outcome::News, Some(inbox)) => self.handle_query(now, name, inbox, 0),
+                    (Outcome::News, None) if announce.hello => self.announce_soon(now),
+                    (Outcome::Stale, _) => self.correct(now, name, announce),
+                    (Outcome::News | Outcome::Refused, _) => {}
                 }
                 heard
             }
             Body::Bare => {
-                let stranger = !self.entries.get(name).is_some_and(|e| e.standing.is_here());
-                let sign = Sign {
+                let stranger = !self
+                    .entries
+                    .get(name)
+                    .is_some_and(|e| e.standing.is_alive());
+                let heartbeat = Heartbeat {
                     incarnation: None,
                     seq: 0,
                     due: self.limits.bare_heartbeat,
@@ -379,73 +388,74 @@ impl Roster {
                     age: None,
                     tags: WireTags::default(),
                 };
-                let heard = self.heard_sign(now, name, &sign);
+                let heard = self.handle_heartbeat(now, name, &heartbeat);
                 // A bare name has no hello; the first one stands for it.
-                if stranger && heard == Heard::News {
+                if stranger && heard == Outcome::News {
                     self.announce_soon(now);
                 }
                 heard
             }
-            Body::Bye { incarnation, seq } => self.heard_bye(now, name, incarnation, seq),
-            Body::Gone { incarnation, seq } => self.heard_gone(now, name, incarnation, seq),
+            Body::Bye { incarnation, seq } => self.handle_bye(now, name, incarnation, seq),
+            Body::Gone { incarnation, seq } => self.handle_gone(now, name, incarnation, seq),
             Body::Newer { incarnation } => {
                 let known = self.entries.get(name).and_then(|e| e.peer.incarnation());
                 if known.is_some_and(|known| known <= incarnation) {
                     self.corrections.remove(name);
                 }
-                Heard::News
+                Outcome::News
             }
             Body::Ask { inbox, attempt } => {
-                self.asked(now, name, inbox, attempt);
-                Heard::News
+                self.handle_query(now, name, inbox, attempt);
+                Outcome::News
             }
         }
     }
 
     /// A payload of an answer came to our inbox. One that comes too late may name those who have left since, unheeded.
-    pub(crate) fn heard_roster(&mut self, now: Instant, part: &RosterPart<'_>) -> Heard {
-        if !self.inquiry.is_open() {
-            return Heard::Stale;
+    pub(crate) fn handle_sync_part(&mut self, now: Instant, part: &RosterPart<'_>) -> Outcome {
+        if !self.sync.is_open() {
+            return Outcome::Stale;
         }
         for message in &part.announcements {
             let own = self.presence.as_ref().map(Presence::name);
             match &message.body {
                 Body::Announce(announce)
-                    if own != Some(&*message.name) && !self.has_died(&message.name, announce) =>
+                    if own != Some(&*message.name)
+                        && !self.departed_since(&message.name, announce) =>
                 {
-                    self.heard_sign(now, &message.name, &Sign::of(announce));
+                    self.handle_heartbeat(now, &message.name, &Heartbeat::of(announce));
                     self.confirm(&message.name, announce);
                 }
                 _ => {}
             }
         }
-        self.inquiry.answered(part.part, part.parts);
-        if self.inquiry.is_settled() {
-            self.obituaries.clear();
+        self.sync.answered(part.part, part.parts);
+        if self.sync.is_settled() {
+            self.departures_during_sync.clear();
         }
         self.watch_sessions(now);
-        Heard::News
+        Outcome::News
     }
 
-    fn note_obituary(&mut self, name: &str, incarnation: Incarnation, seq: u64) {
-        let room = self.obituaries.len() < self.limits.max_departed;
-        if self.inquiry.is_open() && room {
-            let last = self.obituaries.entry(Arc::from(name));
+    fn note_departure(&mut self, name: &str, incarnation: Incarnation, seq: u64) {
+        let room = self.departures_during_sync.len() < self.limits.max_departed;
+        if self.sync.is_open() && room {
+            let last = self.departures_during_sync.entry(Arc::from(name));
             let last = last.or_insert((incarnation, seq));
             *last = (incarnation, seq).max(*last);
         }
     }
 
     /// Whether it was said to be gone after it announced this.
-    fn has_died(&self, name: &str, announce: &Announce<'_>) -> bool {
-        let last = self.obituaries.get(name);
+    fn departed_since(&self, name: &str, announce: &Announce<'_>) -> bool {
+        let last = self.departures_during_sync.get(name);
         last.is_some_and(|last| *last >= (announce.incarnation, announce.seq))
     }
 
     /// Whether it was news or not, this peer has a link.
     fn confirm(&mut self, name: &str, announce: &Announce<'_>) {
         if let Some(entry) = self.entries.get_mut(name) {
-            if entry.standing.is_here() && entry.peer.incarnation() == Some(announce.incarnation) {
+            if entry.standing.is_alive() && entry.peer.incarnation() == Some(announce.incarnation) {
                 entry.confirmed = true;
                 if entry.seq == announce.seq {
                     entry.pid = announce.pid;
@@ -456,7 +466,7 @@ impl Roster {
 
     /// Postgres was asked at that time whose sessions it has, of these backends, and some it had not. Comes after
     /// everything that had arrived then was heard.
-    pub(crate) fn checked_sessions(
+    pub(crate) fn handle_session_check(
         &mut self,
         now: Instant,
         asked: Instant,
@@ -473,7 +483,7 @@ impl Roster {
         }
         let others_look = self.others_look(missing);
         let missing = self
-            .here()
+            .alive()
             .filter(|entry| entry.pid.is_some_and(|pid| missing.contains(&pid)));
         let missing: Vec<_> = missing.map(|entry| entry.peer.shared_name()).collect();
         for name in missing {
@@ -490,7 +500,7 @@ impl Roster {
     /// Whether one of the two oldest members is there, and neither is ourselves: it will see who is gone.
     fn others_look(&self, missing: &HashSet<Pid>) -> bool {
         let peers = self
-            .here()
+            .alive()
             .filter_map(|entry| Some((entry.peer.incarnation()?, entry.pid?)));
         let mut oldest = [None; 2];
         for (incarnation, pid) in peers {
@@ -511,7 +521,7 @@ impl Roster {
     /// Everything that arrived before `now` has been heard, and the link is known to have worked at `proven`: whoever was
     /// overdue by then is gone (rules 4 and 5). Returns whether somebody is overdue for whom the link must be proven anew.
     #[must_use]
-    pub(crate) fn tick(&mut self, now: Instant, proven: Instant) -> bool {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, proven: Instant) -> bool {
         self.forget_long_gone(now);
         while self.online && self.timers.first().is_some_and(|(at, _)| *at <= now) {
             let Some((at, name)) = self.timers.pop_first() else {
@@ -521,7 +531,7 @@ impl Roster {
                 continue;
             };
             entry.timer = None;
-            if !entry.standing.is_here() {
+            if !entry.standing.is_alive() {
                 continue;
             }
             if entry.until > now {
@@ -541,14 +551,14 @@ impl Roster {
         false
     }
 
-    /// When there is next something to do: to [`tick`](Self::tick), or to poll for.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// When there is next something to do: to [`handle_timeout`](Self::handle_timeout), or to poll for.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         if !self.online {
             return None;
         }
         let announcement = self.presence.as_ref().and_then(Presence::deadline);
         let correction = self.corrections.values().min().copied();
-        let question = self.questions.front().map(|(since, _)| *since);
+        let question = self.pending_queries.front().map(|(since, _)| *since);
         let gone = self.gone.front().map(|(since, _)| *since);
         [
             self.expiry,
@@ -556,7 +566,7 @@ impl Roster {
             correction,
             question,
             gone,
-            self.inquiry.deadline(),
+            self.sync.deadline(),
             self.session_check.deadline(),
         ]
         .into_iter()
@@ -583,8 +593,8 @@ impl Roster {
             .as_ref()
             .is_some_and(|p| p.asks_when_polled(now))
         {
-            self.inquiry.asked_by_hello(now);
-        } else if let Some(question) = self.due_question(now) {
+            self.sync.asked_by_hello(now);
+        } else if let Some(question) = self.due_query(now) {
             return Some(question);
         }
         let interval = self.interval();
@@ -594,13 +604,13 @@ impl Roster {
 
     /// The answer to the next question, and where it is to be sent. To be asked again until there is none.
     pub(crate) fn poll_answer(&mut self, now: Instant) -> Option<(Inbox, Vec<String>)> {
-        let (_, inbox) = self.questions.pop_front()?;
+        let (_, inbox) = self.pending_queries.pop_front()?;
         let presence = self
             .presence
             .as_ref()
             .filter(|presence| presence.speaks())?;
         let encoded: Vec<_> = self
-            .here()
+            .alive()
             .filter(|entry| entry.confirmed)
             .filter_map(|entry| Some((entry, entry.peer.incarnation()?)))
             .map(|(entry, incarnation)| {
@@ -631,7 +641,7 @@ impl Roster {
         let (older, members) = (self.older(), self.present + 1);
         let jitter = &mut self.jitter;
         self.session_check.asked(now, older, members, jitter);
-        let pids: Vec<Pid> = self.here().filter_map(|entry| entry.pid).collect();
+        let pids: Vec<Pid> = self.alive().filter_map(|entry| entry.pid).collect();
         (!pids.is_empty()).then_some(pids)
     }
 
@@ -644,11 +654,11 @@ impl Roster {
         self.changes.pop_front()
     }
 
-    fn heard_own_name(&mut self, now: Instant, body: &Body<'_>) {
+    fn handle_own_name(&mut self, now: Instant, body: &Body<'_>) {
         let Some(presence) = &mut self.presence else {
             return;
         };
-        let meaning = presence.heard_own_name(now, body, &mut self.jitter);
+        let meaning = presence.handle_own_name(now, body, &mut self.jitter);
         match (meaning, body) {
             (OwnName::Unseen, _) => presence.announce_within(now, AT_ONCE, &mut self.jitter),
             (OwnName::Taken, Body::Announce(theirs)) => {
@@ -662,110 +672,124 @@ impl Roster {
     }
 
     /// The one place that decides what a sign of life means (rules 1, 7 and 9).
-    fn heard_sign(&mut self, now: Instant, name: &str, sign: &Sign<'_>) -> Heard {
+    fn handle_heartbeat(&mut self, now: Instant, name: &str, heartbeat: &Heartbeat<'_>) -> Outcome {
         let full = self.present >= self.limits.max_peers;
         let Some(entry) = self.entries.get_mut(name) else {
             if full {
-                return Heard::Refused;
+                return Outcome::Refused;
             }
-            self.join(now, Arc::from(name), sign);
-            return Heard::News;
+            self.join(now, Arc::from(name), heartbeat);
+            return Outcome::News;
         };
-        let age = age(entry.standing, entry.peer.incarnation(), sign.incarnation);
-        match (age, entry.standing) {
-            (Ordering::Less, _) => return Heard::Stale,
-            (Ordering::Equal, Standing::Gone(Reason::Goodbye | Reason::Replaced)) => {
-                return Heard::Stale;
+        let order = compare_incarnation(
+            entry.standing,
+            entry.peer.incarnation(),
+            heartbeat.incarnation,
+        );
+        match (order, entry.standing) {
+            (Ordering::Less, _) => return Outcome::Stale,
+            (Ordering::Equal, Standing::Left(Reason::Goodbye | Reason::Replaced)) => {
+                return Outcome::Stale;
             }
             // A bare name has no sequence: each is as good as the last.
-            (Ordering::Equal, _) if sign.incarnation.is_some() && sign.seq <= entry.seq => {
-                return Heard::Stale;
+            (Ordering::Equal, _)
+                if heartbeat.incarnation.is_some() && heartbeat.seq <= entry.seq =>
+            {
+                return Outcome::Stale;
             }
-            (Ordering::Equal | Ordering::Greater, Standing::Gone(_)) if full => {
-                return Heard::Refused;
+            (Ordering::Equal | Ordering::Greater, Standing::Left(_)) if full => {
+                return Outcome::Refused;
             }
-            (Ordering::Greater, Standing::Gone(_)) => self.join(now, Arc::from(name), sign),
-            (Ordering::Greater, Standing::Here | Standing::Lost) => {
+            (Ordering::Greater, Standing::Left(_)) => self.join(now, Arc::from(name), heartbeat),
+            (Ordering::Greater, Standing::Alive | Standing::Unreachable) => {
                 self.depart(now, name, Reason::Replaced);
-                self.join(now, Arc::from(name), sign);
+                self.join(now, Arc::from(name), heartbeat);
             }
             (Ordering::Equal, before) => {
-                let updated = !sign.tags.same_as(entry.peer.all_tags());
+                let updated = !heartbeat.tags.same_as(entry.peer.all_tags());
                 if updated {
-                    entry.peer = entry.peer.with_tags(sign.tags.to_tags());
+                    entry.peer = entry.peer.with_tags(heartbeat.tags.to_tags());
                 }
-                entry.standing = Standing::Here;
+                entry.standing = Standing::Alive;
                 let kind = match before {
-                    Standing::Gone(_) => Some(Kind::Returned),
-                    Standing::Lost => Some(Kind::Recovered),
-                    Standing::Here => updated.then_some(Kind::Updated),
+                    Standing::Left(_) => Some(Kind::Returned),
+                    Standing::Unreachable => Some(Kind::Recovered),
+                    Standing::Alive => updated.then_some(Kind::Updated),
                 };
                 if let Some(kind) = kind {
                     let peer = entry.peer.clone();
                     self.changes.push_back(Change { peer, kind });
                 }
-                if !before.is_here() {
+                if !before.is_alive() {
                     self.present += 1;
                 }
-                if let Some(timer) = entry.refresh(now, sign, self.limits.missed) {
+                if let Some(timer) = entry.refresh(now, heartbeat, self.limits.missed) {
                     self.set_timer(timer);
                 }
                 self.session_check.clear(name);
             }
         }
-        Heard::News
+        Outcome::News
     }
 
-    fn heard_bye(&mut self, now: Instant, name: &str, incarnation: Incarnation, seq: u64) -> Heard {
-        let Some(entry) = self.entries.get_mut(name) else {
-            return Heard::Stale;
-        };
-        match age(entry.standing, entry.peer.incarnation(), Some(incarnation)) {
-            Ordering::Less => Heard::Stale,
-            Ordering::Equal if seq <= entry.seq => Heard::Stale,
-            Ordering::Equal => {
-                entry.seq = seq;
-                match &mut entry.standing {
-                    // It was given up for gone too early, and now it really is.
-                    Standing::Gone(reason) => *reason = Reason::Goodbye,
-                    Standing::Here | Standing::Lost => self.depart(now, name, Reason::Goodbye),
-                }
-                Heard::News
-            }
-            // A newer start of it came and went unheard.
-            Ordering::Greater => {
-                let old = entry.peer.clone();
-                let was_here = entry.standing.is_here();
-                entry.peer = Peer::new(old.shared_name(), Some(incarnation), Tags::default());
-                entry.seq = seq;
-                self.bury(now, name, Reason::Goodbye);
-                if was_here {
-                    self.present -= 1;
-                    self.changed(old, Kind::Left(Reason::Replaced));
-                }
-                Heard::News
-            }
-        }
-    }
-
-    /// The session of a peer was found gone by another.
-    fn heard_gone(
+    fn handle_bye(
         &mut self,
         now: Instant,
         name: &str,
         incarnation: Incarnation,
         seq: u64,
-    ) -> Heard {
+    ) -> Outcome {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return Outcome::Stale;
+        };
+        match compare_incarnation(entry.standing, entry.peer.incarnation(), Some(incarnation)) {
+            Ordering::Less => Outcome::Stale,
+            Ordering::Equal if seq <= entry.seq => Outcome::Stale,
+            Ordering::Equal => {
+                entry.seq = seq;
+                match &mut entry.standing {
+                    // It was given up for gone too early, and now it really is.
+                    Standing::Left(reason) => *reason = Reason::Goodbye,
+                    Standing::Alive | Standing::Unreachable => {
+                        self.depart(now, name, Reason::Goodbye)
+                    }
+                }
+                Outcome::News
+            }
+            // A newer start of it came and went unheard.
+            Ordering::Greater => {
+                let old = entry.peer.clone();
+                let was_here = entry.standing.is_alive();
+                entry.peer = Peer::new(old.shared_name(), Some(incarnation), Tags::default());
+                entry.seq = seq;
+                self.mark_departed(now, name, Reason::Goodbye);
+                if was_here {
+                    self.present -= 1;
+                    self.changed(old, Kind::Left(Reason::Replaced));
+                }
+                Outcome::News
+            }
+        }
+    }
+
+    /// The session of a peer was found gone by another.
+    fn handle_gone(
+        &mut self,
+        now: Instant,
+        name: &str,
+        incarnation: Incarnation,
+        seq: u64,
+    ) -> Outcome {
         match self.entries.get(name) {
             Some(entry)
-                if entry.standing.is_here()
+                if entry.standing.is_alive()
                     && entry.peer.incarnation() == Some(incarnation)
                     && entry.seq <= seq =>
             {
                 self.depart(now, name, Reason::SessionGone);
-                Heard::News
+                Outcome::News
             }
-            _ => Heard::Stale,
+            _ => Outcome::Stale,
         }
     }
 
@@ -773,21 +797,25 @@ impl Roster {
     pub(crate) fn sightings(&self) -> Vec<Sighting> {
         let sighting = |entry: &Entry| Sighting {
             peer: entry.peer.clone(),
-            heard: entry.heard(self.limits.missed),
+            heard: entry.last_received(self.limits.missed),
             interval: entry
                 .peer
                 .incarnation()
                 .map(|_| Duration::from_millis(entry.due.into())),
             backend: entry.pid.map(Pid::get),
         };
-        let mut sightings: Vec<_> = self.here().map(sighting).collect();
+        let mut sightings: Vec<_> = self.alive().map(sighting).collect();
         sightings.sort_unstable_by(|a, b| a.peer.name().cmp(b.peer.name()));
         sightings
     }
 
     /// Puts a peer that was not there into the roster.
-    fn join(&mut self, now: Instant, name: Arc<str>, sign: &Sign<'_>) {
-        let peer = Peer::new(Arc::clone(&name), sign.incarnation, sign.tags.to_tags());
+    fn join(&mut self, now: Instant, name: Arc<str>, heartbeat: &Heartbeat<'_>) {
+        let peer = Peer::new(
+            Arc::clone(&name),
+            heartbeat.incarnation,
+            heartbeat.tags.to_tags(),
+        );
         self.present += 1;
         self.corrections.remove(&name);
         self.changed(peer.clone(), Kind::Joined);
@@ -795,15 +823,15 @@ impl Roster {
         let timer = self.entries.get(&name).and_then(|entry| entry.timer);
         let mut entry = Entry {
             peer,
-            standing: Standing::Here,
-            seq: sign.seq,
+            standing: Standing::Alive,
+            seq: heartbeat.seq,
             due: 0,
             pid: None,
             confirmed: true,
             until: now,
             timer,
         };
-        if let Some(timer) = entry.refresh(now, sign, self.limits.missed) {
+        if let Some(timer) = entry.refresh(now, heartbeat, self.limits.missed) {
             self.set_timer(timer);
         }
         self.entries.insert(name, entry);
@@ -818,20 +846,20 @@ impl Roster {
         let incarnation = peer.incarnation();
         self.present -= 1;
         self.changed(peer, Kind::Left(reason));
-        self.bury(now, name, reason);
+        self.mark_departed(now, name, reason);
         if incarnation < self.incarnation() {
             self.watch_sessions(now);
         }
     }
 
     /// Remembers a name as departed.
-    fn bury(&mut self, now: Instant, name: &str, reason: Reason) {
+    fn mark_departed(&mut self, now: Instant, name: &str, reason: Reason) {
         if let Some(entry) = self.entries.get_mut(name) {
-            entry.standing = Standing::Gone(reason);
+            entry.standing = Standing::Left(reason);
             entry.until = now;
             // Only its name and incarnation matter now; its tags may be as long as a payload.
             entry.peer = entry.peer.with_tags(Tags::default());
-            self.departed.push_back((now, entry.peer.shared_name()));
+            self.tombstones.push_back((now, entry.peer.shared_name()));
         }
         self.session_check.clear(name);
         self.forget_long_gone(now);
@@ -847,16 +875,16 @@ impl Roster {
 
     fn forget_long_gone(&mut self, now: Instant) {
         let bound = self.limits.max_departed;
-        while self.departed.front().is_some_and(|(at, _)| {
-            self.departed.len() > bound || now.saturating_duration_since(*at) > REMEMBERED
+        while self.tombstones.front().is_some_and(|(at, _)| {
+            self.tombstones.len() > bound || now.saturating_duration_since(*at) > REMEMBERED
         }) {
-            let Some((left, name)) = self.departed.pop_front() else {
+            let Some((left, name)) = self.tombstones.pop_front() else {
                 break;
             };
             let Some(entry) = self.entries.get(&name) else {
                 continue;
             };
-            if !entry.standing.is_here() && entry.until == left {
+            if !entry.standing.is_alive() && entry.until == left {
                 if let Some(timer) = entry.timer {
                     self.timers.remove(&(timer, Arc::clone(&name)));
                 }
@@ -870,22 +898,25 @@ impl Roster {
     }
 
     /// Somebody asks who is there (rule 6). One member answers: the same by everybody's reckoning.
-    fn asked(&mut self, now: Instant, asker: &str, inbox: Inbox, attempt: u64) {
+    fn handle_query(&mut self, now: Instant, asker: &str, inbox: Inbox, attempt: u64) {
         if attempt >= ASK_ALL {
-            self.inquiry.overheard(now);
+            self.sync.overheard(now);
             return self.announce_soon(now);
         }
-        if !self.inquiry.is_settled() {
+        if !self.sync.is_settled() {
             // Whoever is new itself may be unknown to those who answer; who asks again has heard it.
             if attempt == 0 {
                 self.announce_soon(now);
             }
             return;
         }
-        let waits = self.questions.iter().any(|(_, waiting)| *waiting == inbox);
-        let room = self.questions.len() < MAX_QUESTIONS;
+        let waits = self
+            .pending_queries
+            .iter()
+            .any(|(_, waiting)| *waiting == inbox);
+        let room = self.pending_queries.len() < MAX_QUERIES;
         if room && !waits && self.is_ranked(attempt, asker, inbox) {
-            self.questions.push_back((now, inbox));
+            self.pending_queries.push_back((now, inbox));
         }
     }
 
@@ -898,7 +929,7 @@ impl Roster {
             return false;
         };
         let own = inbox.rank(presence.name(), incarnation);
-        let before = self.here().filter(|entry| {
+        let before = self.alive().filter(|entry| {
             let name = entry.peer.name();
             let known = entry.peer.incarnation().filter(|_| entry.confirmed);
             name != asker && known.is_some_and(|known| inbox.rank(name, known) < own)
@@ -908,10 +939,10 @@ impl Roster {
         before.take(more_than_rank).count() == rank as usize
     }
 
-    fn due_question(&mut self, now: Instant) -> Option<Message<'static>> {
-        let attempt = self.inquiry.poll(now, self.spread());
-        if self.inquiry.is_settled() {
-            self.obituaries.clear();
+    fn due_query(&mut self, now: Instant) -> Option<Message<'static>> {
+        let attempt = self.sync.poll(now, self.spread());
+        if self.sync.is_settled() {
+            self.departures_during_sync.clear();
         }
         if self.session_check.deadline().is_none() {
             self.watch_sessions(now);
@@ -923,7 +954,7 @@ impl Roster {
         }
         let speaks = self.presence.as_ref().filter(|p| p.speaks());
         let name = speaks.map_or_else(String::new, |presence| presence.name().to_owned());
-        let inbox = self.inquiry.inbox();
+        let inbox = self.sync.inbox();
         Some(Message {
             name: name.into(),
             body: Body::Ask { inbox, attempt },
@@ -933,7 +964,7 @@ impl Roster {
     /// Begins to ask for sessions, or to ask more often, if that falls to us.
     fn watch_sessions(&mut self, now: Instant) {
         let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
-        if self.limits.session_check && speaks && self.inquiry.has_asked_all() {
+        if self.limits.session_check && speaks && self.sync.has_asked_all() {
             let (older, members) = (self.older(), self.present + 1);
             let jitter = &mut self.jitter;
             self.session_check.schedule(now, older, members, jitter);
@@ -941,15 +972,15 @@ impl Roster {
     }
 
     /// The peers that are there.
-    fn here(&self) -> impl Iterator<Item = &Entry> {
+    fn alive(&self) -> impl Iterator<Item = &Entry> {
         let entries = self.entries.values();
-        entries.filter(|entry| entry.standing.is_here())
+        entries.filter(|entry| entry.standing.is_alive())
     }
 
     /// How many peers are older than this participant. Counts no further than matters.
     fn older(&self) -> usize {
         let own = self.incarnation();
-        let older = self.here().filter(|entry| {
+        let older = self.alive().filter(|entry| {
             let theirs = entry.peer.incarnation();
             // Who has no session cannot look after those of others.
             entry.pid.is_some() && theirs < own
@@ -966,7 +997,7 @@ impl Roster {
             seq: entry.seq,
         };
         let name = name.to_string().into();
-        (!entry.standing.is_here()).then_some(Message { name, body })
+        (!entry.standing.is_alive()).then_some(Message { name, body })
     }
 
     fn announce_soon(&mut self, now: Instant) {
@@ -1001,7 +1032,7 @@ impl Roster {
             .is_some_and(|known| heard.incarnation < known);
         let newborn = heard.hello && heard.seq == 1;
         let silent = !self.presence.as_ref().is_some_and(Presence::speaks);
-        let unheard = newborn || !entry.standing.is_here();
+        let unheard = newborn || !entry.standing.is_alive();
         if lower && unheard && !silent && !self.corrections.contains_key(name) {
             let at = now + self.jitter.between(0.0, CORRECTION);
             self.corrections.insert(entry.peer.shared_name(), at);
@@ -1027,21 +1058,23 @@ fn grace(due: u32, missed: u32) -> Duration {
 
 /// How what is heard relates to what is known of a name (rule 1): `Less` is stale, `Equal` the same start of it, `Greater`
 /// a newer one.
-fn age(standing: Standing, known: Option<Incarnation>, heard: Option<Incarnation>) -> Ordering {
+fn compare_incarnation(
+    standing: Standing,
+    known: Option<Incarnation>,
+    heard: Option<Incarnation>,
+) -> Ordering {
     match (known, heard) {
         (Some(known), Some(heard)) => heard.cmp(&known),
         (None, None) => Ordering::Equal,
         (None, Some(_)) => Ordering::Greater,
         // A bare name says less than an incarnation that is there, but takes the name over from one that is gone.
-        (Some(_), None) if standing.is_here() => Ordering::Less,
+        (Some(_), None) if standing.is_alive() => Ordering::Less,
         (Some(_), None) => Ordering::Greater,
     }
 }
 
 #[cfg(any(test, fuzzing))]
-#[path = "roster/checks.rs"]
 pub(crate) mod checks;
 
 #[cfg(test)]
-#[path = "roster/tests.rs"] // also where a bench includes this file
 mod tests;

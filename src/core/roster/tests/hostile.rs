@@ -284,8 +284,8 @@ fn hearing_a_known_peer_that_signs_does_not_allocate() {
     let allocated = allocation_counter::measure(|| {
         assert!(process.is_genuine(pid, None, &beat));
         let message = wire::decode(&beat).expect("ours");
-        heard = Some(process.roster.heard(now, pid, &message));
+        heard = Some(process.roster.handle_message(now, pid, &message));
     });
-    assert_eq!(heard, Some(Heard::News));
+    assert_eq!(heard, Some(Outcome::News));
     assert_eq!(allocated.count_total, 0);
 }

@@ -33,6 +33,9 @@
 //! Every session also listens to a channel of its own, its inbox. The probe uses it, and [`wake`]: a thread that waits in
 //! `postgres` can be woken by nothing but the server, so that is what the host's requests do.
 
+pub(crate) mod outage;
+pub(crate) mod side_channel;
+
 use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::num::NonZeroI32;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::wire::Inbox;
+use crate::core::wire::Inbox;
 
 /// How long an answer may take before the next in rank is asked.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -12,7 +12,7 @@ pub(crate) const ASK_ALL: u64 = 3;
 
 /// How far this participant is in learning who is there.
 #[derive(Debug)]
-pub(crate) struct Inquiry {
+pub(crate) struct RosterSync {
     inbox: Inbox,
     stage: Stage,
     /// How many payloads of the answer have come.
@@ -52,7 +52,7 @@ impl When {
     }
 }
 
-impl Inquiry {
+impl RosterSync {
     pub(crate) fn new(inbox: Inbox) -> Self {
         Self {
             inbox,

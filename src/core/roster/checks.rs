@@ -1,11 +1,11 @@
 //! What holds between any two calls, whoever sends what: for tests and for fuzzing.
 
 use super::Roster;
-use crate::outbox::host::describe;
 use crate::peer::Peer;
+use crate::simulator::host::describe;
 
 pub(crate) fn peers(roster: &Roster) -> impl Iterator<Item = &Peer> {
-    roster.here().map(|entry| &entry.peer)
+    roster.alive().map(|entry| &entry.peer)
 }
 
 /// The peers that are there, in a few words each, sorted.
@@ -21,13 +21,13 @@ pub(crate) fn described<'a>(peers: impl Iterator<Item = &'a Peer>) -> Vec<String
 
 pub(crate) fn check_bounds(roster: &Roster) {
     let limits = &roster.limits;
-    assert_eq!(roster.here().count(), roster.present);
+    assert_eq!(roster.alive().count(), roster.present);
     assert!(roster.present <= limits.max_peers);
-    assert!(roster.departed.len() <= limits.max_departed);
-    assert!(roster.entries.len() <= roster.present + roster.departed.len());
+    assert!(roster.tombstones.len() <= limits.max_departed);
+    assert!(roster.entries.len() <= roster.present + roster.tombstones.len());
     assert!(roster.timers.len() <= roster.entries.len());
     assert!(roster.corrections.len() <= limits.max_peers + limits.max_departed);
-    assert!(roster.obituaries.len() <= limits.max_departed);
-    assert!(roster.questions.len() <= super::MAX_QUESTIONS);
+    assert!(roster.departures_during_sync.len() <= limits.max_departed);
+    assert!(roster.pending_queries.len() <= super::MAX_QUERIES);
     assert!(roster.session_check.suspects().len() <= roster.present);
 }

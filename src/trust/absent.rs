@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Signature;
+use super::seal::Signature;
 
 #[derive(Clone, Debug)]
 pub(crate) enum Secret {}
@@ -25,7 +25,7 @@ impl Key {
 }
 
 #[cfg(test)]
-pub(crate) fn keys_of(secrets: &[&str]) -> super::Keys {
+pub(crate) fn keys_of(secrets: &[&str]) -> super::seal::Keys {
     assert!(secrets.is_empty(), "there are no signatures in this build");
-    super::Keys::default()
+    super::seal::Keys::default()
 }

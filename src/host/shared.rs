@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::directory::Directory;
+use crate::host::directory::Directory;
 use crate::peer::{Peer, Sighting};
 use crate::status::Status;
 

@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::{MIN_SECRET, Signature};
+use super::seal::{MIN_SECRET, Signature};
 
 /// Bytes that only the members of a cluster know. Never shown.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Write for Reader {
 }
 
 #[cfg(test)]
-pub(crate) fn keys_of(secrets: &[&str]) -> super::Keys {
+pub(crate) fn keys_of(secrets: &[&str]) -> super::seal::Keys {
     let secrets = secrets.iter().map(|secret| Secret::new(secret.as_bytes()));
-    super::Keys::parse(&secrets.collect::<Vec<_>>()).expect("secrets that are long enough")
+    super::seal::Keys::parse(&secrets.collect::<Vec<_>>()).expect("secrets that are long enough")
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::core::wire::{Announce, Body, Inbox, Message, Pid, WireTags};
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
-use crate::wire::{Announce, Body, Inbox, Message, Pid, WireTags};
 
 /// For this long after its first hello a participant that hears a higher incarnation of its own name takes it for a
 /// predecessor with a better clock, not for a successor.
@@ -148,7 +148,7 @@ impl Presence {
     }
 
     /// Somebody else speaks under our name, or we hear ourselves (rule 1).
-    pub(crate) fn heard_own_name(
+    pub(crate) fn handle_own_name(
         &mut self,
         now: Instant,
         body: &Body<'_>,
@@ -164,7 +164,7 @@ impl Presence {
                 // from one that was there before: our clock went back.
                 let newborn = theirs.hello && theirs.seq == 1;
                 let predecessor = !newborn && self.is_starting(now);
-                if predecessor && self.step_over(now, theirs.incarnation, jitter) {
+                if predecessor && self.supersede(now, theirs.incarnation, jitter) {
                     return OwnName::Nothing;
                 }
                 self.stage = Stage::Replaced;
@@ -176,7 +176,7 @@ impl Presence {
             Body::Bye { incarnation, .. } | Body::Newer { incarnation }
                 if incarnation > self.incarnation =>
             {
-                self.step_over(now, incarnation, jitter);
+                self.supersede(now, incarnation, jitter);
                 OwnName::Nothing
             }
             // Our session is taken for gone, but here we are.
@@ -191,7 +191,7 @@ impl Presence {
     }
 
     /// Takes an incarnation above that one and starts anew with it; `false` if there is none.
-    fn step_over(&mut self, now: Instant, other: Incarnation, jitter: &mut Jitter) -> bool {
+    fn supersede(&mut self, now: Instant, other: Incarnation, jitter: &mut Jitter) -> bool {
         let Some(higher) = other.later(jitter.between(0.0, STEP)) else {
             return false;
         };

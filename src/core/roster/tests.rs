@@ -4,14 +4,13 @@ use proptest::prelude::*;
 
 use super::checks::{check_bounds, described, here};
 use super::*;
+use crate::core::presence::Style;
 use crate::error::{Error, Kind as ErrorKind};
-use crate::outbox::Outbox;
-use crate::outbox::host::{Host, describe, say};
-use crate::presence::Style;
-use crate::seal::{self, Refusal, Seal};
+use crate::host::outbox::Outbox;
+use crate::simulator::host::{Host, describe, say};
+use crate::trust::seal::{self, Refusal, Seal};
 
 #[cfg(feature = "auth")]
-#[path = "hostile.rs"]
 mod hostile;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -260,7 +259,7 @@ impl Net {
         if std::mem::take(&mut process.online) {
             process.pid = None;
             process.inbox.clear();
-            process.roster.link_down();
+            process.roster.handle_link_down();
             let reason = Error::new(ErrorKind::Link, "the server is gone");
             process.outbox.push_offline(reason);
             process.settle();
@@ -276,7 +275,7 @@ impl Net {
             process.reconnected = process.host.online.is_some();
             process.pid = Pid::new(self.last_pid);
             process.seal.all_heard(process.clock);
-            process.roster.link_up(now, process.pid);
+            process.roster.handle_link_up(now, process.pid);
             process.outbox.push_online();
             process.settle();
         }
@@ -302,7 +301,7 @@ impl Net {
         process.host.reports_lost(peer);
         let entry = process.roster.entries.get(peer);
         if let Some(peer) = entry.map(|entry| entry.peer.clone()) {
-            process.roster.lost(&peer);
+            process.roster.report_unreachable(&peer);
         }
     }
 
@@ -417,12 +416,12 @@ impl Net {
         let processes = self.processes.iter_mut();
         for process in processes.filter(|process| process.paused_since.is_none()) {
             assert!(
-                !process.roster.tick(now, now),
+                !process.roster.handle_timeout(now, now),
                 "the link was proven just now"
             );
             process.settle();
             if !process.online {
-                assert_eq!(process.roster.deadline(), None);
+                assert_eq!(process.roster.poll_timeout(), None);
                 assert_eq!(process.roster.poll_announcement(now), None);
             }
         }
@@ -431,7 +430,7 @@ impl Net {
     fn next_turn(&self) -> Option<(Duration, Id)> {
         let next = |process: &Process| {
             let arrival = process.inbox.front().map(|arrival| arrival.at);
-            let deadline = process.roster.deadline();
+            let deadline = process.roster.poll_timeout();
             let deadline = deadline.map(|at| at.saturating_duration_since(self.epoch));
             let next = arrival.into_iter().chain(deadline).min();
             next.map(|at| at.max(process.busy_until))
@@ -475,7 +474,7 @@ impl Net {
         }
         process.seal.all_heard(process.clock);
         assert!(
-            !process.roster.tick(now, now),
+            !process.roster.handle_timeout(now, now),
             "the link was proven just now"
         );
         process.settle();
@@ -540,16 +539,18 @@ impl Process {
         match what {
             What::Notification(sender, payload) if self.is_genuine(*sender, None, payload) => {
                 if let Some(message) = wire::decode(payload) {
-                    self.roster.heard(now, *sender, &message);
+                    self.roster.handle_message(now, *sender, &message);
                 }
             }
             What::Answer(sender, payload) if self.is_genuine(*sender, Some(self.key), payload) => {
                 if let Some(part) = wire::decode_roster(payload) {
-                    self.roster.heard_roster(now, &part);
+                    self.roster.handle_sync_part(now, &part);
                 }
             }
             What::Notification(..) | What::Answer(..) => {}
-            What::Sessions(asked, missing) => self.roster.checked_sessions(now, *asked, missing),
+            What::Sessions(asked, missing) => {
+                self.roster.handle_session_check(now, *asked, missing)
+            }
         }
         self.settle();
     }
@@ -1107,9 +1108,9 @@ fn rule_4_a_server_that_stood_still_gives_everybody_a_grace_period() {
         let is_gone = |at: &u64| {
             let now = heard + ms(*at);
             for (_, took) in answers.iter().filter(|(answered, _)| answered == at) {
-                roster.answered(now, ms(*took));
+                roster.handle_round_trip(now, ms(*took));
             }
-            assert!(!roster.tick(now, now));
+            assert!(!roster.handle_timeout(now, now));
             here(roster).is_empty()
         };
         (0..20_000).step_by(100).find(is_gone)
@@ -1129,11 +1130,14 @@ fn rule_4_nobody_expires_on_the_word_of_a_link_that_may_be_dead() {
     let proven = net.clock();
     let overdue = proven + secs(1);
     let roster = &mut net.processes[a].roster;
-    assert!(roster.tick(overdue, proven), "ask first");
+    assert!(roster.handle_timeout(overdue, proven), "ask first");
     assert_eq!(here(roster), ["b.1"]);
-    assert!(roster.tick(overdue, proven), "the answer is still out");
+    assert!(
+        roster.handle_timeout(overdue, proven),
+        "the answer is still out"
+    );
     // The link answered, and b was not heard in what it brought.
-    assert!(!roster.tick(overdue, overdue));
+    assert!(!roster.handle_timeout(overdue, overdue));
     assert_eq!(here(roster), [""; 0]);
 }
 
@@ -1785,7 +1789,7 @@ fn rule_9_memory_stays_bounded_whatever_is_sent() {
     let roster = &net.processes[a].roster;
     assert_eq!(roster.entries.len(), 0);
     assert_eq!(roster.timers.len(), 0);
-    assert_eq!(roster.departed.len(), 0);
+    assert_eq!(roster.tombstones.len(), 0);
     assert_eq!(roster.corrections.len(), 0);
 }
 
@@ -1800,7 +1804,7 @@ fn rule_9_a_flood_of_newcomers_with_long_tags_takes_bounded_memory() {
     let tag = "x".repeat(7_000);
     let flood = || {
         let mut roster = setup.roster(1, Inbox::new(1));
-        roster.link_up(now, Some(STRANGER));
+        roster.handle_link_up(now, Some(STRANGER));
         for n in 0..5_000_u64 {
             let announcements = [
                 tagged_beat(&format!("p{n}"), 1, 1, &tag),
@@ -1808,7 +1812,7 @@ fn rule_9_a_flood_of_newcomers_with_long_tags_takes_bounded_memory() {
             ];
             for payload in &announcements[..1 + (n % 2) as usize] {
                 let message = wire::decode(payload).expect("ours");
-                roster.heard(now, STRANGER, &message);
+                roster.handle_message(now, STRANGER, &message);
             }
             while roster.poll_change().is_some() {}
         }
@@ -1832,9 +1836,9 @@ fn hearing_a_known_peer_that_has_not_changed_does_not_allocate() {
     let mut heard = None;
     let allocated = allocation_counter::measure(|| {
         let message = wire::decode(&payload).expect("ours");
-        heard = Some(roster.heard(now, STRANGER, &message));
+        heard = Some(roster.handle_message(now, STRANGER, &message));
     });
-    assert_eq!(heard, Some(Heard::News));
+    assert_eq!(heard, Some(Outcome::News));
     assert_eq!(allocated.count_total, 0);
 }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::core::roster::{Change, Kind};
 use crate::error::Error;
 use crate::event::Event;
 use crate::peer::Incarnation;
-use crate::roster::{Change, Kind};
 
 /// Events in the order in which they came up, where those about the same thing become one: what leads from what the host
 /// knows to what is true.
@@ -137,21 +137,17 @@ fn merge(pending: &Event, host_has_it: bool, Change { peer, kind }: Change) -> O
     }
 }
 
-#[cfg(any(test, fuzzing))]
-#[path = "outbox/host.rs"] // also where a bench includes this file
-pub(crate) mod host;
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeSet, VecDeque};
 
     use proptest::prelude::*;
 
-    use super::host::{Host, say};
     use super::*;
     use crate::error;
     use crate::event::Reason;
     use crate::peer::{Peer, Tags};
+    use crate::simulator::host::{Host, say};
 
     fn peer(name: &str, incarnation: u64, version: &str) -> Peer {
         let tags: Tags = [("v", version)]

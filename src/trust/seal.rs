@@ -1,4 +1,4 @@
-//! Signatures: who holds a secret of the cluster is heard, and nobody else. [`crate::wire`] describes what they look like.
+//! Signatures: who holds a secret of the cluster is heard, and nobody else. [`crate::core::wire`] describes what they look like.
 //! Pure: times are parameters.
 //!
 //! # What a recording is worth
@@ -25,18 +25,16 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::wire::{self, Pid};
+use crate::core::wire::{self, Pid};
 
-#[cfg(feature = "auth")]
-#[path = "seal/hmac.rs"]
-mod key;
 #[cfg(not(feature = "auth"))]
-#[path = "seal/absent.rs"]
-mod key;
+use super::absent as key;
+#[cfg(feature = "auth")]
+use super::hmac as key;
 
 #[cfg(test)]
-pub(crate) use self::key::keys_of;
-pub(crate) use self::key::{Key, Secret};
+pub(crate) use key::keys_of;
+pub(crate) use key::{Key, Secret};
 
 /// How much earlier than it arrives, or later by our clock, a payload may have been signed. Clocks that are looked after
 /// agree to well within a second, and no statement hangs for longer than a few seconds; numbers of backends come again
@@ -47,7 +45,7 @@ pub(crate) const TOLERANCE: Duration = Duration::from_secs(60);
 pub(crate) const MIN_SECRET: usize = 16;
 
 /// An HMAC-SHA-256.
-type Signature = [u8; 32];
+pub(super) type Signature = [u8; 32];
 
 /// The secrets of a participant, made ready: the first one signs, all verify. None: nothing is signed or verified.
 #[derive(Clone, Debug, Default)]
@@ -228,8 +226,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::wire::{Announce, Body, Inbox, Message, WireTags};
     use crate::peer::Incarnation;
-    use crate::wire::{Announce, Body, Inbox, Message, WireTags};
 
     const SECRET: &str = "sixteen or more bytes";
     const OTHER: &str = "another sixteen bytes";

@@ -1,0 +1,15 @@
+//! The membership core: who is there, who has left and why, what this participant says and when.
+//!
+//! Pure state. Time is a parameter: no clock, no thread, no I/O, no log. It knows nothing of the link, and nothing of
+//! signatures, which [`trust`](crate::trust) puts around what is said here. It may use the nouns that the host sees
+//! ([`peer`](crate::peer), [`event::Reason`](crate::event::Reason)) and [`jitter`](crate::jitter), nothing else of the crate.
+//!
+//! [`roster`] is the door: [`Roster`](roster::Roster) takes what happened and gives what to do next. [`wire`] reads and writes
+//! payloads; [`presence`] is this participant, [`roster_sync`] how it learns who is there, [`session_check`] when it asks
+//! Postgres whose session is gone.
+
+pub(crate) mod presence;
+pub(crate) mod roster;
+pub(crate) mod roster_sync;
+pub(crate) mod session_check;
+pub(crate) mod wire;

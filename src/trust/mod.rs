@@ -1,0 +1,12 @@
+//! Who is believed: signatures of what is said on the channel, and what the operator is told of refused ones.
+//!
+//! [`seal`] signs and verifies, and is pure: times are parameters. [`refusals`] counts and logs. Both may use
+//! [`core::wire`](crate::core::wire), which describes where a signature stands in a payload, and never the link, the roster or
+//! the host. Without the cargo feature `auth` there are no secrets, and `absent` stands in for what makes keys of them.
+
+#[cfg(not(feature = "auth"))]
+mod absent;
+#[cfg(feature = "auth")]
+mod hmac;
+pub(crate) mod refusals;
+pub(crate) mod seal;
