@@ -16,13 +16,14 @@ use crate::core::roster::{Limits, Roster};
 use crate::core::wire::Inbox;
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
+use crate::host::delivery::Delivery;
 use crate::host::shared::{Requests, Shared, View};
 use crate::jitter::{Jitter, random};
-use crate::link::{self, Connect, Session};
+use crate::link::{self, Connect, Connection, SessionNames};
 use crate::logging::LINK;
 use crate::peer::{Incarnation, Peer, Sighting};
 use crate::status::Status;
-use crate::trust::seal::Seal;
+use crate::trust::guard::Guard;
 use crate::worker::Worker;
 
 /// How many events the channel to the host holds; more wait in the outbox, where they coalesce.
@@ -45,7 +46,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Cluster {
     participant: Option<Participant>,
     connect: Connect,
-    session: Session,
+    names: SessionNames,
     events: Receiver<Event>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -147,8 +148,8 @@ impl Cluster {
             max_peers,
             max_departed: max_peers.max(LEAST_REMEMBERED),
         };
-        let seal = Seal::new(channel.clone(), keys);
-        let session = Session {
+        let guard = Guard::new(channel.clone(), keys);
+        let names = SessionNames {
             channel,
             inbox: inbox.channel(),
             application_name: participant
@@ -159,15 +160,16 @@ impl Cluster {
         let shared = Arc::new(Shared::default());
         let (events_in, events) = bounded(EVENTS);
         let (farewell, left) = bounded(1);
-        let worker = Worker::new(
+        let roster = Roster::new(presence, inbox, limits, Jitter::new(random()));
+        let host = Delivery::new(names.channel.clone(), Arc::clone(&shared), events_in);
+        let connection = Connection::new(
             Arc::clone(&connect),
-            session.clone(),
-            seal,
-            Roster::new(presence, inbox, limits, Jitter::new(random())),
-            events_in,
-            Arc::clone(&shared),
+            names.clone(),
+            heartbeat,
+            !roster.is_observer(),
             Jitter::new(random()),
         );
+        let worker = Worker::new(names.clone(), guard, roster, host, connection);
         let ended = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("pg-peers".to_owned())
@@ -180,7 +182,7 @@ impl Cluster {
         Ok(Self {
             participant,
             connect,
-            session,
+            names,
             events,
             shared,
             thread: Some(thread),
@@ -309,7 +311,7 @@ impl Cluster {
     /// The goodbye could not be said, or not in time, for the reason given: peers will see this participant expire. It
     /// has left all the same.
     pub fn leave(mut self) -> Result<()> {
-        self.part(LEAVE_TIMEOUT)
+        self.leave_within(LEAVE_TIMEOUT)
     }
 
     /// While the handle is there, nothing but a panic ends the thread.
@@ -331,13 +333,13 @@ impl Cluster {
         drop(requests);
         let shared = Arc::clone(&self.shared);
         let woken = move || shared.requests().waking = false;
-        if link::wake(Arc::clone(&self.connect), &self.session, woken).is_err() {
+        if link::wake(&self.connect, &self.names, woken).is_err() {
             // It sees the request at the end of its slice.
             self.shared.requests().waking = false;
         }
     }
 
-    fn part(&mut self, timeout: Duration) -> Result<()> {
+    fn leave_within(&mut self, timeout: Duration) -> Result<()> {
         let Some(thread) = self.thread.take() else {
             return Ok(());
         };
@@ -360,8 +362,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Err(error) = self.part(DROP_TIMEOUT) {
-            log::debug!(target: LINK, "{:?}: {error}", self.session.channel);
+        if let Err(error) = self.leave_within(DROP_TIMEOUT) {
+            log::debug!(target: LINK, "{:?}: {error}", self.names.channel);
         }
     }
 }
@@ -371,7 +373,7 @@ impl fmt::Debug for Cluster {
         let status = self.status();
         f.debug_struct("Cluster")
             .field("name", &self.name())
-            .field("channel", &self.session.channel)
+            .field("channel", &self.names.channel)
             .field("online", &status.online)
             .field("peers", &status.peers)
             .finish_non_exhaustive()

@@ -257,11 +257,6 @@ impl Roster {
         self.presence.is_none()
     }
 
-    /// The least time between this participant's announcements.
-    pub(crate) fn heartbeat(&self) -> Duration {
-        self.limits.heartbeat
-    }
-
     /// How often this participant announces itself now: every peer hears it, so that with ever more of them it must become
     /// rarer for the cost to the database to stay what it is (the idea of RFC 3550, 6.2).
     pub(crate) fn interval(&self) -> Duration {

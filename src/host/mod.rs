@@ -5,6 +5,7 @@
 //! nothing here but the thread's next look. It may use the core's [`Change`](crate::core::roster::Change) and the nouns that
 //! the host sees, and never the link.
 
+pub(crate) mod delivery;
 pub(crate) mod directory;
 pub(crate) mod outbox;
 pub(crate) mod shared;

@@ -1,57 +1,87 @@
-//! What the operator is told of an outage: that it began and why, what else keeps it up, and that it is over; not each of
+//! What the operator is told of the link: that an outage began and why, what else keeps it up, and that it is over. Not each of
 //! the attempts to end it, of which there are thousands an hour.
 
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::logging::LINK;
+use crate::logging::{LINK, TRUST};
 
-/// A further reason is told so long after the last line at the soonest. A server that restarts gives several in a row: it
-/// ends sessions, refuses connections, starts up.
+/// The least time between two reasons of one outage. A server that restarts gives several in a row: it ends sessions, refuses
+/// connections, starts up.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// So many reasons of one outage are told, each once, also where two take turns as the hosts of a connection string do.
+/// The most reasons of one outage that are told. Each is told once, also where two take turns as the hosts of a connection
+/// string do.
 const MOST_REASONS: usize = 8;
 
-/// The outage that goes on, if there is one.
-#[derive(Debug, Default)]
-pub(crate) struct Outage(Option<Since>);
+#[derive(Debug)]
+pub(crate) struct OperatorLog {
+    channel: String,
+    /// The outage that goes on, if there is one.
+    outage: Option<Outage>,
+    /// The encoding of the database that was last warned of.
+    encoding: Option<String>,
+}
 
 #[derive(Debug)]
-struct Since {
+struct Outage {
     start: Instant,
     last_told: Instant,
-    /// Those that were told, without their numbers.
+    /// The reasons that were told, without their numbers.
     reasons: Vec<String>,
 }
 
-impl Outage {
+impl OperatorLog {
+    pub(crate) fn new(channel: String) -> Self {
+        Self {
+            channel,
+            outage: None,
+            encoding: None,
+        }
+    }
+
     /// The link failed, or an attempt to have one did.
-    pub(crate) fn note(&mut self, now: Instant, channel: &str, error: &Error) {
+    pub(crate) fn tell_offline(&mut self, now: Instant, error: &Error) {
         let text = error.to_string();
-        if self.is_news(now, &text) {
+        let news = self.is_news(now, &text);
+        let channel = &self.channel;
+        if news {
             log::warn!(target: LINK, "{channel:?}: offline: {text}");
         } else {
             log::debug!(target: LINK, "{channel:?}: still offline: {text}");
         }
     }
 
-    /// The link is up.
-    pub(crate) fn end(&mut self, now: Instant, channel: &str) {
-        match self.0.take() {
+    /// The link is up; with the encoding of the database, if others can end our sessions there by what they announce.
+    pub(crate) fn tell_online(&mut self, now: Instant, unsafe_encoding: Option<&str>) {
+        let channel = &self.channel;
+        match self.outage.take() {
             Some(outage) => {
                 let time = now.saturating_duration_since(outage.start);
                 log::info!(target: LINK, "{channel:?}: online after {time:.1?}");
             }
             None => log::info!(target: LINK, "{channel:?}: online"),
         }
+        // Once at its change, not once a session.
+        if self.encoding.as_deref() == unsafe_encoding {
+            return;
+        }
+        if let Some(encoding) = unsafe_encoding {
+            log::warn!(
+                target: TRUST,
+                "{channel:?}: the database has the encoding {encoding}: whoever may connect can announce what has no equivalent \
+                 in UTF-8, and Postgres then ends the session of every member (each reconnects). Meet in a \
+                 database that has the encoding UTF8: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+            );
+        }
+        self.encoding = unsafe_encoding.map(str::to_owned);
     }
 
     fn is_news(&mut self, now: Instant, text: &str) -> bool {
         // Some tell the time: rustls says for how many seconds a certificate has been expired.
         let gist = text.replace(char::is_numeric, "");
-        let Some(outage) = &mut self.0 else {
-            self.0 = Some(Since {
+        let Some(outage) = &mut self.outage else {
+            self.outage = Some(Outage {
                 start: now,
                 last_told: now,
                 reasons: vec![gist],
@@ -73,11 +103,11 @@ mod tests {
     use super::*;
 
     /// Which of the failures, one a second, are told.
-    fn told<'a>(outage: &mut Outage, failures: impl IntoIterator<Item = &'a str>) -> Vec<u64> {
+    fn told<'a>(log: &mut OperatorLog, failures: impl IntoIterator<Item = &'a str>) -> Vec<u64> {
         let start = Instant::now();
         let told = |(second, text)| {
             let now = start + Duration::from_secs(second);
-            outage.is_news(now, text).then_some(second)
+            log.is_news(now, text).then_some(second)
         };
         (0..).zip(failures).filter_map(told).collect()
     }
@@ -85,35 +115,41 @@ mod tests {
     #[test]
     fn a_restart_is_told_once() {
         let restart = ["terminated", "refused", "refused", "starting up"];
-        assert_eq!(told(&mut Outage::default(), restart), [0]);
+        assert_eq!(told(&mut OperatorLog::new("c".to_owned()), restart), [0]);
     }
 
     #[test]
     fn what_keeps_an_outage_up_is_told_once_whatever_its_numbers() {
-        let mut outage = Outage::default();
+        let mut log = OperatorLog::new("c".to_owned());
         let texts: Vec<String> = (0..1_000).map(|n| format!("expired {n} s ago")).collect();
         let refused = std::iter::once("terminated").chain(texts.iter().map(|text| &**text));
-        assert_eq!(told(&mut outage, refused), [0, 10]);
+        assert_eq!(told(&mut log, refused), [0, 10]);
     }
 
     #[test]
     fn two_reasons_that_take_turns_are_told_once_each() {
         let turns = ["first host", "second host"].into_iter().cycle();
-        assert_eq!(told(&mut Outage::default(), turns.take(1_000)), [0, 11]);
+        assert_eq!(
+            told(&mut OperatorLog::new("c".to_owned()), turns.take(1_000)),
+            [0, 11]
+        );
     }
 
     #[test]
     fn reasons_without_end_are_not_told_without_end() {
         let texts: Vec<String> = (0..1_000).map(|n| "x".repeat(n)).collect();
-        let told = told(&mut Outage::default(), texts.iter().map(|text| &**text));
+        let told = told(
+            &mut OperatorLog::new("c".to_owned()),
+            texts.iter().map(|text| &**text),
+        );
         assert_eq!(told, [0, 10, 20, 30, 40, 50, 60, 70]);
     }
 
     #[test]
     fn the_next_outage_is_told_anew() {
-        let mut outage = Outage::default();
-        assert_eq!(told(&mut outage, ["terminated"]), [0]);
-        outage.end(Instant::now(), "c");
-        assert_eq!(told(&mut outage, ["terminated"]), [0]);
+        let mut log = OperatorLog::new("c".to_owned());
+        assert_eq!(told(&mut log, ["terminated"]), [0]);
+        log.tell_online(Instant::now(), None);
+        assert_eq!(told(&mut log, ["terminated"]), [0]);
     }
 }

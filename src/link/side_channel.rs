@@ -1,22 +1,45 @@
 //! Announcing over a connection of its own, while a flood makes it costly to ask anything on the link. One at a time.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
+use postgres::Client;
 
+use super::connector::Connect;
+use super::detached::with_connection;
+use super::session::{CALL_TIMEOUT, SessionNames, own_backend, run};
+use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
 
 /// The least time between two looks at what there is to announce.
 const REST: Duration = Duration::from_millis(100);
 
-#[derive(Default)]
-pub(crate) struct Aside {
+/// The longest that an announcement may take before the link must do, however long the heartbeat interval is.
+const LAST_ASIDE: Duration = Duration::from_secs(10);
+
+/// Whether announcing aside is possible now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    Ready,
+    /// The last announcement is under way, or was made just now.
+    Busy,
+    /// The last announcement failed, or takes too long: the link must do.
+    Failed,
+}
+
+/// Announcements over connections that hear nothing, and so have nothing to read before their answers come.
+pub(crate) struct SideChannel {
+    connect: Connect,
+    names: SessionNames,
+    /// The longest that an announcement may take. Peers wait for three heartbeats, if they are not told otherwise.
+    patience: Duration,
     looked: Option<Instant>,
     last: Option<Announcing>,
 }
 
 struct Announcing {
-    since: Instant,
+    sent: Instant,
     /// The last of its payloads, without what a signature adds.
     payload: String,
     announcements: u64,
@@ -29,36 +52,92 @@ enum State {
     Failed,
 }
 
-impl Aside {
-    /// Whether to look at what there is to announce, and announce it here.
-    pub(crate) fn is_ready(&self, now: Instant) -> bool {
-        let busy = self.last.as_ref().is_some_and(Announcing::is_busy);
+impl SideChannel {
+    pub(crate) fn new(connect: Connect, names: SessionNames, heartbeat: Duration) -> Self {
+        Self {
+            connect,
+            names,
+            patience: (2 * heartbeat).clamp(CALL_TIMEOUT, LAST_ASIDE),
+            looked: None,
+            last: None,
+        }
+    }
+
+    /// Whether to announce here now what is due.
+    pub(crate) fn state(&self, now: Instant) -> Aside {
         let rests = self.looked.is_some_and(|at| now < at + REST);
-        !busy && !rests
+        match self.last.as_ref().map(|last| (&last.state, last.sent)) {
+            Some((State::Failed, _)) => Aside::Failed,
+            Some((State::Busy(_), sent)) if now.saturating_duration_since(sent) > self.patience => {
+                Aside::Failed
+            }
+            Some((State::Busy(_), _)) => Aside::Busy,
+            Some((State::Done, _)) | None if rests => Aside::Busy,
+            Some((State::Done, _)) | None => Aside::Ready,
+        }
     }
 
-    pub(crate) fn looked(&mut self, now: Instant) {
-        self.looked = Some(now);
-    }
-
-    /// The outcome comes from who makes these announcements, of which `payload` is the last.
-    pub(crate) fn start(
+    /// Makes these announcements, if there are any. `sign` is told the backend that makes them.
+    pub(crate) fn announce(
         &mut self,
         now: Instant,
-        payload: &str,
+        payloads: &[String],
+        announcements: u64,
+        sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
+    ) -> Result<()> {
+        self.looked = Some(now);
+        if let Some(last) = payloads.last() {
+            let outcome = self.notify(sign)?;
+            self.start(now, last, announcements, outcome);
+        }
+        Ok(())
+    }
+
+    /// Makes one announcement, and waits for it for as long as a statement may take.
+    pub(crate) fn announce_now(
+        &self,
+        sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
+    ) -> Result<()> {
+        let outcome = self.notify(sign)?;
+        outcome
+            .recv_timeout(CALL_TIMEOUT)
+            .unwrap_or_else(|_| Err(ended_early()))
+    }
+
+    fn notify(
+        &self,
+        sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
+    ) -> Result<Receiver<Result<()>>> {
+        let channel = self.names.channel.clone();
+        let notify = move |client: &mut Client| {
+            let payloads = sign(own_backend(client));
+            run(client, &sql::notify_aside(&channel, &payloads))
+        };
+        let (done, outcome) = bounded(1);
+        with_connection("notify", Arc::clone(&self.connect), notify, move |result| {
+            // Nobody may be waiting any more.
+            let _ = done.send(result);
+        })?;
+        Ok(outcome)
+    }
+
+    fn start(
+        &mut self,
+        now: Instant,
+        last: &str,
         announcements: u64,
         outcome: Receiver<Result<()>>,
     ) {
         self.last = Some(Announcing {
-            since: now,
-            payload: payload.trim_end_matches(';').to_owned(),
+            sent: now,
+            payload: last.trim_end_matches(';').to_owned(),
             announcements,
             state: State::Busy(outcome),
         });
     }
 
-    /// What came of the last one, once: how many announcements were made.
-    pub(crate) fn outcome(&mut self) -> Option<Result<u64>> {
+    /// What came of the last announcements, once: how many were made.
+    pub(crate) fn poll_outcome(&mut self) -> Option<Result<u64>> {
         let last = self.last.as_mut()?;
         let State::Busy(outcome) = &last.state else {
             return None;
@@ -66,7 +145,7 @@ impl Aside {
         let outcome = match outcome.try_recv() {
             Ok(outcome) => outcome,
             Err(TryRecvError::Empty) => return None,
-            Err(TryRecvError::Disconnected) => Err(Error::new(Kind::Link, "a thread ended early")),
+            Err(TryRecvError::Disconnected) => Err(ended_early()),
         };
         last.state = match outcome {
             Ok(()) => State::Done,
@@ -75,53 +154,57 @@ impl Aside {
         Some(outcome.map(|()| last.announcements))
     }
 
-    /// Whether it is of no use here, so that the link must do: it failed, or has taken for so long.
-    pub(crate) fn has_failed(&self, now: Instant, limit: Duration) -> bool {
-        self.last.as_ref().is_some_and(|last| match last.state {
-            State::Busy(_) => now.saturating_duration_since(last.since) > limit,
-            State::Done => false,
-            State::Failed => true,
-        })
-    }
-
-    /// When the last one was started, if this is what it says: Postgres keeps the order, so all from before has been heard.
-    pub(crate) fn is_heard(&self, payload: &str) -> Option<Instant> {
+    /// When the last announcement was made, if this is what it says. Postgres keeps the order, so all from before has been
+    /// heard.
+    pub(crate) fn sent_at_if_own(&self, payload: &str) -> Option<Instant> {
         let last = self.last.as_ref()?;
         let rest = payload.strip_prefix(&*last.payload)?;
         // A longer name or number begins with ours, too.
         let ends = rest.is_empty() || rest.starts_with([' ', ';']);
-        ends.then_some(last.since)
+        ends.then_some(last.sent)
     }
 
     /// The flood is over.
     pub(crate) fn stop(&mut self) {
-        *self = Self::default();
+        (self.looked, self.last) = (None, None);
     }
 }
 
-impl Announcing {
-    fn is_busy(&self) -> bool {
-        matches!(self.state, State::Busy(_))
-    }
+fn ended_early() -> Error {
+    Error::new(
+        Kind::Link,
+        "an announcement over a further connection did not end",
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::connector::custom_connector;
+
+    fn side_channel() -> SideChannel {
+        let connect = custom_connector(|| Err::<Client, _>("nobody dials"));
+        let names = SessionNames {
+            channel: "c".to_owned(),
+            inbox: "i".to_owned(),
+            application_name: "a".to_owned(),
+        };
+        SideChannel::new(connect, names, Duration::from_secs(1))
+    }
 
     #[test]
     fn what_merely_begins_as_our_announcement_is_not_it() {
         let now = Instant::now();
-        let is_heard = |payload, heard| {
-            let mut aside = Aside::default();
-            let (_outcome, never) = crossbeam_channel::bounded(1);
-            aside.start(now, payload, 1, never);
-            aside.is_heard(heard) == Some(now)
+        let is_own = |payload, heard| {
+            let mut side_channel = side_channel();
+            let (_outcome, never) = bounded(1);
+            side_channel.start(now, payload, 1, never);
+            side_channel.sent_at_if_own(heard) == Some(now)
         };
         let beat = "pg-peers/1 beat name=a@h inc=7 seq=1 due=5000 pid=4;";
         let signed = "pg-peers/1 beat name=a@h inc=7 seq=1 due=5000 pid=4 time=9 sig=ab;";
         for (payload, heard) in [("a@h", "a@h"), (beat, beat), (beat, signed)] {
-            assert!(is_heard(payload, heard), "{heard}");
+            assert!(is_own(payload, heard), "{heard}");
         }
         let other = "pg-peers/1 beat name=a@h inc=7 seq=1 due=5000 pid=42;";
         for (payload, heard) in [
@@ -131,7 +214,40 @@ mod tests {
             (beat, other),
             (beat, "a@h"),
         ] {
-            assert!(!is_heard(payload, heard), "{heard}");
+            assert!(!is_own(payload, heard), "{heard}");
         }
+    }
+
+    #[test]
+    fn one_announcement_at_a_time_and_none_after_a_failure() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut side_channel = side_channel();
+        assert_eq!(side_channel.state(start), Aside::Ready);
+        side_channel
+            .announce(start, &[], 0, |_| Vec::new())
+            .expect("nothing to do");
+        assert_eq!(side_channel.state(at(99)), Aside::Busy);
+        assert_eq!(side_channel.state(at(100)), Aside::Ready);
+        let (done, outcome) = bounded(1);
+        side_channel.start(at(100), "a@h", 3, outcome);
+        assert!(side_channel.poll_outcome().is_none());
+        assert_eq!(side_channel.state(at(2_100)), Aside::Busy);
+        assert_eq!(
+            side_channel.state(at(2_101)),
+            Aside::Failed,
+            "it takes too long"
+        );
+        done.send(Ok(())).expect("room");
+        assert!(matches!(side_channel.poll_outcome(), Some(Ok(3))));
+        assert!(side_channel.poll_outcome().is_none(), "once");
+        assert_eq!(side_channel.state(at(2_101)), Aside::Ready);
+        let (done, outcome) = bounded(1);
+        side_channel.start(at(2_200), "a@h", 1, outcome);
+        drop(done);
+        assert!(matches!(side_channel.poll_outcome(), Some(Err(_))));
+        assert_eq!(side_channel.state(at(9_000)), Aside::Failed);
+        side_channel.stop();
+        assert_eq!(side_channel.state(at(9_000)), Aside::Ready);
     }
 }

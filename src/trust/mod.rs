@@ -6,6 +6,7 @@
 
 #[cfg(not(feature = "auth"))]
 mod absent;
+pub(crate) mod guard;
 #[cfg(feature = "auth")]
 mod hmac;
 pub(crate) mod refusals;

@@ -1,0 +1,152 @@
+//! The way of what happened to the host: first into its view, then into its events.
+//!
+//! What an event says, [`peers`](crate::Cluster::peers) already shows when the event can be received. So changes are
+//! [taken](Delivery::take), the view is [shown](Delivery::show), and only then are events [sent](Delivery::send).
+
+use std::sync::{Arc, MutexGuard};
+
+use crossbeam_channel::Sender;
+
+use super::outbox::Outbox;
+use super::shared::{Requests, Shared, View};
+use crate::core::roster::{Change, Kind, Outcome};
+use crate::error::Error;
+use crate::event::Event;
+use crate::logging::PEERS;
+use crate::status::Status;
+
+pub(crate) struct Delivery {
+    /// The channel, for the log.
+    channel: String,
+    shared: Arc<Shared>,
+    view: View,
+    outbox: Outbox,
+    events: Sender<Event>,
+    /// The host took events, and more are pending.
+    draining: bool,
+}
+
+impl Delivery {
+    pub(crate) fn new(channel: String, shared: Arc<Shared>, events: Sender<Event>) -> Self {
+        Self {
+            channel,
+            shared,
+            view: View::default(),
+            outbox: Outbox::default(),
+            events,
+            draining: false,
+        }
+    }
+
+    /// What the host asks for.
+    pub(crate) fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.shared.requests()
+    }
+
+    pub(crate) fn status(&self) -> &Status {
+        &self.view.status
+    }
+
+    /// The counters. What is written here is shown with the next [`show`](Self::show).
+    pub(crate) fn status_mut(&mut self) -> &mut Status {
+        &mut self.view.status
+    }
+
+    /// Counts what became of a message about this name.
+    pub(crate) fn count(&mut self, outcome: Outcome, name: &str) {
+        let status = &mut self.view.status;
+        match outcome {
+            Outcome::News => status.heard += 1,
+            Outcome::Stale => status.ignored += 1,
+            Outcome::Refused => {
+                if status.refused == 0 {
+                    log::warn!(
+                        target: PEERS,
+                        "{:?}: ignoring newcomers, first {name:?}: {} peers are all that max_peers allows",
+                        self.channel,
+                        status.peers,
+                    );
+                }
+                status.refused += 1;
+            }
+        }
+    }
+
+    /// Brings a change into the view and the outbox.
+    pub(crate) fn take(&mut self, change: Change) {
+        self.log(&change);
+        match change.kind {
+            Kind::Joined | Kind::Returned | Kind::Recovered | Kind::Updated => {
+                Arc::make_mut(&mut self.view.peers).put(&change.peer);
+            }
+            Kind::Left(_) => Arc::make_mut(&mut self.view.peers).remove(change.peer.name()),
+            Kind::TookName => {}
+        }
+        self.outbox.push(change);
+    }
+
+    fn log(&self, change: &Change) {
+        let (channel, name) = (&self.channel, change.peer.name());
+        match change.kind {
+            Kind::TookName => log::warn!(
+                target: PEERS,
+                "{channel:?}: a newer process has the name {name:?}: this one is not announced any more"
+            ),
+            kind => log::debug!(target: PEERS, "{channel:?}: {name}: {kind:?}"),
+        }
+    }
+
+    /// The link is up.
+    pub(crate) fn take_online(&mut self) {
+        self.view.status.online = true;
+        self.view.status.connected += 1;
+        self.outbox.push_online();
+    }
+
+    /// The link broke, for this reason.
+    pub(crate) fn take_offline(&mut self, reason: Error) {
+        self.view.status.online = false;
+        self.view.status.last_error = Some(reason.clone());
+        self.outbox.push_offline(reason);
+    }
+
+    /// An attempt to connect failed, for this reason. The host is told of it where no link was ever up, once.
+    pub(crate) fn take_failure(&mut self, reason: Error) {
+        let status = &mut self.view.status;
+        status.failed_attempts += 1;
+        status.last_error = Some(reason.clone());
+        if status.connected == 0 && status.failed_attempts == 1 {
+            self.outbox.push_offline(reason);
+        }
+    }
+
+    /// Shows the view to the host.
+    pub(crate) fn show(&mut self) {
+        self.view.status.peers = self.view.peers.len();
+        self.view.status.undelivered = self.outbox.len();
+        self.shared.show(&self.view);
+    }
+
+    /// Sends events for which there is room. Never waits for the host: what does not fit stays in the outbox.
+    pub(crate) fn send(&mut self) {
+        while !self.events.is_full() {
+            let Some(event) = self.outbox.pop() else {
+                self.draining = false;
+                return;
+            };
+            // The one sender found room, so this does not block; that nobody receives any more is the host's choice.
+            let _ = self.events.send(event);
+            self.draining = true;
+        }
+    }
+
+    /// Whether the host took events since this was last asked, and more are pending.
+    pub(crate) fn take_draining(&mut self) -> bool {
+        std::mem::take(&mut self.draining)
+    }
+
+    /// Whether events wait for room at the host.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.outbox.len() > 0
+    }
+}

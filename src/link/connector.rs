@@ -1,0 +1,192 @@
+//! Connection strings, and what opens connections by them: with limits on every wait that TCP knows, and errors that never
+//! show a password.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode};
+use postgres::tls::{MakeTlsConnect, TlsConnect};
+use postgres::{Client, Socket};
+
+use super::redial::Hosts;
+use crate::error::{Error, Kind, Result};
+use crate::logging::LINK;
+
+/// Limits for a connection whose string sets none: the peer of a dead connection is given up within seconds, not the
+/// system's hours. The server is asked for the same, by [`sql::set_up`](super::sql::set_up).
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
+const KEEPALIVES_RETRIES: u32 = 3;
+
+/// What `postgres` sets of itself for `keepalives_idle`, by which an unset one is known.
+const DEFAULT_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Opens a connection; called again at every attempt, possibly while an earlier call still hangs.
+pub(crate) type Connect = Arc<dyn Fn(Hosts) -> Result<Client> + Send + Sync>;
+
+/// Parses a connection string into what opens connections, with limits on every wait that TCP knows.
+pub(crate) fn connector<T>(params: &str, tls: Option<T>) -> Result<Connect>
+where
+    T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+    T::TlsConnect: Send,
+    T::Stream: Send,
+    <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+{
+    let mut config: postgres::Config = params.parse().map_err(|e| unparsable(params, &e))?;
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err(Error::config(
+            "the connection string names no host: add host=... (or a directory with the server's socket)",
+        ));
+    }
+    if tls.is_none() && config.get_ssl_mode() == SslMode::Require {
+        return Err(Error::config(
+            "the connection string says sslmode=require, which `join` cannot do: use `join_tls`",
+        ));
+    }
+    if tls.is_none() && config.get_channel_binding() == ChannelBinding::Require {
+        return Err(Error::config(
+            "the connection string says channel_binding=require, which takes TLS: use `join_tls`",
+        ));
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(TCP_USER_TIMEOUT);
+    }
+    if config.get_keepalives_idle() == DEFAULT_KEEPALIVES_IDLE {
+        config.keepalives_idle(KEEPALIVES_IDLE);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVES_INTERVAL);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(KEEPALIVES_RETRIES);
+    }
+    config.notice_callback(|notice| log::debug!(target: LINK, "Postgres says: {notice}"));
+    let mut shuffled = config.clone();
+    shuffled.load_balance_hosts(LoadBalanceHosts::Random);
+    Ok(Arc::new(move |hosts| {
+        let config = match hosts {
+            Hosts::AsConfigured => &config,
+            Hosts::Shuffled => &shuffled,
+        };
+        let client = match &tls {
+            Some(tls) => config.connect(tls.clone()),
+            None => config.connect(postgres::NoTls),
+        };
+        client.map_err(|e| Error::caused(Kind::Link, "cannot connect to Postgres", e))
+    }))
+}
+
+/// What opens connections by a closure of the host's.
+pub(crate) fn custom_connector<F, E>(connect: F) -> Connect
+where
+    F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    Arc::new(move |_| {
+        connect().map_err(|e| Error::caused(Kind::Link, "cannot connect to Postgres", e))
+    })
+}
+
+/// What else libpq can be told of TLS, and providers put into their URLs.
+const OTHERS_TLS_OPTIONS: [&str; 14] = [
+    "gssencmode",
+    "requiressl",
+    "ssl",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslpassword",
+    "sslrootcert",
+    "sslsni",
+];
+
+/// The parser's own words can contain a part of the password (one with a space in it is taken for an option), so they are
+/// only passed on if they name an option that exists, or if there is no password.
+fn unparsable(params: &str, error: &postgres::Error) -> Error {
+    let reason = error.source().map_or_else(String::new, ToString::to_string);
+    let unknown = |option: &&str| reason == format!("unknown option `{option}`");
+    let is_about_tls = OTHERS_TLS_OPTIONS.iter().any(unknown);
+    let advice = if is_about_tls {
+        "leave it out: certificates and what is verified are up to the connector that `join_tls` takes"
+    } else if reason.contains("`sslmode`") {
+        "sslmode may be disable, prefer or require; for verify-ca or verify-full write require, since what is verified is \
+         up to the connector that `join_tls` takes"
+    } else {
+        "write host=... user=... dbname=... or postgres://user@host/dbname, \
+         with special characters percent-encoded in a URL and in single quotes elsewhere"
+    };
+    let harmless = is_about_tls
+        || reason.starts_with("invalid value for option")
+        || !(params.contains('@') || params.to_ascii_lowercase().contains("pass"));
+    let reason = match harmless {
+        true => &reason,
+        false => "the reason is not shown, since it may show the password",
+    };
+    Error::config(format!(
+        "the connection string is not valid ({reason}): {advice}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_connection_string_is_refused_without_showing_its_password() {
+        let tls = || None::<postgres::NoTls>;
+        for params in [
+            "host=h password=hun ter2=x",
+            "host=h passwort=hunter2",
+            "postgres://u:hunter2@h:port/db",
+            "postgres://u:hunter2@h/db?hunter2=1",
+        ] {
+            let error = connector(params, tls()).err().expect(params);
+            let shown = format!("{error} {error:?} {:?}", StdError::source(&error));
+            assert!(error.is_config(), "{params}");
+            assert!(!shown.contains("ter2"), "{shown}");
+        }
+        let error = connector("host=h password=hunter2 port=x", tls())
+            .err()
+            .expect("an error");
+        assert!(error.to_string().contains("option `port`"), "{error}");
+        let error = connector("hots=localhost", tls()).err().expect("an error");
+        assert!(error.to_string().contains("hots"), "{error}");
+        for (option, advice) in [
+            ("sslrootcert=system", "leave it out"),
+            (
+                "sslmode=verify-full",
+                "for verify-ca or verify-full write require",
+            ),
+        ] {
+            let url = format!("postgres://u:hunter2@h/db?{option}");
+            let error = connector(&url, tls()).err().expect("an error").to_string();
+            assert!(error.contains(advice), "{error}");
+            assert!(
+                error.contains(option.split('=').next().unwrap_or_default()),
+                "{error}"
+            );
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let error = connector("user=u", tls()).err().expect("an error");
+        assert!(error.to_string().contains("no host"), "{error}");
+        for option in ["sslmode=require", "channel_binding=require"] {
+            let error = connector(&format!("host=h {option}"), tls()).err();
+            let error = error.expect("one").to_string();
+            assert!(
+                error.contains("join_tls") && error.contains(option),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Threads that can be left behind: for what may hang, and must hold nobody up.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::thread;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use postgres::Client;
+
+use super::connector::Connect;
+use super::redial::Hosts;
+use crate::error::{Error, Kind, Result};
+
+/// The longest that closing a client holds anybody up; a healthy one takes 0.1 ms.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+
+pub(super) fn spawn(what: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new()
+        .name(format!("pg-peers-{what}"))
+        .spawn(work)
+        .map(drop)
+        .map_err(|e| Error::caused(Kind::Link, "cannot start a thread", e))
+}
+
+/// Opens a connection, or does something with it, by a closure of the host's that may panic: that is a failure like others.
+pub(super) fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let panicked = |_| Err(Error::new(Kind::Link, "connecting to Postgres panicked"));
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
+}
+
+/// Does some work on a detached thread, with a connection for this alone.
+pub(super) fn with_connection(
+    what: &str,
+    connect: Connect,
+    work: impl FnOnce(&mut Client) -> Result<()> + Send + 'static,
+    done: impl FnOnce(Result<()>) + Send + 'static,
+) -> Result<()> {
+    spawn(what, move || {
+        let mut client = None;
+        // Before the client is dropped, which may take long.
+        done(catch(|| work(client.insert(connect(Hosts::AsConfigured)?))));
+    })
+}
+
+/// Receives within a time in which this process runs: while it is stopped, as by SIGSTOP, nobody can be late.
+pub(super) fn receive_awake<T>(
+    result: &Receiver<T>,
+    timeout: Duration,
+) -> std::result::Result<T, RecvTimeoutError> {
+    const STEPS: u32 = 15;
+    for _ in 1..STEPS {
+        match result.recv_timeout(timeout / STEPS) {
+            Err(RecvTimeoutError::Timeout) => {}
+            received => return received,
+        }
+    }
+    result.recv_timeout(timeout / STEPS)
+}
+
+/// Closes a client on a detached thread, and waits a moment for it.
+pub(super) fn close(client: Client) {
+    let (done, dropped) = bounded::<()>(1);
+    let spawned = spawn("close", move || {
+        drop(client);
+        drop(done);
+    });
+    if spawned.is_ok() {
+        let _ = dropped.recv_timeout(CLOSE_TIMEOUT);
+    }
+}

@@ -1,0 +1,163 @@
+//! When to dial again, for how long an attempt may hang before another starts beside it, and which host comes first. Pure:
+//! time is a parameter.
+
+use std::time::{Duration, Instant};
+
+use crate::jitter::Jitter;
+
+/// The back-off doubles from the first to the last. No longer, so that recovery takes about a second however long the outage
+/// was; nor longer than the heartbeat interval, so that this participant is back before the grace period ends that its peers
+/// give it once they are back themselves; nor so long that a session check could find it gone meanwhile.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const LAST_BACKOFF: Duration = Duration::from_millis(750);
+
+/// After a link that lasted this long the next failure starts to back off anew.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// After this long an attempt counts as hung, and another may start beside it. The limit doubles with each attempt that
+/// hangs, so that they stay few.
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_DOUBLINGS: u32 = 5;
+
+/// The order in which to try several hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// The order of the connection string.
+    AsConfigured,
+    /// Any order. An attempt that hangs may hang at the first host, and the next must not follow it there every time.
+    Shuffled,
+}
+
+/// When to dial again, after attempts that failed and links that broke.
+#[derive(Debug)]
+pub(crate) struct Redial {
+    /// The longest back-off.
+    longest: Duration,
+    /// The last back-off, before its jitter.
+    backoff: Duration,
+    /// When the next attempt is due.
+    at: Instant,
+}
+
+impl Redial {
+    /// The first attempt is due at once.
+    pub(crate) fn new(now: Instant, heartbeat: Duration) -> Self {
+        Self {
+            longest: LAST_BACKOFF.min(heartbeat).max(FIRST_BACKOFF),
+            backoff: Duration::ZERO,
+            at: now,
+        }
+    }
+
+    /// How long until the next attempt is due.
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
+        self.at.saturating_duration_since(now)
+    }
+
+    /// An attempt failed.
+    pub(crate) fn handle_failure(&mut self, now: Instant, jitter: &mut Jitter) {
+        // The first time at once or almost: not all members should dial in step when their server is back.
+        let least = if self.backoff.is_zero() { 0.0 } else { 0.5 };
+        self.backoff = (self.backoff * 2).clamp(FIRST_BACKOFF, self.longest);
+        self.at = now + jitter.between(least, self.backoff);
+    }
+
+    /// A link broke that had lasted for this long.
+    pub(crate) fn handle_loss(&mut self, now: Instant, lasted: Duration, jitter: &mut Jitter) {
+        if lasted >= STABLE_AFTER {
+            self.backoff = Duration::ZERO;
+        }
+        self.handle_failure(now, jitter);
+    }
+}
+
+/// How long an attempt may take beside this many that hang already.
+pub(super) fn patience(hung: u32) -> Duration {
+    DIAL_TIMEOUT * 2u32.pow(hung.min(MAX_DOUBLINGS))
+}
+
+/// Which host an attempt tries first beside this many that hang already.
+pub(super) fn hosts(hung: u32) -> Hosts {
+    match hung {
+        0 => Hosts::AsConfigured,
+        _ => Hosts::Shuffled,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The waits after failures in a row.
+    fn waits(
+        redial: &mut Redial,
+        now: Instant,
+        jitter: &mut Jitter,
+        count: usize,
+    ) -> Vec<Duration> {
+        let wait = |_| {
+            redial.handle_failure(now, jitter);
+            redial.wait(now)
+        };
+        (0..count).map(wait).collect()
+    }
+
+    #[test]
+    fn the_first_attempt_is_due_at_once() {
+        let now = Instant::now();
+        assert_eq!(
+            Redial::new(now, Duration::from_secs(5)).wait(now),
+            Duration::ZERO
+        );
+    }
+
+    #[test]
+    fn failures_back_off_to_less_than_a_second() {
+        let now = Instant::now();
+        for seed in 0..100 {
+            let mut redial = Redial::new(now, Duration::from_secs(5));
+            let waits = waits(&mut redial, now, &mut Jitter::new(seed), 20);
+            for (at, wait) in waits.iter().enumerate() {
+                let whole = (FIRST_BACKOFF * 2u32.pow(at.min(3) as u32)).min(LAST_BACKOFF);
+                let least = if at == 0 { Duration::ZERO } else { whole / 2 };
+                assert!(
+                    (least..=whole).contains(wait),
+                    "{wait:?} of {whole:?} at {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_back_off_is_longer_than_the_heartbeat_interval() {
+        let now = Instant::now();
+        let mut redial = Redial::new(now, Duration::from_millis(200));
+        let waits = waits(&mut redial, now, &mut Jitter::new(1), 20);
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(200)));
+    }
+
+    #[test]
+    fn a_link_that_lasted_starts_the_back_off_anew() {
+        let now = Instant::now();
+        for (lasted, longest) in [
+            (STABLE_AFTER, FIRST_BACKOFF),
+            (STABLE_AFTER - Duration::from_millis(1), LAST_BACKOFF),
+        ] {
+            let jitter = &mut Jitter::new(1);
+            let mut redial = Redial::new(now, Duration::from_secs(5));
+            waits(&mut redial, now, jitter, 20);
+            redial.handle_loss(now, lasted, jitter);
+            assert!(redial.wait(now) <= longest);
+            assert_eq!(redial.backoff, longest);
+        }
+    }
+
+    #[test]
+    fn each_attempt_that_hangs_makes_the_next_wait_longer_and_look_elsewhere() {
+        let seconds = [10, 20, 40, 80, 160, 320, 320, 320];
+        for (hung, seconds) in (0..).zip(seconds) {
+            assert_eq!(patience(hung), Duration::from_secs(seconds));
+            assert_eq!(hosts(hung) == Hosts::AsConfigured, hung == 0);
+        }
+    }
+}

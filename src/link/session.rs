@@ -1,0 +1,339 @@
+//! One session with Postgres that is known to carry notifications: listen, announce, ask, wait.
+//!
+//! Every call but the wait runs on a thread that can be left behind; the essay in [`link`](super) says why.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+use fallible_iterator::FallibleIterator;
+use postgres::error::SqlState;
+use postgres::{Client, Notification, SimpleQueryMessage};
+
+use super::connector::Connect;
+use super::detached::{close, receive_awake, spawn};
+use super::redial::Hosts;
+use super::{Pid, sql};
+use crate::error::{Error, Kind, Result};
+use crate::jitter;
+use crate::logging::LINK;
+
+/// The longest a statement may take before the link counts as broken. With the heartbeat interval it bounds how late a
+/// frozen server is noticed.
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
+
+/// How long the probe's notification may take to come, which it does within milliseconds or never.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What the second connection says to the first, to prove that notifications of others arrive.
+const PROBE: &str = "other";
+
+/// The encodings of a database in which Postgres takes nothing for text that it cannot convert for a session of ours, which
+/// wants UTF-8. In others there may be such a text, and if somebody announces it, Postgres ends every session that listens.
+const SAFE_ENCODINGS: [&str; 15] = [
+    "ISO_8859_5",
+    "KOI8R",
+    "KOI8U",
+    "LATIN1",
+    "LATIN10",
+    "LATIN2",
+    "LATIN4",
+    "LATIN5",
+    "LATIN6",
+    "LATIN7",
+    "LATIN8",
+    "LATIN9",
+    "UTF8",
+    "WIN1256",
+    "WIN866",
+];
+
+/// What a session listens to, and how it is shown to operators.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionNames {
+    pub(crate) channel: String,
+    /// A channel that nobody else listens to.
+    pub(crate) inbox: String,
+    pub(crate) application_name: String,
+}
+
+/// One notification, as it was received.
+#[derive(Debug)]
+pub(crate) struct Notice(Notification);
+
+impl Notice {
+    /// The channel that it came on, which need not be one of ours: a session that the host opens may listen to more.
+    pub(crate) fn channel(&self) -> &str {
+        self.0.channel()
+    }
+
+    /// The backend that sent it.
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        Pid::new(self.0.process_id())
+    }
+
+    pub(crate) fn payload(&self) -> &str {
+        self.0.payload()
+    }
+}
+
+/// A session that is known to carry notifications and listens to the channel.
+pub(crate) struct Link {
+    /// `None` once a call hung: the client is with the thread that was left behind.
+    client: Option<Client>,
+    channel: String,
+    /// Our own backend.
+    pid: Pid,
+    /// The database's encoding, as Postgres names it.
+    encoding: Option<String>,
+    /// What was received while looking for an echo.
+    unread: VecDeque<Notice>,
+}
+
+impl Link {
+    /// Makes a link of a connection that listens to its inbox and has been probed, and ends the session that was given up
+    /// before it.
+    pub(super) fn set_up(
+        mut client: Client,
+        pid: Pid,
+        names: &SessionNames,
+        given_up: Option<Pid>,
+    ) -> Result<Self> {
+        if let Some(pid) = given_up {
+            // A role may have lost the right to; then that backend reads on until its client is gone.
+            let _ = run(&mut client, &sql::end_session(pid, &names.application_name));
+        }
+        let _ = run(&mut client, sql::NO_IDLE_TIMEOUT);
+        let set_up = sql::set_up(&names.channel, &names.application_name);
+        let shown = client.simple_query(&set_up).map_err(broken)?;
+        let encoding = column(&shown).next().map(str::to_owned);
+        Ok(Self {
+            client: Some(client),
+            channel: names.channel.clone(),
+            pid,
+            encoding,
+            unread: VecDeque::new(),
+        })
+    }
+
+    /// The next notification. `None` means that everything which arrived before `until` has been returned.
+    pub(crate) fn next(&mut self, until: Instant) -> Result<Option<Notice>> {
+        if let Some(notice) = self.unread.pop_front() {
+            return Ok(Some(notice));
+        }
+        let client = self.client.as_mut().ok_or_else(gone)?;
+        // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
+        let wait = until.saturating_duration_since(Instant::now());
+        let wait = wait.max(Duration::from_millis(1));
+        // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
+        let received = client.notifications().timeout_iter(wait).next();
+        match received.map_err(broken)? {
+            Some(notification) => Ok(Some(Notice(notification))),
+            // The end of the iterator also stands for the end of the connection, at once and every time.
+            None if client.is_closed() => Err(gone()),
+            None => Ok(None),
+        }
+    }
+
+    /// The pid of our own backend.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The pid of our own backend, if a call hung: it goes on, and reads whatever the server sends.
+    pub(crate) fn given_up(&self) -> Option<Pid> {
+        self.client.is_none().then_some(self.pid)
+    }
+
+    /// The database's encoding, if others can end our sessions there by what they announce.
+    pub(crate) fn unsafe_encoding(&self) -> Option<&str> {
+        let encoding = self.encoding.as_deref();
+        encoding.filter(|encoding| !SAFE_ENCODINGS.contains(encoding))
+    }
+
+    /// How many notifications were received that were not returned yet.
+    pub(crate) fn waiting(&mut self) -> usize {
+        let buffered = |client: &mut Client| client.notifications().len();
+        self.unread.len() + self.client.as_mut().map_or(0, buffered)
+    }
+
+    /// Announces, and takes our own notification, which must be back by now.
+    pub(crate) fn notify(&mut self, payload: &str) -> Result<()> {
+        let statement = sql::notify(&self.channel, payload);
+        self.call(move |client| run(client, &statement))?;
+        let client = self.client.as_mut().ok_or_else(gone)?;
+        // Others may say the very same: a bare name, or that they know a newer incarnation.
+        let mut said_by_others = false;
+        while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
+            let notice = Notice(notification);
+            let same = notice.channel() == self.channel && notice.payload() == payload;
+            if same && notice.pid() == Some(self.pid) {
+                return Ok(());
+            }
+            said_by_others |= same;
+            self.unread.push_back(notice);
+        }
+        if said_by_others {
+            return Err(not_carried());
+        }
+        Err(Error::new(
+            Kind::Link,
+            "our own notification did not come back: this session does not listen any more",
+        ))
+    }
+
+    /// Sends an answer to an inbox, all its payloads at once.
+    pub(crate) fn answer(&mut self, inbox: &str, payloads: &[String]) -> Result<()> {
+        let statements = sql::notify_all(inbox, payloads);
+        self.call(move |client| run(client, &statements))
+    }
+
+    /// Which of these backends the server has not; `None` if it does not tell this role.
+    pub(crate) fn missing_sessions(&mut self, pids: Vec<Pid>) -> Result<Option<HashSet<Pid>>> {
+        let query = sql::sessions(&pids);
+        let rows = self.call(move |client| match client.simple_query(&query) {
+            Ok(rows) => Ok(Some(rows)),
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(None),
+            Err(error) => Err(broken(error)),
+        })?;
+        let Some(rows) = rows else {
+            log::debug!(target: LINK, "{:?}: no right to see sessions", self.channel);
+            return Ok(None);
+        };
+        let mut missing: HashSet<Pid> = pids.into_iter().collect();
+        for pid in column(&rows).filter_map(|pid| pid.parse().ok()) {
+            missing.remove(&pid);
+        }
+        Ok(Some(missing))
+    }
+
+    /// Asks whether the server still answers: for a session that announces nothing, and before anybody is declared gone.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.call(|client| run(client, sql::CHECK))
+    }
+
+    /// Runs what can hang on a thread that can be left behind, with the client.
+    fn call<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Client) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut client = self.client.take().ok_or_else(gone)?;
+        let (done, result) = bounded(1);
+        spawn("call", move || {
+            let outcome = work(&mut client);
+            // Nobody waits any more: the client is dropped here, however long that takes.
+            let _ = done.send((client, outcome));
+        })?;
+        match receive_awake(&result, CALL_TIMEOUT) {
+            Ok((client, outcome)) => {
+                self.client = Some(client);
+                outcome
+            }
+            Err(RecvTimeoutError::Timeout) => Err(Error::new(
+                Kind::Timeout,
+                format!("Postgres did not answer within {CALL_TIMEOUT:?}"),
+            )),
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            close(client);
+        }
+    }
+}
+
+/// Listens to the inbox, and returns the pid of our own backend. Comes before anything is set in the session: behind a
+/// pooler in transaction mode the settings would land in somebody else's.
+pub(super) fn listen_to_inbox(client: &mut Client, inbox: &str) -> Result<Pid> {
+    run(client, &sql::listen(inbox))?;
+    // Our own notification tells our backend's pid, without the right to execute any function. Nobody else can say the same
+    // before us: not another attempt, which has the same inbox, nor a stranger who has learnt of it.
+    let own = format!("own {:016x}", jitter::random());
+    let notify = sql::notify(inbox, &own);
+    run(client, &notify).or_else(|error| retry_if_full(client, &notify, error))?;
+    let pid = receive(client, inbox, &own, Duration::ZERO)?;
+    pid.ok_or_else(not_carried)
+}
+
+/// A queue of notifications that was full stays full, though everybody has read them since, until somebody asks how full it
+/// is.
+fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> {
+    if error.code() != Some(&SqlState::PROGRAM_LIMIT_EXCEEDED) {
+        return Err(error);
+    }
+    match run(client, sql::QUEUE_USAGE) {
+        Ok(()) => run(client, notify),
+        Err(_) => Err(error),
+    }
+}
+
+/// Notifies the inbox of the first connection, over the second.
+pub(super) fn send_probe(connect: &Connect, hosts: Hosts, inbox: &str) -> Result<()> {
+    let mut second = connect(hosts)?;
+    run(&mut second, &sql::notify(inbox, PROBE))
+}
+
+/// Whether the first connection carries the notifications of others. If it does not, it stops listening: a pooler's
+/// connection to the server must not go on for nobody.
+pub(super) fn hear_probe(client: &mut Client, inbox: &str, probe: Result<()>) -> Result<()> {
+    let heard = probe.and_then(|()| receive(client, inbox, PROBE, PROBE_TIMEOUT));
+    let carried = heard.and_then(|pid| pid.map(drop).ok_or_else(not_carried));
+    if carried.is_err() {
+        let _ = run(client, &sql::unlisten(inbox));
+    }
+    carried
+}
+
+/// The backend that serves a session which listens to nothing.
+pub(super) fn own_backend(client: &mut Client) -> Option<Pid> {
+    let rows = client.simple_query(sql::OWN_BACKEND).ok()?;
+    column(&rows).find_map(|pid| pid.parse().ok())
+}
+
+pub(super) fn run(client: &mut Client, statements: &str) -> Result<()> {
+    client.batch_execute(statements).map_err(broken)
+}
+
+/// What a simple query returned in its first column.
+fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
+    messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    })
+}
+
+/// The pid of the backend that sent this payload to the inbox, if it comes within `wait`.
+fn receive(client: &mut Client, inbox: &str, payload: &str, wait: Duration) -> Result<Option<Pid>> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let received = client.notifications().timeout_iter(left).next();
+        match received.map_err(broken)?.map(Notice) {
+            Some(notice) if notice.channel() == inbox && notice.payload() == payload => {
+                return Ok(notice.pid());
+            }
+            Some(_) => {}
+            None => return Ok(None),
+        }
+    }
+}
+
+fn broken(error: postgres::Error) -> Error {
+    Error::caused(Kind::Link, "the session with Postgres failed", error)
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Link, "Postgres closed the session")
+}
+
+fn not_carried() -> Error {
+    Error::new(
+        Kind::Pooler,
+        "notifications do not arrive on this connection: it goes through a pooler in transaction or statement mode \
+         (such as PgBouncer's pool_mode=transaction). Connect to Postgres directly, or to a pool in session mode",
+    )
+}

@@ -1,0 +1,99 @@
+//! A link that is up: the session, what is known of how far it was heard, and the way around it in a flood.
+
+use std::time::{Duration, Instant};
+
+use super::hearing::{Hearing, Speak};
+use super::session::{Link, Notice};
+use super::side_channel::{Aside, SideChannel};
+use crate::error::Result;
+
+/// All that is of one session, and goes with it. `M` is what marks carry; see [`Hearing::mark`].
+pub(crate) struct Up<M> {
+    pub(crate) link: Link,
+    pub(crate) hearing: Hearing<M>,
+    pub(crate) side_channel: SideChannel,
+    since: Instant,
+}
+
+/// What the server answered, and when.
+pub(crate) struct Answer<T> {
+    pub(crate) value: T,
+    pub(crate) asked: Instant,
+    pub(crate) answered: Instant,
+    /// How many notifications were received with it that are still to be heard.
+    pub(crate) waiting: usize,
+}
+
+impl<T> Answer<T> {
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.answered - self.asked
+    }
+}
+
+impl<M> Up<M> {
+    pub(crate) fn new(
+        now: Instant,
+        link: Link,
+        hearing: Hearing<M>,
+        side_channel: SideChannel,
+    ) -> Self {
+        Self {
+            link,
+            hearing,
+            side_channel,
+            since: now,
+        }
+    }
+
+    /// How long it has been up.
+    pub(crate) fn lasted(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
+    /// Whether to speak now, and where, when the next thing to say is due at `due`.
+    pub(crate) fn speak(&self, now: Instant, due: Option<Instant>) -> Speak {
+        self.hearing.speak(now, due, self.side_channel.state(now))
+    }
+
+    /// Whether the link is to be spared, and the side channel may do.
+    pub(crate) fn goes_aside(&self, now: Instant) -> bool {
+        self.hearing.is_flooded(now) && self.side_channel.state(now) != Aside::Failed
+    }
+
+    /// The next notification; or none by the time returned, by which everything that had arrived was heard.
+    pub(crate) fn next(
+        &mut self,
+        now: Instant,
+        due: Option<Instant>,
+        interval: Duration,
+    ) -> Result<std::result::Result<Notice, Instant>> {
+        let aside = self.side_channel.state(now);
+        let until = self.hearing.until(now, due, aside, interval);
+        if let Some(notice) = self.link.next(until)? {
+            return Ok(Ok(notice));
+        }
+        self.hearing.handle_silence(until);
+        if !self.hearing.is_flooded(now.max(until)) {
+            self.side_channel.stop();
+        }
+        Ok(Err(until))
+    }
+
+    /// Asks something of the server.
+    pub(crate) fn ask<T>(
+        &mut self,
+        question: impl FnOnce(&mut Link) -> Result<T>,
+    ) -> Result<Answer<T>> {
+        let asked = Instant::now();
+        let value = question(&mut self.link)?;
+        let answered = Instant::now();
+        let waiting = self.link.waiting();
+        self.hearing.handle_answer(asked, answered, waiting);
+        Ok(Answer {
+            value,
+            asked,
+            answered,
+            waiting,
+        })
+    }
+}
