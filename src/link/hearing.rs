@@ -274,3 +274,6 @@ impl<M> Hearing<M> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

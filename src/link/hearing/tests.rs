@@ -1,0 +1,319 @@
+//! Hearing, held to a model of a session: a queue of notifications, with the answers of statements between them.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+fn ms(count: u64) -> Duration {
+    Duration::from_millis(count)
+}
+
+/// A notification that is still to be heard.
+struct Notification {
+    arrived: Instant,
+    bytes: usize,
+    /// When it was sent over the side channel, if it is our own.
+    own: Option<Instant>,
+}
+
+/// What a driver and a server do.
+#[derive(Clone, Debug)]
+enum Act {
+    Pass(u64),
+    Arrive(usize),
+    /// Our own announcement over the side channel, sent this many milliseconds ago or at the last arrival, if that is later.
+    ArriveOwn(u64),
+    /// The driver takes the next notification, or learns that there is none.
+    Hear,
+    /// A statement that takes this many milliseconds, during which this many notifications arrive.
+    Ask(u64, usize, bool),
+    Pause,
+}
+
+/// The truth about one session, beside what `Hearing` makes of it.
+struct Model {
+    hearing: Hearing<usize>,
+    now: Instant,
+    /// What has arrived: the first `received` of it came with the answer to a statement.
+    queue: VecDeque<Notification>,
+    received: usize,
+    heard: u64,
+    last_arrival: Instant,
+    last_horizon: Instant,
+    /// The marks that are out: their numbers, and how many notifications are heard by then.
+    marks: VecDeque<(usize, u64)>,
+    next_mark: usize,
+}
+
+impl Model {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            hearing: Hearing::new(now, HEARTBEAT, true, false),
+            now,
+            queue: VecDeque::new(),
+            received: 0,
+            heard: 0,
+            last_arrival: now,
+            last_horizon: now,
+            marks: VecDeque::new(),
+            next_mark: 0,
+        }
+    }
+
+    fn act(&mut self, act: &Act) {
+        match *act {
+            Act::Pass(time) => self.now += ms(time),
+            Act::Arrive(bytes) => self.arrive(bytes, None),
+            Act::ArriveOwn(ago) => {
+                let sent =
+                    (self.now - ms(ago).min(self.now - self.last_arrival)).max(self.last_arrival);
+                self.arrive(10, Some(sent));
+            }
+            Act::Hear => self.hear(),
+            Act::Ask(time, arrive, marks) => self.ask(ms(time), arrive, marks),
+            Act::Pause => {
+                self.now += ms(2_000);
+                self.hearing.handle_pause(self.now);
+            }
+        }
+        self.check();
+    }
+
+    fn arrive(&mut self, bytes: usize, own: Option<Instant>) {
+        self.last_arrival = self.now;
+        self.queue.push_back(Notification {
+            arrived: self.now,
+            bytes,
+            own,
+        });
+    }
+
+    fn hear(&mut self) {
+        let Some(next) = self.queue.pop_front() else {
+            return self.hearing.handle_silence(self.now);
+        };
+        self.received = self.received.saturating_sub(1);
+        self.heard += 1;
+        if let Some(sent) = next.own {
+            self.hearing.handle_own(sent);
+        }
+        self.hearing.handle_notification(self.now, next.bytes);
+    }
+
+    fn ask(&mut self, time: Duration, arrive: usize, marks: bool) {
+        let asked = self.now;
+        (0..arrive).for_each(|_| self.arrive(100, None));
+        self.received = self.queue.len();
+        // What comes between the answer and the driver's look at the clock is not received yet.
+        self.now += time / 2;
+        self.arrive(100, None);
+        self.now += time / 2;
+        self.hearing.handle_answer(asked, self.now, self.received);
+        assert!(self.hearing.proven() >= asked);
+        if marks {
+            let due = self.heard + self.received as u64;
+            self.marks.push_back((self.next_mark, due));
+            self.hearing.mark(self.received, self.next_mark);
+            self.next_mark += 1;
+        }
+    }
+
+    fn check(&mut self) {
+        let horizon = self.hearing.horizon;
+        assert!(horizon >= self.last_horizon, "it went back");
+        assert!(horizon <= self.now, "it is ahead");
+        let unheard = self.queue.front().map(|next| next.arrived);
+        assert!(
+            unheard.is_none_or(|arrived| horizon <= arrived),
+            "not all was heard"
+        );
+        assert_eq!(
+            self.hearing
+                .poll_horizon()
+                .is_some_and(|at| at > self.last_horizon),
+            horizon > self.last_horizon
+        );
+        self.last_horizon = horizon;
+        let is_due = |marks: &VecDeque<(usize, u64)>, heard| {
+            marks.front().is_some_and(|(_, at)| *at <= heard)
+        };
+        while is_due(&self.marks, self.heard) {
+            let due = self.marks.pop_front().map(|(number, _)| number);
+            assert_eq!(self.hearing.poll_mark(), due, "each in its turn, at once");
+        }
+        assert_eq!(self.hearing.poll_mark(), None, "before its turn");
+        assert_eq!(self.hearing.awaits_mark(), !self.marks.is_empty());
+        for aside in [Aside::Ready, Aside::Busy] {
+            for due in [None, Some(self.now), self.now.checked_sub(HEARTBEAT * 9)] {
+                let speaks = self.hearing.speak(self.now, due, aside) == Speak::OnLink;
+                assert!(!(speaks && self.hearing.is_flooded(self.now)), "in a flood");
+            }
+        }
+    }
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let bytes = prop::sample::select(vec![0, 100, 7_999, FLOOD / 3, FLOOD + 1]);
+    let time = || prop::sample::select(vec![0, 1, 40, 99, 400, 1_000, 6_000]);
+    prop_oneof![
+        3 => time().prop_map(Act::Pass),
+        4 => bytes.prop_map(Act::Arrive),
+        1 => time().prop_map(Act::ArriveOwn),
+        8 => Just(Act::Hear),
+        3 => (time(), 0..5usize, any::<bool>())
+            .prop_map(|(time, arrive, marks)| Act::Ask(time, arrive, marks)),
+        1 => Just(Act::Pause),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn it_never_claims_more_than_was_heard(acts in prop::collection::vec(act(), 1..200)) {
+        let mut model = Model::new();
+        for act in &acts {
+            model.act(act);
+        }
+        // In the end all is heard, and each mark has come back.
+        while !model.queue.is_empty() || model.hearing.awaits_mark() {
+            model.act(&Act::Hear);
+        }
+        prop_assert!(model.marks.is_empty());
+        model.act(&Act::Hear);
+        prop_assert_eq!(model.hearing.horizon, model.now);
+    }
+
+    #[test]
+    fn a_flood_ends_a_second_after_its_last_excess(
+        burst in prop::collection::vec((0..20u64, 1_000..8_000usize), 80..200),
+        trickle in prop::collection::vec((1..400u64, 0..8_000usize), 0..40),
+    ) {
+        let start = Instant::now();
+        let mut hearing = Hearing::<()>::new(start, HEARTBEAT, true, false);
+        let (mut now, mut last_excess, mut bytes, mut since) = (start, None, 0, start);
+        for (gap, size) in burst {
+            now += ms(gap);
+            if since + FLOOD_COOLDOWN <= now {
+                (bytes, since) = (0, now);
+            }
+            bytes += size;
+            if bytes > FLOOD {
+                last_excess = Some(now);
+            }
+            hearing.handle_notification(now, size);
+        }
+        hearing.handle_silence(now);
+        let over = last_excess.map_or(start, |at| at + FLOOD_COOLDOWN);
+        for (gap, size) in trickle {
+            prop_assert_eq!(hearing.is_flooded(now), now < over);
+            now += ms(gap);
+            hearing.handle_notification(now, size);
+            hearing.handle_silence(now);
+        }
+        prop_assert_eq!(hearing.is_flooded(now), now < over);
+    }
+}
+
+/// A session that has just been opened.
+fn opened() -> (Hearing<()>, Instant) {
+    let now = Instant::now();
+    (Hearing::new(now, HEARTBEAT, true, false), now)
+}
+
+#[test]
+fn a_session_after_a_flood_begins_in_one() {
+    let now = Instant::now();
+    let hearing = Hearing::<()>::new(now, HEARTBEAT, true, true);
+    assert!(hearing.is_flooded(now));
+    assert!(!hearing.is_flooded(now + FLOOD_COOLDOWN));
+}
+
+#[test]
+fn silence_reaches_all_that_is_out() {
+    let (mut hearing, now) = opened();
+    hearing.mark(5, ());
+    assert_eq!(hearing.poll_mark(), None);
+    hearing.handle_silence(now);
+    assert_eq!(hearing.poll_mark(), Some(()));
+    assert_eq!(hearing.poll_mark(), None);
+}
+
+#[test]
+fn in_a_flood_the_link_does_what_the_side_channel_cannot() {
+    let (mut hearing, now) = opened();
+    hearing.handle_notification(now, FLOOD + 1);
+    let later = now + SLICE;
+    for (aside, speaks) in [
+        (Aside::Ready, Speak::Aside),
+        (Aside::Busy, Speak::No),
+        (Aside::Failed, Speak::OnLink),
+    ] {
+        assert_eq!(hearing.speak(later, Some(now), aside), speaks);
+    }
+    assert_eq!(hearing.speak(now, None, Aside::Ready), Speak::No);
+}
+
+#[test]
+fn a_backlog_is_heard_before_anything_is_said_if_that_is_soon_done() {
+    let (mut hearing, now) = opened();
+    assert_eq!(hearing.speak(now, Some(now), Aside::Ready), Speak::OnLink);
+    hearing.handle_notification(now, 10);
+    assert_eq!(hearing.speak(now, Some(now), Aside::Ready), Speak::No);
+    assert_eq!(
+        hearing.speak(now + SLICE, Some(now), Aside::Ready),
+        Speak::OnLink
+    );
+    hearing.handle_silence(now);
+    assert_eq!(hearing.speak(now, Some(now), Aside::Ready), Speak::OnLink);
+}
+
+#[test]
+fn after_a_pause_what_waits_is_heard_first() {
+    let (mut hearing, now) = opened();
+    hearing.handle_pause(now);
+    let overdue = now.checked_sub(HEARTBEAT);
+    assert_eq!(hearing.speak(now, overdue, Aside::Ready), Speak::No);
+    assert_eq!(
+        hearing.speak(now + SLICE, overdue, Aside::Ready),
+        Speak::OnLink
+    );
+    hearing.handle_pause(now);
+    hearing.handle_silence(now);
+    assert_eq!(hearing.speak(now, overdue, Aside::Ready), Speak::OnLink);
+}
+
+#[test]
+fn a_silent_link_is_asked_for_a_sign_of_life() {
+    let (mut hearing, now) = opened();
+    let late = now + HEARTBEAT;
+    assert!(hearing.is_silent(late));
+    assert_eq!(hearing.until(now, None, Aside::Ready, HEARTBEAT * 2), late);
+    assert_eq!(hearing.speak(late, None, Aside::Ready), Speak::OnLink);
+    hearing.handle_notification(now + ms(1), 10);
+    hearing.handle_silence(now + ms(1));
+    assert!(!hearing.is_silent(late));
+    // What is heard where there is always more proves nothing.
+    hearing.handle_notification(now + ms(2), 10);
+    assert!(hearing.is_silent(late));
+    hearing.handle_answer(now + ms(3), now + ms(4), 0);
+    assert!(!hearing.is_silent(late));
+}
+
+#[test]
+fn what_an_observer_hears_does_not_prove_its_link() {
+    let now = Instant::now();
+    let mut hearing = Hearing::<()>::new(now, HEARTBEAT, false, false);
+    hearing.handle_notification(now + ms(1), 10);
+    hearing.handle_silence(now + ms(1));
+    assert!(hearing.is_silent(now + HEARTBEAT));
+}
+
+#[test]
+fn it_waits_no_longer_than_for_what_is_due() {
+    let (hearing, now) = opened();
+    let due = now + ms(40);
+    assert_eq!(hearing.until(now, Some(due), Aside::Ready, SLICE), due);
+    assert_eq!(hearing.until(now, None, Aside::Ready, SLICE), now + SLICE);
+}
