@@ -20,12 +20,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::core::presence::{Presence, Style};
-use crate::core::roster::checks::{check_bounds, here};
-use crate::core::roster::{Limits, Roster};
+use crate::core::roster::Roster;
+use crate::core::roster::checks::{check_bounds, peers};
 use crate::core::wire::{self, Inbox, Pid};
-use crate::jitter::Jitter;
-use crate::peer::Incarnation;
+use crate::simulator::host::described;
+use crate::simulator::setup::Setup;
 use crate::status::Status;
 use crate::steps::{Args, INBOX, OWN_NAME, answer, message};
 use crate::trust::refusals::{Refusals, Refused};
@@ -304,7 +303,7 @@ impl Scene {
             assert_eq!(twin.poll_change(), Some(change));
         }
         assert_eq!(twin.poll_change(), None);
-        assert_eq!(here(member), here(twin));
+        assert_eq!(described(peers(member)), described(peers(twin)));
         assert_eq!(member.poll_timeout(), twin.poll_timeout());
         check_bounds(member);
     }
@@ -321,24 +320,13 @@ struct Member {
 impl Member {
     fn new(secrets: &[usize], now: Instant) -> Self {
         let inbox = Inbox::new(INBOX);
-        let presence = Presence::new(
-            OWN_NAME.into(),
-            Incarnation::new(5),
-            Style::Full,
-            String::new(),
-            inbox,
-        );
-        let limits = Limits {
+        let setup = Setup {
             heartbeat: Duration::from_secs(5),
-            delivery_budget: 2_000,
             session_check: false,
-            observer_asks: true,
-            bare_heartbeat: Duration::from_secs(5),
-            missed: 3,
             max_peers: 5,
-            max_departed: 5,
+            ..Setup::new(OWN_NAME, 5)
         };
-        let mut roster = Roster::new(Some(presence), inbox, limits, Jitter::new(0));
+        let mut roster = setup.roster(0, inbox);
         roster.handle_link_up(now, Some(OWN_PID));
         Self {
             seal: seal_of(secrets),

@@ -25,24 +25,16 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use crate::core::presence::{Presence, Style};
-use crate::core::roster::checks::{check_bounds, peers};
-use crate::core::roster::{Kind, Limits, Roster};
+use crate::core::roster::checks::peers;
+use crate::core::roster::{Limits, Roster};
 use crate::core::wire::{self, Body, Inbox, Pid};
-use crate::error::{Error, Kind as ErrorKind};
-use crate::event::Event;
-use crate::host::outbox::Outbox;
 use crate::jitter::Jitter;
 use crate::peer::{Incarnation, Tags};
-use crate::simulator::host::Host;
+use crate::simulator::net::{LATENCY, PAUSE};
+use crate::simulator::participant::Participant;
 
 pub(crate) const OWN_NAME: &str = "me@h";
 pub(crate) const INBOX: u64 = 0xc0ff_ee01_2345_6789;
-
-/// From NOTIFY to its receipt.
-const LATENCY: Duration = Duration::from_millis(1);
-
-/// As the thread's: who wakes this late was paused.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Steps beyond these take time, and show nothing new.
 const MAX_STEPS: usize = 300;
@@ -69,7 +61,6 @@ pub fn core(input: &[u8]) {
         }
         process.step(step, operands);
         process.settle();
-        check_bounds(&process.roster);
     }
     process.end();
 }
@@ -152,14 +143,9 @@ struct Process {
     heartbeat: Duration,
     /// Those that leave may be forgotten soon, and then are newcomers.
     forgetful: bool,
-    roster: Roster,
-    outbox: Outbox,
-    host: Host,
-    host_sleeps: bool,
+    participant: Participant,
     /// Its session.
     link: Option<Pid>,
-    /// A newer process has its name.
-    silenced: bool,
     /// Everything that was said by anybody.
     said: Vec<(Pid, String)>,
     /// The backends of others that the server does not have.
@@ -184,12 +170,13 @@ impl Process {
             observer_asks: setup.limits.observer_asks,
             heartbeat: setup.limits.heartbeat,
             forgetful: false,
-            roster: Roster::new(presence, inbox, setup.limits.clone(), jitter),
-            outbox: Outbox::default(),
-            host: Host::default(),
-            host_sleeps: false,
+            participant: Participant::new(Roster::new(
+                presence,
+                inbox,
+                setup.limits.clone(),
+                jitter,
+            )),
             link: None,
-            silenced: false,
             said: Vec::new(),
             dead: 0,
             sessions: None,
@@ -231,17 +218,16 @@ impl Process {
             b'u' => self.link_up(args.get(0)),
             b'd' => self.link_down(),
             b'c' => self.dead = args.get(0),
-            b'l' => self.lose(&args.name(0)),
+            b'l' => self.participant.report_unreachable(&args.name(0)),
             b't' => {
                 let tags: Tags = [("v", args.get(0).to_string())].into_iter().collect();
-                self.roster.set_tags(wire::encode_tags(&tags), self.now);
+                self.participant
+                    .roster
+                    .set_tags(wire::encode_tags(&tags), self.now);
             }
-            b's' => {
-                self.host_sleeps = true;
-                self.host.lets_events_wait();
-            }
-            b'h' => self.host_takes(args.get(0).into()),
-            b'k' => self.host_sleeps = false,
+            b's' => self.participant.host_sleeps(),
+            b'h' => self.participant.host_takes(args.get(0).into()),
+            b'k' => self.participant.host_wakes(),
             _ => {}
         }
     }
@@ -249,22 +235,14 @@ impl Process {
     fn link_up(&mut self, pid: u8) {
         if self.link.is_none() {
             self.link = Pid::new(100 + i32::from(pid));
-            self.roster.handle_link_up(self.now, self.link);
-            self.outbox.push_online();
+            self.participant.link_up(self.now, self.link);
         }
     }
 
     fn link_down(&mut self) {
         if self.link.take().is_some() {
             self.sessions = None;
-            self.roster.handle_link_down();
-            assert_eq!(
-                self.roster.poll_timeout(),
-                None,
-                "there is nothing to wait for"
-            );
-            let reason = Error::new(ErrorKind::Link, "the server is gone");
-            self.outbox.push_offline(reason);
+            self.participant.link_down();
         }
     }
 
@@ -278,25 +256,20 @@ impl Process {
         if message.body == Body::Bare {
             self.may_forget();
         }
-        self.roster.handle_message(self.now, sender, &message);
+        self.participant
+            .roster
+            .handle_message(self.now, sender, &message);
         self.remember(sender, payload.to_owned());
     }
 
     fn hear_answer(&mut self, payload: &str) {
         if let (Some(_), Some(part)) = (self.link, wire::decode_roster(payload)) {
-            self.roster.handle_sync_part(self.now, &part);
+            self.participant.roster.handle_sync_part(self.now, &part);
         }
     }
 
     fn remember(&mut self, from: Pid, payload: String) {
         self.said.push((from, payload));
-    }
-
-    fn lose(&mut self, name: &str) {
-        self.host.reports_lost(name);
-        if let Some(peer) = self.host.peers.get(name) {
-            self.roster.report_unreachable(peer);
-        }
     }
 
     /// Time passes, with a turn whenever something is due.
@@ -305,7 +278,12 @@ impl Process {
         self.forget_in_time(end);
         let (mut turns, mut still, mut announced) = (0, 0, 0);
         let began = self.now;
-        while let Some(at) = self.roster.poll_timeout().filter(|&at| at <= end) {
+        while let Some(at) = self
+            .participant
+            .roster
+            .poll_timeout()
+            .filter(|&at| at <= end)
+        {
             still = if at > self.now { 0 } else { still + 1 };
             assert!(still < AT_ONE_TIME, "time stands still");
             self.now = self.now.max(at);
@@ -323,7 +301,7 @@ impl Process {
         }
         if self.link.is_some() {
             assert!(
-                !self.roster.handle_timeout(self.now, self.now),
+                !self.participant.roster.handle_timeout(self.now, self.now),
                 "the link was proven"
             );
         }
@@ -334,7 +312,7 @@ impl Process {
         self.now += time;
         self.forget_in_time(self.now);
         if time > PAUSE {
-            self.roster.grant_grace(self.now);
+            self.participant.roster.grant_grace(self.now);
         }
     }
 
@@ -347,10 +325,10 @@ impl Process {
         let began = self.now;
         let mut announced = 0;
         let mut said = Vec::new();
-        while let Some(message) = self.roster.poll_announcement(began) {
+        while let Some(message) = self.participant.roster.poll_announcement(began) {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             announced += u128::from(announces);
-            assert!(!self.silenced || matches!(message.body, Body::Ask { .. }));
+            assert!(!self.participant.silenced || matches!(message.body, Body::Ask { .. }));
             assert!(self.style.is_some() || self.observer_asks);
             let payload = wire::encode(&message);
             let heard = wire::decode(&payload).expect("our own message");
@@ -368,31 +346,35 @@ impl Process {
         self.said.extend(said);
         self.answer(own);
         if self.sessions.is_none() {
-            if let Some(pids) = self.roster.poll_session_check(self.now) {
+            if let Some(pids) = self.participant.roster.poll_session_check(self.now) {
                 let asked = self.now;
                 let missing = pids.into_iter().filter(|&pid| self.is_dead(pid)).collect();
                 self.sessions = Some((asked, missing));
             }
         }
-        let overdue = self.roster.handle_timeout(self.now, began - LATENCY);
+        let overdue = self
+            .participant
+            .roster
+            .handle_timeout(self.now, began - LATENCY);
         if let Some((asked, missing)) = self.sessions.take() {
-            self.roster.handle_session_check(self.now, asked, &missing);
+            self.participant
+                .roster
+                .handle_session_check(self.now, asked, &missing);
         }
         if overdue {
             assert!(
-                !self.roster.handle_timeout(self.now, self.now),
+                !self.participant.roster.handle_timeout(self.now, self.now),
                 "the link was proven"
             );
         }
         self.settle();
-        check_bounds(&self.roster);
         announced
     }
 
     fn answer(&mut self, own: Pid) {
         let mut count = 0;
-        while let Some((_, payloads)) = self.roster.poll_answer(self.now) {
-            assert!(!self.silenced && self.style == Some(Style::Full));
+        while let Some((_, payloads)) = self.participant.roster.poll_answer(self.now) {
+            assert!(!self.participant.silenced && self.style == Some(Style::Full));
             let mut named = HashSet::new();
             for (payload, number) in payloads.iter().zip(1..) {
                 assert!(payload.len() <= wire::MAX_PAYLOAD);
@@ -403,7 +385,7 @@ impl Process {
                 }
             }
             assert!(named.contains(OWN_NAME));
-            assert!(named.len() <= peers(&self.roster).count() + 1);
+            assert!(named.len() <= peers(&self.participant.roster).count() + 1);
             for payload in payloads {
                 self.remember(own, payload);
             }
@@ -417,46 +399,15 @@ impl Process {
         !(0..8).contains(&bit) || self.dead & (1 << bit) != 0
     }
 
-    /// Brings changes to the host, if it takes them.
     fn settle(&mut self) {
-        while let Some(change) = self.roster.poll_change() {
-            if change.kind == Kind::TookName {
-                assert!(!self.silenced, "once");
-                self.silenced = true;
-            }
-            self.outbox.push(change);
-        }
-        self.check_outbox();
-        if !self.host_sleeps {
-            self.host_takes(usize::MAX);
-        }
-    }
-
-    /// What waits is at most that everybody the host knows has left, that everybody else has come, and two words more.
-    fn check_outbox(&self) {
-        let known = self.host.peers.len();
-        let changed = peers(&self.roster).count();
-        assert!(self.outbox.len() <= known + changed + 2);
-    }
-
-    fn host_takes(&mut self, count: usize) {
-        let mut topics = HashSet::new();
-        for _ in 0..count {
-            let Some(event) = self.outbox.pop() else {
-                // What it was told leads to what is true.
-                let known = &self.host.peers;
-                assert!(peers(&self.roster).all(|peer| known.get(peer.name()) == Some(peer)));
-                assert_eq!(peers(&self.roster).count(), known.len());
-                break;
-            };
-            assert!(topics.insert(topic(&event)), "two of one kind wait");
-            self.host.take(&event);
-        }
+        self.participant.settle();
+        self.participant.check();
     }
 
     fn may_forget(&mut self) {
         if !std::mem::replace(&mut self.forgetful, true) {
-            self.host = std::mem::take(&mut self.host).forgotten_peers_may_join_again();
+            let host = std::mem::take(&mut self.participant.host);
+            self.participant.host = host.forgotten_peers_may_join_again();
         }
     }
 
@@ -468,29 +419,16 @@ impl Process {
     }
 
     fn end(mut self) {
-        self.host_sleeps = false;
-        self.settle();
-        let Some(message) = self.roster.goodbye() else {
+        self.participant.host_wakes();
+        let Some(message) = self.participant.roster.goodbye() else {
             return;
         };
-        assert!(!self.silenced);
+        assert!(!self.participant.silenced);
         let payload = wire::encode(&message);
         assert!(wire::decode(&payload).is_some_and(|heard| heard == message));
-        while let Some(message) = self.roster.poll_announcement(self.now) {
+        while let Some(message) = self.participant.roster.poll_announcement(self.now) {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             assert!(!announces, "the goodbye was the last");
-        }
-    }
-}
-
-/// Of which there is one event at a time.
-fn topic(event: &Event) -> String {
-    match event {
-        Event::Online | Event::Offline(_) => "link".to_owned(),
-        Event::NameTaken(_) => "name".to_owned(),
-        Event::Join(peer) | Event::Heal(peer) | Event::Update(peer) | Event::Leave(peer, _) => {
-            let incarnation = peer.incarnation().map(Incarnation::get);
-            format!("{} {incarnation:?}", peer.name())
         }
     }
 }

@@ -456,7 +456,7 @@ mod tests {
             host.lets_events_wait();
             for act in &acts {
                 if let Act::Recover(name) = act {
-                    host.reports_lost(name);
+                    host.reports_unreachable(name);
                 }
                 for change in world.act(act) {
                     outbox.push(change);

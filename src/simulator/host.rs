@@ -13,8 +13,8 @@ pub(crate) struct Host {
     pub(crate) name_taken: bool,
     /// How each peer left that did; `None` while it is there.
     past: HashMap<Identity, Option<Reason>>,
-    /// The peers that it reported as lost.
-    lost: BTreeSet<String>,
+    /// The peers to which its own connection broke, as it reported.
+    unreachable: BTreeSet<String>,
     leniency: Leniency,
 }
 
@@ -38,8 +38,8 @@ impl Host {
         self.leniency.waited = true;
     }
 
-    pub(crate) fn reports_lost(&mut self, name: &str) {
-        self.lost.insert(name.to_owned());
+    pub(crate) fn reports_unreachable(&mut self, name: &str) {
+        self.unreachable.insert(name.to_owned());
     }
 
     pub(crate) fn take(&mut self, event: &Event) {
@@ -54,7 +54,7 @@ impl Host {
         };
         assert!(fits, "{} does not fit {self:#?}", say(event));
         if let Event::Heal(peer) | Event::Leave(peer, _) = event {
-            self.lost.remove(peer.name());
+            self.unreachable.remove(peer.name());
         }
         match event {
             Event::Join(peer) | Event::Heal(peer) | Event::Update(peer) => {
@@ -89,7 +89,7 @@ impl Host {
 
     fn may_heal(&self, peer: &Peer) -> bool {
         if self.has(peer) {
-            return self.lost.contains(peer.name()) || self.leniency.waited;
+            return self.unreachable.contains(peer.name()) || self.leniency.waited;
         }
         if self.peers.contains_key(peer.name()) {
             return false;
@@ -126,6 +126,13 @@ pub(crate) fn say(event: &Event) -> String {
     words.extend(event.peer().map(describe));
     words.extend(reason.map(|reason| format!("{reason:?}")));
     words.join(" ")
+}
+
+/// Peers in a few words each, sorted.
+pub(crate) fn described<'a>(peers: impl Iterator<Item = &'a Peer>) -> Vec<String> {
+    let mut described: Vec<_> = peers.map(describe).collect();
+    described.sort();
+    described
 }
 
 /// A peer in a few words: `a.5 zone=eu`, and a bare name as it is.

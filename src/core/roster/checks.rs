@@ -2,23 +2,13 @@
 
 use super::Roster;
 use crate::peer::Peer;
-use crate::simulator::host::describe;
 
+/// The peers that are there.
 pub(crate) fn peers(roster: &Roster) -> impl Iterator<Item = &Peer> {
     roster.alive().map(|entry| &entry.peer)
 }
 
-/// The peers that are there, in a few words each, sorted.
-pub(crate) fn here(roster: &Roster) -> Vec<String> {
-    described(peers(roster))
-}
-
-pub(crate) fn described<'a>(peers: impl Iterator<Item = &'a Peer>) -> Vec<String> {
-    let mut described: Vec<_> = peers.map(describe).collect();
-    described.sort();
-    described
-}
-
+/// Panics if the roster is larger than its limits allow, or counts its peers wrongly.
 pub(crate) fn check_bounds(roster: &Roster) {
     let limits = &roster.limits;
     assert_eq!(roster.alive().count(), roster.present);

@@ -1,6 +1,7 @@
 //! Members with a secret, among strangers who hear everything, and say it again.
 
 use super::*;
+use crate::trust::seal::Refusal;
 
 const SECRET: &str = "the secret of the cluster";
 const OTHER: &str = "the secret of another cluster";
@@ -9,7 +10,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 
 fn member(name: &str, incarnation: u64) -> Setup {
     Setup {
-        secrets: vec![SECRET],
+        keys: keys_of(&[SECRET]),
         ..Setup::new(name, incarnation)
     }
 }
@@ -55,13 +56,13 @@ fn who_has_the_secret_sees_only_those_who_have_it_and_who_has_none_sees_all() {
     let a = net.start_as(member("a", 1));
     let b = net.start_as(member("b", 1));
     let stranger = net.start_as(Setup {
-        secrets: vec![OTHER],
+        keys: keys_of(&[OTHER]),
         ..Setup::new("s", 1)
     });
     let plain = net.start("x", 1);
     net.start_as(Setup::bare("e@h"));
     let observer = net.start_as(Setup {
-        secrets: vec![SECRET],
+        keys: keys_of(&[SECRET]),
         ..Setup::observer()
     });
     net.run(SETTLED);
@@ -81,7 +82,7 @@ fn secrets_are_changed_without_anybody_being_missed() {
     for (stage, secrets) in stages.into_iter().enumerate() {
         for (n, name) in names.into_iter().enumerate() {
             let setup = Setup {
-                secrets: secrets.to_vec(),
+                keys: keys_of(secrets),
                 ..Setup::new(name, 1 + stage as u64)
             };
             if stage > 0 {
@@ -149,7 +150,7 @@ fn a_newcomer_that_a_recording_reaches_first_knows_only_who_is_there() {
     for round in 0..20 {
         let newcomer = net.start_as(member("n", 10 + round));
         net.is_replayed(false);
-        net.run(AT_ONCE);
+        net.run(ANSWERED_WITHIN);
         assert_eq!(net.seen_by(newcomer), net.truth_for(newcomer));
         assert!(
             net.told(newcomer)
@@ -215,7 +216,7 @@ fn forged_answers_leave_a_newcomer_waiting_for_the_true_one() {
     ] {
         net.send_to(key, forged);
     }
-    net.run(AT_ONCE);
+    net.run(ANSWERED_WITHIN);
     assert_eq!(net.seen_by(newcomer), ["a.1"]);
     assert_eq!(net.seen_by(a), ["n.1"]);
     assert_eq!(net.refused(newcomer, is_forgery), 3);
@@ -278,13 +279,17 @@ fn hearing_a_known_peer_that_signs_does_not_allocate() {
     let now = net.clock();
     let beat = beat("b", 1, 99);
     let (pid, beat) = net.sign(b, None, &beat);
-    net.look_at_the_clock(a);
     let process = &mut net.processes[a];
     let mut heard = None;
     let allocated = allocation_counter::measure(|| {
         assert!(process.is_genuine(pid, None, &beat));
         let message = wire::decode(&beat).expect("ours");
-        heard = Some(process.roster.handle_message(now, pid, &message));
+        heard = Some(
+            process
+                .participant
+                .roster
+                .handle_message(now, pid, &message),
+        );
     });
     assert_eq!(heard, Some(Outcome::News));
     assert_eq!(allocated.count_total, 0);

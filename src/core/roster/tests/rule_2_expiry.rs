@@ -1,0 +1,121 @@
+//! Rule 2: each announcement says within which time the next is due.
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn expiry_follows_the_announced_interval() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat_due("b", 5, 1, secs(1)));
+    net.inject(&beat_due("c", 5, 1, secs(10)));
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["join b.5", "join c.5"]);
+    net.run(ms(2_999));
+    assert!(net.told(a).is_empty());
+    net.run(ms(1));
+    assert_eq!(net.told(a), ["leave b.5 Expired"]);
+    net.run(ms(26_999));
+    assert!(net.told(a).is_empty());
+    net.run(ms(1));
+    assert_eq!(net.told(a), ["leave c.5 Expired"]);
+}
+
+#[test]
+fn the_latest_announcement_decides_whether_it_promises_more_or_less() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat_due("b", 5, 1, secs(1_000)));
+    net.inject(&beat_due("c", 5, 1, secs(1)));
+    net.run(secs(2));
+    net.inject(&beat_due("b", 5, 2, secs(1)));
+    net.inject(&beat_due("c", 5, 2, secs(100)));
+    net.run(ms(3_000));
+    assert_eq!(net.seen_by(a), ["b.5", "c.5"]);
+    net.run(LATENCY);
+    assert_eq!(net.seen_by(a), ["c.5"]);
+    net.run(ms(297_000));
+    assert!(net.seen_by(a).is_empty());
+}
+
+#[test]
+fn every_announcement_comes_within_the_time_that_the_last_one_promised() {
+    for heartbeat in [ms(10), ms(300), secs(1), secs(60)] {
+        let (mut net, a) = listener(Setup {
+            heartbeat,
+            ..Setup::new("a", 1)
+        });
+        net.run(heartbeat * 50);
+        let times: Vec<_> = net.sent_by(a).map(|sent| sent.at).collect();
+        assert!(times.len() >= 50);
+        for pair in times.windows(2) {
+            let gap = pair[1] - pair[0];
+            assert!(gap <= heartbeat, "{gap:?} of {heartbeat:?}");
+        }
+        let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        let regular = &gaps[gaps.len() - 10..];
+        assert!(regular.iter().all(|gap| *gap >= heartbeat * 9 / 10));
+        assert!(regular.iter().any(|gap| *gap != regular[0]), "in step");
+    }
+}
+
+#[test]
+fn a_stream_of_hellos_postpones_no_announcement() {
+    let heartbeat = ms(20);
+    let (mut net, a) = listener(Setup {
+        heartbeat,
+        delivery_budget: u32::MAX,
+        ..Setup::new("a", 1)
+    });
+    for n in 0..200 {
+        net.inject(&beat_due(&format!("p{n}"), 1, 1, secs(600)));
+    }
+    for seq in 0..500 {
+        net.inject(&hello("b", 1, seq + 1));
+        net.run(ms(1));
+    }
+    let times: Vec<_> = net.sent_by(a).map(|sent| sent.at).collect();
+    assert!(times.len() >= 25, "{times:?}");
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] <= heartbeat));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_peer_is_there_exactly_until_its_grace_is_over(
+        steps in prop::collection::vec((0..4u8, 1..5_000u64), 1..60)
+    ) {
+        let mut net = Net::new(1);
+        let a = net.start_as(Setup::observer());
+        // The truth: when b was last granted a grace, and how long it is.
+        let mut granted = None;
+        let mut due = Duration::ZERO;
+        let mut online = true;
+        for (seq, (step, time)) in steps.into_iter().enumerate() {
+            let was_here = !net.seen_by(a).is_empty();
+            match step {
+                0 if online => {
+                    due = ms(time);
+                    net.inject(&beat_due("b", 5, seq as u64 + 1, due));
+                    net.run(LATENCY);
+                    granted = Some(net.now);
+                }
+                1 => {
+                    online = !online;
+                    if online {
+                        net.reconnect(a);
+                        granted = granted.filter(|_| was_here).map(|_| net.now);
+                    } else {
+                        net.disconnect(a);
+                    }
+                }
+                _ => net.run(ms(time)),
+            }
+            let overdue = granted.is_some_and(|at| net.now >= at + due * MISSED);
+            if online && overdue {
+                granted = None;
+            }
+            prop_assert_eq!(!net.seen_by(a).is_empty(), granted.is_some());
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Rule 4: while the link is down nobody expires.
+
+use super::*;
+
+#[test]
+fn nobody_expires_while_the_link_is_down_and_everybody_has_a_grace_period_after() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.disconnect(a);
+    net.crash(b);
+    net.run(secs(600));
+    assert_eq!(net.told(a), ["join b.5", "offline"]);
+    net.reconnect(a);
+    net.run(HEARTBEAT * MISSED - ms(1));
+    assert_eq!(net.told(a), ["online"]);
+    net.run(ms(1));
+    assert_eq!(net.told(a), ["leave b.5 Expired"]);
+}
+
+#[test]
+fn nothing_is_due_while_the_link_is_down() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat("b", 100, 1));
+    net.inject(&hello("b", 5, 1));
+    net.run(LATENCY);
+    // A correction is planned, b's expiry and the next heartbeat are near, and the tags are new.
+    net.disconnect(a);
+    net.set_tags(a, "2");
+    let said = net.count_sent_by(a);
+    for _ in 0..10 {
+        // Each time it is asserted that nothing is due.
+        net.run(secs(1));
+    }
+    assert_eq!(net.count_sent_by(a), said);
+}
+
+#[test]
+fn a_server_that_stood_still_gives_everybody_a_grace_period() {
+    // When b, heard at 0 and due every second, is gone, if the server gave such answers: when, and how long it took.
+    let gone_after = |answers: &[(u64, u64)]| {
+        let (mut net, a) = listener(Setup {
+            heartbeat: secs(1),
+            ..Setup::new("a", 1)
+        });
+        net.inject(&beat_due("b", 1, 1, secs(1)));
+        net.run(ms(10));
+        let heard = net.clock();
+        let roster = &mut net.processes[a].participant.roster;
+        let is_gone = |at: &u64| {
+            let now = heard + ms(*at);
+            for (_, took) in answers.iter().filter(|(answered, _)| answered == at) {
+                roster.handle_round_trip(now, ms(*took));
+            }
+            assert!(!roster.handle_timeout(now, now));
+            here(roster).is_empty()
+        };
+        (0..20_000).step_by(100).find(is_gone)
+    };
+    assert_eq!(gone_after(&[(1_000, 1), (2_500, 900)]), Some(3_000));
+    assert_eq!(gone_after(&[(1_000, 1), (2_500, 1_000)]), Some(5_500));
+    // A server that is merely far away does not keep the dead alive.
+    let far = [1_000, 2_100, 3_300, 4_500].map(|at| (at, 1_100));
+    assert_eq!(gone_after(&far), Some(4_000));
+}
+
+#[test]
+fn nobody_expires_on_the_word_of_a_link_that_may_be_dead() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat_due("b", 1, 1, ms(100)));
+    net.run(ms(10));
+    let proven = net.clock();
+    let overdue = proven + secs(1);
+    let roster = &mut net.processes[a].participant.roster;
+    assert!(roster.handle_timeout(overdue, proven), "ask first");
+    assert_eq!(here(roster), ["b.1"]);
+    assert!(
+        roster.handle_timeout(overdue, proven),
+        "the answer is still out"
+    );
+    // The link answered, and b was not heard in what it brought.
+    assert!(!roster.handle_timeout(overdue, overdue));
+    assert_eq!(here(roster), [""; 0]);
+}
+
+#[test]
+fn a_database_restart_is_one_offline_and_one_online() {
+    let mut net = Net::new(1);
+    let ids: Vec<_> = ["a", "b", "c", "d", "e"]
+        .map(|name| net.start(name, 1))
+        .into();
+    net.run(SETTLED);
+    for &id in &ids {
+        net.disconnect(id);
+        net.told(id);
+    }
+    net.run(secs(600));
+    for &id in &ids {
+        net.reconnect(id);
+        net.run(ms(500));
+    }
+    net.run(secs(60));
+    for id in ids {
+        assert_eq!(net.told(id), ["online"]);
+    }
+}
+
+#[test]
+fn a_process_that_returns_is_known_again_at_once() {
+    let mut net = Net::new(1);
+    let a = net.start("a", 1);
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.disconnect(b);
+    net.run(SETTLED);
+    net.told(a);
+    net.reconnect(b);
+    net.run(LATENCY);
+    assert_eq!(net.told(a), ["heal b.5"]);
+}

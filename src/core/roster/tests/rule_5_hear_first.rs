@@ -1,0 +1,64 @@
+//! Rule 5: hear first, expire after.
+
+use super::*;
+
+#[test]
+fn a_paused_process_hears_what_waits_before_it_declares_anyone_gone() {
+    let mut net = Net::new(1);
+    let often = |name: &str, incarnation| Setup {
+        heartbeat: ms(200),
+        ..Setup::new(name, incarnation)
+    };
+    let a = net.start_as(often("a", 1));
+    let b = net.start_as(often("b", 5));
+    net.run(SETTLED);
+    net.told(b);
+    // Longer than b's grace, and too short to be noticed as a pause.
+    net.pause(a);
+    net.run(ms(900));
+    net.wake(a);
+    net.run(SETTLED);
+    assert_eq!(net.told(a), ["join b.5"]);
+    assert_eq!(net.told(b), ["leave a.1 Expired", "heal a.1"]);
+}
+
+#[test]
+fn processes_that_were_paused_together_do_not_drop_each_other() {
+    let mut net = Net::new(1);
+    let ids = ["a", "b", "c"].map(|name| net.start(name, 1));
+    net.run(SETTLED);
+    for id in ids {
+        net.told(id);
+        net.pause(id);
+    }
+    net.run(secs(3_000));
+    for id in ids {
+        net.wake(id);
+        net.run(ms(300));
+    }
+    net.run(SETTLED);
+    for id in ids {
+        assert!(net.told(id).is_empty());
+    }
+}
+
+#[test]
+fn who_died_during_the_pause_is_gone_a_grace_period_after_it() {
+    let mut net = Net::new(1);
+    let a = net.start_as(Setup {
+        session_check: false,
+        ..Setup::new("a", 1)
+    });
+    let b = net.start("b", 5);
+    net.run(SETTLED);
+    net.told(a);
+    net.pause(a);
+    net.run(secs(2));
+    net.crash(b);
+    net.run(secs(60));
+    net.wake(a);
+    net.run(ms(2_999));
+    assert!(net.told(a).is_empty());
+    net.run(ms(2));
+    assert_eq!(net.told(a), ["leave b.5 Expired"]);
+}

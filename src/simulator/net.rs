@@ -1,0 +1,421 @@
+//! One channel of Postgres and the processes on it, in virtual time.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::core::wire::{self, Inbox, Pid};
+use crate::simulator::host::described;
+use crate::simulator::process::{Process, What};
+use crate::simulator::setup::Setup;
+
+/// How long a notification takes from NOTIFY to its receipt, if a test says nothing else.
+pub(crate) const LATENCY: Duration = Duration::from_millis(1);
+
+/// A process that wakes this late was paused, as for the library's thread.
+pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+
+/// The backend of a sender that is none of the processes.
+pub(crate) const STRANGER: Pid = Pid::MAX;
+
+/// Backends are numbered from here on.
+const FIRST_PID: usize = 1_001;
+
+/// The place of a process in [`Net::processes`].
+pub(crate) type Id = usize;
+
+/// A channel and its processes. What one of them sends reaches every process that is online, in one order for all, as NOTIFY
+/// does.
+pub(crate) struct Net {
+    epoch: Instant,
+    pub(crate) now: Duration,
+    seed: u64,
+    pub(crate) latency: Duration,
+    pub(crate) processes: Vec<Process>,
+    /// The processes that hear.
+    listeners: Vec<Id>,
+    /// How many are online that do not.
+    deaf_online: usize,
+    /// Everything that was ever sent to all.
+    pub(crate) sent: Vec<Sent>,
+    /// Everything that was ever sent to one inbox.
+    pub(crate) answers: Vec<(Inbox, Sent)>,
+    /// How many notifications processes received, their own included.
+    pub(crate) deliveries: usize,
+    /// How many times the server was asked for sessions.
+    pub(crate) checks: usize,
+    /// For each backend that there ever was: whether its session lasts.
+    sessions: Vec<bool>,
+    /// Whose turn it is next. What is out of date differs from [`Process::next_turn`].
+    agenda: BinaryHeap<Reverse<(Duration, Id)>>,
+}
+
+pub(crate) struct Sent {
+    pub(crate) at: Duration,
+    /// `None` for a sender that is none of the processes.
+    pub(crate) by: Option<Id>,
+    pub(crate) from: Pid,
+    pub(crate) payload: Arc<str>,
+}
+
+impl Net {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            epoch: Instant::now(),
+            now: Duration::ZERO,
+            seed,
+            latency: LATENCY,
+            processes: Vec::new(),
+            listeners: Vec::new(),
+            deaf_online: 0,
+            sent: Vec::new(),
+            answers: Vec::new(),
+            deliveries: 0,
+            checks: 0,
+            sessions: Vec::new(),
+            agenda: BinaryHeap::new(),
+        }
+    }
+
+    /// Starts a process that is online at once. It says hello as soon as time goes on.
+    pub(crate) fn start(&mut self, name: &str, incarnation: u64) -> Id {
+        self.start_as(Setup::new(name, incarnation))
+    }
+
+    pub(crate) fn start_as(&mut self, setup: Setup) -> Id {
+        let id = self.start_offline(setup);
+        self.reconnect(id);
+        // That it is online goes without saying.
+        self.told(id);
+        id
+    }
+
+    pub(crate) fn start_offline(&mut self, setup: Setup) -> Id {
+        self.seed += 1;
+        let id = self.processes.len();
+        if setup.hears {
+            self.listeners.push(id);
+        }
+        self.processes.push(Process::new(setup, self.seed));
+        id
+    }
+
+    pub(crate) fn crash(&mut self, id: Id) {
+        self.disconnect(id);
+        self.processes[id].alive = false;
+    }
+
+    pub(crate) fn leave(&mut self, id: Id) {
+        let goodbye = self.processes[id].participant.roster.goodbye();
+        let goodbye = goodbye.map(|message| wire::encode(&message));
+        if self.processes[id].online {
+            goodbye.iter().for_each(|payload| self.say(id, payload));
+        }
+        self.crash(id);
+    }
+
+    pub(crate) fn disconnect(&mut self, id: Id) {
+        let process = &mut self.processes[id];
+        if !std::mem::take(&mut process.online) {
+            return;
+        }
+        process.arrivals.clear();
+        process.participant.link_down();
+        self.deaf_online -= usize::from(!process.hears);
+        if let Some(place) = process.pid.take().and_then(place) {
+            self.sessions[place] = false;
+        }
+    }
+
+    pub(crate) fn reconnect(&mut self, id: Id) {
+        let now = self.clock();
+        let process = &mut self.processes[id];
+        process.look_at_the_clock(self.now);
+        if !std::mem::replace(&mut process.online, true) {
+            let pid = i32::try_from(FIRST_PID + self.sessions.len());
+            self.sessions.push(true);
+            process.pid = pid.ok().and_then(Pid::new);
+            process.reconnected = process.participant.host.online.is_some();
+            process.seal.all_heard(process.clock);
+            process.participant.link_up(now, process.pid);
+            self.deaf_online += usize::from(!process.hears);
+        }
+    }
+
+    pub(crate) fn pause(&mut self, id: Id) {
+        self.processes[id].paused_since.get_or_insert(self.now);
+    }
+
+    pub(crate) fn wake(&mut self, id: Id) {
+        let now = self.clock();
+        let process = &mut self.processes[id];
+        if let Some(since) = process.paused_since.take() {
+            if self.now - since > PAUSE {
+                process.participant.roster.grant_grace(now);
+            }
+        }
+    }
+
+    /// Whatever was in the way of messages is no more.
+    pub(crate) fn calm_down(&mut self) {
+        for id in 0..self.processes.len() {
+            self.processes[id].delay = Duration::ZERO;
+            self.processes[id].deaf_to = 0;
+            if self.processes[id].alive {
+                self.wake(id);
+                self.reconnect(id);
+                self.processes[id].participant.host_wakes();
+            }
+        }
+    }
+
+    /// The host's own connection to this peer broke.
+    pub(crate) fn report_unreachable(&mut self, id: Id, name: &str) {
+        self.processes[id].participant.report_unreachable(name);
+    }
+
+    pub(crate) fn set_tags(&mut self, id: Id, version: &str) {
+        let now = self.clock();
+        let process = &mut self.processes[id];
+        process.tags = [("v", version)].into_iter().collect();
+        let tags = wire::encode_tags(&process.tags);
+        process.participant.roster.set_tags(tags, now);
+    }
+
+    /// Sends what anybody may say on the channel.
+    pub(crate) fn inject(&mut self, payload: &str) {
+        self.send(None, STRANGER, payload);
+    }
+
+    fn say(&mut self, id: Id, payload: &str) {
+        let (pid, payload) = self.sign(id, None, payload);
+        assert!(payload.len() <= wire::MAX_PAYLOAD);
+        self.send(Some(id), pid, &payload);
+    }
+
+    fn answer(&mut self, id: Id, inbox: Inbox, payload: &str) {
+        let (from, payload) = self.sign(id, Some(inbox), payload);
+        assert!(payload.len() <= wire::MAX_PAYLOAD);
+        self.send_from(from, inbox, &payload);
+        let sent = Sent {
+            at: self.now,
+            by: Some(id),
+            from,
+            payload: payload.into(),
+        };
+        self.answers.push((inbox, sent));
+    }
+
+    pub(crate) fn sign(&mut self, id: Id, inbox: Option<Inbox>, payload: &str) -> (Pid, String) {
+        let process = &mut self.processes[id];
+        process.look_at_the_clock(self.now);
+        let pid = process.pid.expect("a session");
+        let inbox = inbox.map(Inbox::channel);
+        let payload = payload.to_owned();
+        let signed = process
+            .seal
+            .sign(process.clock, pid, inbox.as_deref(), payload);
+        (pid, signed)
+    }
+
+    pub(crate) fn send(&mut self, by: Option<Id>, from: Pid, payload: &str) {
+        let payload: Arc<str> = payload.into();
+        self.deliveries += self.deaf_online;
+        for n in 0..self.listeners.len() {
+            let what = What::Notification(from, Arc::clone(&payload));
+            self.deliver(self.listeners[n], what);
+        }
+        self.sent.push(Sent {
+            at: self.now,
+            by,
+            from,
+            payload,
+        });
+    }
+
+    pub(crate) fn send_to(&mut self, inbox: Inbox, payload: &str) {
+        self.send_from(STRANGER, inbox, payload);
+    }
+
+    pub(crate) fn send_from(&mut self, from: Pid, inbox: Inbox, payload: &str) {
+        for n in 0..self.listeners.len() {
+            let id = self.listeners[n];
+            if self.processes[id].key == inbox {
+                self.deliver(id, What::Answer(from, payload.into()));
+            }
+        }
+    }
+
+    fn deliver(&mut self, id: Id, what: What) {
+        let process = &mut self.processes[id];
+        if process.online && process.receive(self.now + self.latency, what) {
+            self.deliveries += 1;
+            self.plan(id);
+        }
+    }
+
+    /// Which of these backends Postgres does not have.
+    fn missing(&mut self, asked: &[Pid]) -> HashSet<Pid> {
+        self.checks += 1;
+        let is_there =
+            |pid| place(pid).is_some_and(|place| self.sessions.get(place) == Some(&true));
+        asked
+            .iter()
+            .copied()
+            .filter(|&pid| !is_there(pid))
+            .collect()
+    }
+
+    pub(crate) fn run(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Lets time pass until it is so, which is looked at after each turn of a process. Returns whether that came to be before the
+    /// time was over.
+    pub(crate) fn run_until(&mut self, time: Duration, is_so: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + time;
+        // Anything may have happened to anybody since.
+        self.agenda.clear();
+        for id in 0..self.processes.len() {
+            self.processes[id].next_turn = None;
+            self.plan(id);
+        }
+        let mut turns_now = 0;
+        while let Some((at, id)) = self.next_turn().filter(|&(at, _)| at <= end) {
+            turns_now = if at > self.now { 0 } else { turns_now + 1 };
+            assert!(turns_now < 10_000, "time stands still at {:?}", self.now);
+            self.now = self.now.max(at);
+            self.turn(id);
+            self.plan(id);
+            if is_so(self) {
+                return true;
+            }
+        }
+        self.now = end;
+        self.tick_needlessly();
+        false
+    }
+
+    /// Calls [`handle_timeout`](crate::core::roster::Roster::handle_timeout) when nothing is due, which is harmless.
+    fn tick_needlessly(&mut self) {
+        let now = self.clock();
+        let processes = self.processes.iter_mut();
+        for process in processes.filter(|process| process.paused_since.is_none()) {
+            let roster = &mut process.participant.roster;
+            assert!(
+                !roster.handle_timeout(now, now),
+                "the link was proven just now"
+            );
+            if !process.online {
+                assert_eq!(roster.poll_timeout(), None);
+                assert_eq!(roster.poll_announcement(now), None);
+            }
+            process.participant.settle();
+        }
+    }
+
+    fn next_turn(&mut self) -> Option<(Duration, Id)> {
+        while let Some(&Reverse((at, id))) = self.agenda.peek() {
+            if self.processes[id].next_turn == Some(at) {
+                return Some((at, id));
+            }
+            self.agenda.pop();
+        }
+        None
+    }
+
+    fn plan(&mut self, id: Id) {
+        let process = &self.processes[id];
+        let awake = process.online && process.paused_since.is_none();
+        let arrival = process.arrivals.front().map(|arrival| arrival.at);
+        let timeout = process.participant.roster.poll_timeout();
+        let timeout = timeout.map(|at| at.saturating_duration_since(self.epoch));
+        let next = arrival.into_iter().chain(timeout).min();
+        let next = next.filter(|_| awake).map(|at| at.max(process.busy_until));
+        if next != process.next_turn {
+            self.processes[id].next_turn = next;
+            self.agenda.extend(next.map(|at| Reverse((at, id))));
+        }
+    }
+
+    /// One turn of a process, as the library's thread does it: announce what is due, hear what waits, and only then see which
+    /// peers are overdue.
+    fn turn(&mut self, id: Id) {
+        let now = self.clock();
+        while let Some(message) = self.processes[id].participant.roster.poll_announcement(now) {
+            let payload = wire::encode(&message);
+            self.say(id, &payload);
+            self.processes[id].busy_until = self.now + self.latency + self.processes[id].delay;
+        }
+        while let Some((inbox, payloads)) = self.processes[id].participant.roster.poll_answer(now) {
+            for payload in payloads {
+                self.answer(id, inbox, &payload);
+            }
+        }
+        let pids = self.processes[id]
+            .participant
+            .roster
+            .poll_session_check(now);
+        if let Some(pids) = pids {
+            // The answer comes after all that was sent before it.
+            let sessions = What::Sessions(now, self.missing(&pids));
+            self.processes[id].receive(self.now + self.latency, sessions);
+        }
+        let process = &mut self.processes[id];
+        process.look_at_the_clock(self.now);
+        process.hear(now, self.now);
+        let participant = &mut process.participant;
+        assert!(
+            !participant.roster.handle_timeout(now, now),
+            "the link was proven just now"
+        );
+        participant.settle();
+        participant.check();
+    }
+
+    pub(crate) fn clock(&self) -> Instant {
+        self.epoch + self.now
+    }
+
+    /// What the host of this process was told since the last call.
+    pub(crate) fn told(&mut self, id: Id) -> Vec<String> {
+        std::mem::take(&mut self.processes[id].participant.transcript)
+    }
+
+    /// Which peers are there, as this process sees it.
+    pub(crate) fn seen_by(&self, id: Id) -> Vec<String> {
+        let shown = self.processes[id].participant.roster.sightings();
+        described(shown.iter().map(|shown| &shown.peer))
+    }
+
+    pub(crate) fn incarnation(&self, id: Id) -> u64 {
+        let incarnation = self.processes[id].participant.roster.incarnation();
+        incarnation.expect("announced in full").get()
+    }
+
+    /// The processes that announce themselves on this channel, without those that have the name of this one.
+    pub(crate) fn truth_for(&self, id: Id) -> Vec<String> {
+        let own = self.processes[id].style.map(|_| &self.processes[id].name);
+        let others = self.processes.iter().filter(|process| {
+            let namesake = Some(&process.name) == own;
+            process.announces() && !namesake
+        });
+        let mut truth: Vec<_> = others.map(Process::describe).collect();
+        truth.sort();
+        truth
+    }
+
+    pub(crate) fn sent_by(&self, id: Id) -> impl Iterator<Item = &Sent> {
+        self.sent.iter().filter(move |sent| sent.by == Some(id))
+    }
+
+    pub(crate) fn count_sent_by(&self, id: Id) -> usize {
+        self.sent_by(id).count()
+    }
+}
+
+/// Where a backend stands in [`Net::sessions`].
+fn place(pid: Pid) -> Option<usize> {
+    usize::try_from(pid.get()).ok()?.checked_sub(FIRST_PID)
+}
