@@ -409,6 +409,7 @@ impl Simulation {
         while let Some(message) = self.members[id].roster.poll_announcement(now) {
             let payload = wire::encode(&message);
             self.members[id].busy = now + LATENCY;
+            self.members[id].roster.handle_sent(now + LATENCY);
             self.plan(now + LATENCY, Happening::Notification(backend(id), payload));
         }
         while let Some((inbox, payloads)) = self.members[id].roster.poll_answer(now) {

@@ -134,6 +134,7 @@ impl Worker {
             let pid = self.up()?.link.pid();
             let payload = self.guard.sign(pid, None, payload);
             let answer = self.call(|link| link.notify(&payload))?;
+            self.roster.handle_sent(answer.answered);
             let status = self.host.status_mut();
             status.echo = Some(answer.round_trip());
             status.announced += u64::from(announces);
@@ -164,10 +165,13 @@ impl Worker {
     }
 
     fn note_side_channel(&mut self) -> Result<()> {
-        match self.up()?.side_channel.poll_outcome() {
-            None => {}
-            Some(Ok(announcements)) => self.host.status_mut().announced += announcements,
-            Some(Err(error)) => {
+        let Some(outcome) = self.up()?.side_channel.poll_outcome() else {
+            return Ok(());
+        };
+        self.roster.handle_sent(self.pace.now());
+        match outcome {
+            Ok(announcements) => self.host.status_mut().announced += announcements,
+            Err(error) => {
                 log::debug!(target: LINK, "{:?}: not announced aside: {error}", self.names.channel);
                 self.host.status_mut().last_error = Some(error);
             }

@@ -339,6 +339,7 @@ impl Process {
         }
         if !said.is_empty() {
             self.now += LATENCY;
+            self.participant.roster.handle_sent(self.now);
         }
         for (_, payload) in &said {
             assert!(payload.len() <= wire::MAX_PAYLOAD);

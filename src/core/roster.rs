@@ -597,6 +597,12 @@ impl Roster {
         presence.poll(now, interval, &mut self.jitter)
     }
 
+    /// What [`poll_announcement`](Self::poll_announcement) returned has gone out: the patience with those who are to answer
+    /// begins now. Without this report it began when the question was polled.
+    pub(crate) fn handle_sent(&mut self, now: Instant) {
+        self.sync.sent(now);
+    }
+
     /// The answer to the next question, and where it is to be sent. To be asked again until there is none.
     pub(crate) fn poll_answer(&mut self, now: Instant) -> Option<(Inbox, Vec<String>)> {
         let (_, inbox) = self.pending_queries.pop_front()?;

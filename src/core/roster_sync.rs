@@ -15,6 +15,8 @@ pub(crate) const ASK_ALL: u64 = 3;
 pub(crate) struct RosterSync {
     inbox: Inbox,
     stage: Stage,
+    /// A question was polled, and may not have gone out yet.
+    in_flight: bool,
     /// How many payloads of the answer have come.
     parts: u64,
 }
@@ -23,33 +25,17 @@ pub(crate) struct RosterSync {
 enum Stage {
     /// Without a link there is nobody to ask.
     Idle,
-    /// This attempt is the next.
+    /// This attempt is the next, at that time.
     Asking {
         attempt: u64,
-        at: When,
+        at: Instant,
     },
-    /// Everybody was asked, and will have been heard then.
+    /// Everybody was asked then, and will have been heard by the other time.
     Listening {
-        until: When,
+        since: Instant,
+        until: Instant,
     },
     Settled,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum When {
-    /// Some time after a question that was polled then. How long it took to go out, and so when to expect an answer, is
-    /// known when we are polled next.
-    AfterQuestion(Instant),
-    /// At that time, if the question was out then.
-    At { time: Instant, out: Instant },
-}
-
-impl When {
-    fn time(self) -> Instant {
-        match self {
-            Self::AfterQuestion(time) | Self::At { time, .. } => time,
-        }
-    }
 }
 
 impl RosterSync {
@@ -57,6 +43,7 @@ impl RosterSync {
         Self {
             inbox,
             stage: Stage::Idle,
+            in_flight: false,
             parts: 0,
         }
     }
@@ -82,91 +69,84 @@ impl RosterSync {
 
     /// Asks, as soon as it is polled.
     pub(crate) fn begin(&mut self, now: Instant) {
-        let at = When::At {
-            time: now,
-            out: now,
-        };
-        self.stage = Stage::Asking { attempt: 0, at };
+        self.ask_next(0, now);
         self.parts = 0;
     }
 
     /// The hello that goes out now is the first attempt.
     pub(crate) fn asked_by_hello(&mut self, now: Instant) {
-        let at = When::AfterQuestion(now);
-        self.stage = Stage::Asking { attempt: 1, at };
+        self.ask_next(1, now + PATIENCE);
+        self.in_flight = true;
         self.parts = 0;
+    }
+
+    fn ask_next(&mut self, attempt: u64, at: Instant) {
+        self.stage = Stage::Asking { attempt, at };
     }
 
     pub(crate) fn stop(&mut self) {
         self.stage = Stage::Idle;
+        self.in_flight = false;
     }
 
     /// When [`poll`](Self::poll) next has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Asking { at: when, .. } | Stage::Listening { until: when } => Some(when.time()),
+            Stage::Asking { at, .. } | Stage::Listening { until: at, .. } => Some(at),
             Stage::Idle | Stage::Settled => None,
         }
     }
 
     /// The attempt to make now, if one is due. After the last one everybody is heard within `spread`.
     pub(crate) fn poll(&mut self, now: Instant, spread: Duration) -> Option<u64> {
-        let patience = match self.stage {
-            Stage::Idle | Stage::Settled => return None,
-            Stage::Asking { .. } => PATIENCE,
-            // It may have grown: the more are heard, the longer they take.
-            Stage::Listening { .. } => PATIENCE + spread,
-        };
-        let (Stage::Asking { at: when, .. } | Stage::Listening { until: when }) = &mut self.stage
-        else {
-            return None;
-        };
-        match *when {
-            When::AfterQuestion(polled) if now > polled => {
-                let time = now + patience;
-                *when = When::At { time, out: now };
-                return None;
-            }
-            When::At { time, .. } if now >= time => {}
-            _ => return None,
-        }
         match self.stage {
-            Stage::Asking { attempt, .. } => {
-                let at = When::AfterQuestion(now);
-                self.stage = match attempt {
-                    ASK_ALL => Stage::Listening { until: at },
-                    _ => Stage::Asking {
-                        attempt: attempt + 1,
-                        at,
-                    },
-                };
-                Some(attempt)
+            Stage::Asking { attempt, at } if at <= now => {
+                if attempt == ASK_ALL {
+                    self.listen(now, spread);
+                } else {
+                    self.ask_next(attempt + 1, now + PATIENCE);
+                }
+                self.in_flight = true;
+                return Some(attempt);
             }
-            Stage::Listening {
-                until: When::At { out, .. },
-            } if out + patience > now => {
-                let time = out + patience;
-                self.stage = Stage::Listening {
-                    until: When::At { time, out },
-                };
-                None
+            Stage::Listening { since, until } if until <= now => {
+                // The spread may have grown: the more are heard, the longer they take.
+                self.listen(since, spread);
+                if self.deadline() <= Some(now) {
+                    self.stage = Stage::Settled;
+                }
             }
-            Stage::Listening { .. } => {
-                self.stage = Stage::Settled;
-                None
+            Stage::Idle | Stage::Asking { .. } | Stage::Listening { .. } | Stage::Settled => {}
+        }
+        None
+    }
+
+    fn listen(&mut self, since: Instant, spread: Duration) {
+        let until = since + PATIENCE + spread;
+        self.stage = Stage::Listening { since, until };
+    }
+
+    /// What was polled has gone out. Only from now on can a question be answered.
+    pub(crate) fn sent(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.in_flight) {
+            return;
+        }
+        match &mut self.stage {
+            Stage::Asking { at, .. } => *at = now + PATIENCE,
+            Stage::Listening { since, until } => {
+                *until += now.saturating_duration_since(*since);
+                *since = now;
             }
-            Stage::Idle | Stage::Settled => None,
+            Stage::Idle | Stage::Settled => {}
         }
     }
 
     /// Somebody asked everybody: what they answer is all there is to know.
     pub(crate) fn overheard(&mut self, now: Instant) {
         if matches!(self.stage, Stage::Asking { .. }) {
-            let until = When::At {
-                time: now,
-                out: now,
-            };
-            self.stage = Stage::Listening { until };
+            let (since, until) = (now, now);
+            self.stage = Stage::Listening { since, until };
+            self.in_flight = false;
         }
     }
 

@@ -346,7 +346,10 @@ impl Net {
         while let Some(message) = self.processes[id].participant.roster.poll_announcement(now) {
             let payload = wire::encode(&message);
             self.say(id, &payload);
-            self.processes[id].busy_until = self.now + self.latency + self.processes[id].delay;
+            let process = &mut self.processes[id];
+            process.busy_until = self.now + self.latency + process.delay;
+            let sent = self.epoch + process.busy_until;
+            process.participant.roster.handle_sent(sent);
         }
         while let Some((inbox, payloads)) = self.processes[id].participant.roster.poll_answer(now) {
             for payload in payloads {

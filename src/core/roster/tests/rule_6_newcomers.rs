@@ -81,6 +81,25 @@ fn a_newcomer_that_nobody_answers_asks_everybody_in_the_end() {
 }
 
 #[test]
+fn patience_begins_when_the_question_has_gone_out() {
+    // When the second question is due, if the first took that long to go out, or its driver does not say.
+    let asks_again = |took: Option<Duration>| {
+        let start = Instant::now();
+        let mut roster = Setup::observer().roster(1, Inbox::new(1));
+        roster.handle_link_up(start, None);
+        assert!(roster.poll_announcement(start).is_some());
+        if let Some(took) = took {
+            roster.handle_sent(start + took);
+            roster.handle_sent(start + secs(60));
+        }
+        roster.poll_timeout().map(|at| at - start)
+    };
+    assert_eq!(asks_again(Some(ms(1))), Some(ms(201)));
+    assert_eq!(asks_again(Some(ms(500))), Some(ms(700)));
+    assert_eq!(asks_again(None), Some(ms(200)));
+}
+
+#[test]
 fn answers_are_shared_among_all() {
     const CROWD: usize = 20;
     let mut net = Net::new(1);
