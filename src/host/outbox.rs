@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_slept_through_many_restarts_loses_the_first_and_gets_the_last() {
+    fn many_restarts_are_a_leave_and_a_join() {
         let told = told_after(
             [("a", 1, Kind::Joined)],
             [

@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_reads_for_long_holds_nobody_up_while_a_slot_is_left() {
+    fn a_slow_reader_delays_nobody_while_a_slot_is_left() {
         let shared = Shared::default();
         let mut readers = Vec::new();
         for heard in 1..SLOTS as u64 {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_hidden_slots_are_read_the_writer_waits_for_one_of_the_readers() {
+    fn a_writer_waits_while_all_hidden_slots_are_read() {
         let shared = Shared::default();
         let shown = shared.shown.load(Ordering::SeqCst);
         let hidden = (0..SLOTS).filter(|&at| at != shown);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_is_woken_by_what_it_waits_for_and_by_the_end() {
+    fn waiting_ends_with_the_condition_or_the_thread() {
         const ROUNDS: u64 = 20_000;
         const LONG: Duration = Duration::from_secs(10);
         let shared = Shared::default();

@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_is_blamed_on_who_signed_not_on_whom_it_speaks_of() {
+    fn a_wrong_clock_is_blamed_on_the_signer() {
         let signer = |payload| {
             let why = Refusal::Forged;
             let (channel, sender) = ("c", Pid::MAX);

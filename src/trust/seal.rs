@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_not_heard_everything_yet_does_not_take_it_for_old() {
+    fn what_was_not_heard_yet_is_not_old() {
         let mut seal = seal(&[SECRET]);
         let payload = "pg-peers/1 bye name=n inc=7 seq=1;".to_owned();
         let signed = seal.sign(NOW, SENDER, None, payload);
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn on_a_channel_that_never_falls_silent_a_recording_grows_old_as_others_speak() {
+    fn a_recording_grows_old_on_a_channel_that_is_never_silent() {
         let mut seal = seal(&[SECRET]);
         let payload = || "pg-peers/1 bye name=n inc=7 seq=1;".to_owned();
         let recorded = seal.sign(NOW, SENDER, None, payload());
@@ -419,7 +419,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_is_signed_verifies_for_whom_it_is_meant_and_nobody_else(
+        fn a_signature_verifies_where_it_is_meant_and_nowhere_else(
             name in "[a-z@:é]{1,20}", number: u64, tag in prop::option::of("[ -~]{0,20}")
         ) {
             let tags = tag.map(|tag| [("key", tag)].into_iter().collect()).unwrap_or_default();

@@ -47,7 +47,7 @@ fn processes_that_started_together_do_not_go_on_in_step() {
 }
 
 #[test]
-fn a_killed_process_is_known_to_be_gone_by_all_within_seconds() {
+fn all_know_within_seconds_that_a_process_was_killed() {
     for victim in [0, 1, 2, 7] {
         for phase in 0..20 {
             let mut net = Net::new(1);
@@ -64,7 +64,7 @@ fn a_killed_process_is_known_to_be_gone_by_all_within_seconds() {
 }
 
 #[test]
-fn if_all_that_look_after_sessions_are_killed_others_do() {
+fn others_check_sessions_when_the_checkers_are_killed() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 12);
     for &id in &ids[..7] {
@@ -78,7 +78,7 @@ fn if_all_that_look_after_sessions_are_killed_others_do() {
 }
 
 #[test]
-fn sessions_are_asked_for_twice_a_second_at_most_however_many_members_there_are() {
+fn sessions_are_asked_for_twice_a_second_at_most() {
     for crowd in [2, 10, 60] {
         let mut net = Net::new(1);
         settled_crowd(&mut net, crowd);
@@ -97,7 +97,7 @@ fn sessions_are_asked_for_twice_a_second_at_most_however_many_members_there_are(
 }
 
 #[test]
-fn who_reconnects_within_a_second_is_never_reported_gone() {
+fn reconnecting_within_a_second_is_never_gone() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 5);
     for &id in &ids {
@@ -123,7 +123,7 @@ fn who_reconnects_within_a_second_is_never_reported_gone() {
 }
 
 #[test]
-fn after_a_restart_of_the_server_nobody_is_gone_and_deaths_are_known_again() {
+fn a_restart_of_the_server_costs_nobody_its_place() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 5);
     for round in 0..5 {
@@ -161,7 +161,7 @@ fn who_is_wrongly_reported_gone_is_back_at_once() {
 }
 
 #[test]
-fn what_was_found_before_the_last_announcement_or_of_another_start_changes_nothing() {
+fn an_outdated_session_check_changes_nothing() {
     let gone = |name: &str, inc, seq| format!("pg-peers/1 gone name={name} inc={inc} seq={seq};");
     let told = told_of([
         beat("b", 5, 7),
@@ -176,7 +176,7 @@ fn what_was_found_before_the_last_announcement_or_of_another_start_changes_nothi
 }
 
 #[test]
-fn only_who_speaks_from_its_session_goes_by_it() {
+fn a_session_counts_only_for_who_announces_from_it() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 2);
     // Neither of these backends is there; the second is not the speaker's either.
@@ -216,7 +216,7 @@ fn members_that_do_not_ask_for_sessions_believe_those_that_do() {
 }
 
 #[test]
-fn what_looks_after_sessions_does_not_do_so_more_often_when_many_die() {
+fn session_checks_are_not_more_frequent_when_many_die() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 60);
     let before = net.checks;
@@ -229,7 +229,7 @@ fn what_looks_after_sessions_does_not_do_so_more_often_when_many_die() {
 }
 
 #[test]
-fn whom_a_goodbye_of_a_later_start_ends_is_looked_for_no_more() {
+fn a_peer_ended_by_a_later_goodbye_is_no_longer_looked_for() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.run(SETTLED);
     let beat = |name, seq| {

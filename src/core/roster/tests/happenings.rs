@@ -102,7 +102,7 @@ proptest! {
     }
 
     #[test]
-    fn a_host_is_led_to_the_roster_though_names_come_both_bare_and_in_full_and_are_soon_forgotten(
+    fn bare_names_and_forgotten_peers_lead_the_host_to_the_roster(
         happenings in prop::collection::vec(
             happening(prop_oneof![3 => payload(), 1 => prop::sample::select(&NAMES[2..]).prop_map(str::to_owned)]),
             1..100,

@@ -51,7 +51,7 @@ fn is_forgery(refusal: &Refusal) -> bool {
 }
 
 #[test]
-fn who_has_the_secret_sees_only_those_who_have_it_and_who_has_none_sees_all() {
+fn a_secret_hides_those_who_do_not_have_it() {
     let mut net = Net::new(1);
     let a = net.start_as(member("a", 1));
     let b = net.start_as(member("b", 1));
@@ -124,7 +124,7 @@ fn eventful() -> (Net, [Id; 2]) {
 }
 
 #[test]
-fn a_recording_in_anothers_session_is_refused_at_once_and_by_newcomers() {
+fn a_recording_from_another_session_is_refused_by_all() {
     let (mut net, [a, b]) = eventful();
     let newcomer = net.start_as(member("n", 1));
     net.run(SETTLED);
@@ -145,7 +145,7 @@ fn a_recording_in_anothers_session_is_refused_at_once_and_by_newcomers() {
 }
 
 #[test]
-fn a_newcomer_that_a_recording_reaches_first_knows_only_who_is_there() {
+fn a_newcomer_does_not_believe_a_recording() {
     let (mut net, _) = eventful();
     for round in 0..20 {
         let newcomer = net.start_as(member("n", 10 + round));
@@ -162,7 +162,7 @@ fn a_newcomer_that_a_recording_reaches_first_knows_only_who_is_there() {
 }
 
 #[test]
-fn a_recording_of_an_hour_ago_is_refused_though_it_come_from_the_same_backend() {
+fn an_old_recording_from_the_same_backend_is_refused() {
     let (mut net, [a, b]) = eventful();
     net.run(HOUR);
     // Nobody remembers anything.
@@ -223,7 +223,7 @@ fn forged_answers_leave_a_newcomer_waiting_for_the_true_one() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_by_more_than_a_minute_keeps_its_member_out_and_is_counted_on_both_sides() {
+fn a_clock_wrong_by_over_a_minute_keeps_its_member_out() {
     for (ahead, there) in [
         (59, true),
         (-59, true),

@@ -32,7 +32,7 @@ fn a_lower_incarnation_is_stale_after_the_higher_has_gone() {
 }
 
 #[test]
-fn a_starting_process_whose_clock_went_back_steps_over_its_living_predecessor() {
+fn a_clock_that_went_back_supersedes_a_living_predecessor() {
     for seed in 0..20 {
         let mut net = Net::new(seed);
         let a = net.start("a", 1);
@@ -59,7 +59,7 @@ fn a_starting_process_whose_clock_went_back_steps_over_its_living_predecessor() 
 }
 
 #[test]
-fn a_starting_process_whose_clock_went_back_steps_over_the_memory_of_its_predecessor() {
+fn a_clock_that_went_back_supersedes_a_memory() {
     type Ending = fn(&mut Net, Id);
     let endings: [(Ending, &str); 3] = [
         (|net, old| net.crash(old), "leave b.100 Replaced"),
@@ -91,7 +91,7 @@ fn a_starting_process_whose_clock_went_back_steps_over_the_memory_of_its_predece
 }
 
 #[test]
-fn a_starting_process_whose_clock_went_back_learns_it_from_its_predecessor_alone() {
+fn a_clock_that_went_back_needs_only_the_predecessor() {
     let rarely = |incarnation| Setup {
         heartbeat: secs(600),
         ..Setup::new("b", incarnation)
@@ -133,7 +133,7 @@ fn the_memory_of_a_predecessor_is_told_by_few_of_many() {
 }
 
 #[test]
-fn two_processes_that_step_over_the_same_predecessor_do_not_become_one() {
+fn two_that_supersede_the_same_process_stay_apart() {
     for seed in 0..20 {
         let mut net = Net::new(seed);
         net.start("a", 1);
@@ -154,7 +154,7 @@ fn two_processes_that_step_over_the_same_predecessor_do_not_become_one() {
 }
 
 #[test]
-fn a_process_that_steps_over_another_is_a_newborn_again() {
+fn a_process_that_supersedes_another_is_a_newborn_again() {
     let mut net = Net::new(1);
     net.start("a", 1);
     net.start("b", 100);
@@ -247,7 +247,7 @@ fn a_process_that_returns_to_find_itself_replaced_falls_silent() {
 }
 
 #[test]
-fn a_process_that_returns_does_not_step_over_a_successor_that_is_slow_to_answer() {
+fn a_slow_successor_is_not_superseded() {
     let mut net = Net::new(1);
     net.start("a", 1);
     let old = net.start("b", 5);
@@ -273,7 +273,7 @@ fn a_correction_that_comes_too_late_is_not_said() {
 }
 
 #[test]
-fn a_process_that_returns_after_its_successor_has_left_takes_its_name_back() {
+fn a_process_takes_its_name_back_from_a_successor_that_left() {
     let mut net = Net::new(1);
     let a = net.start("a", 1);
     let old = net.start("b", 5);

@@ -22,7 +22,7 @@ fn expiry_follows_the_announced_interval() {
 }
 
 #[test]
-fn the_latest_announcement_decides_whether_it_promises_more_or_less() {
+fn the_latest_announcement_decides() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.inject(&beat_due("b", 5, 1, secs(1_000)));
     net.inject(&beat_due("c", 5, 1, secs(1)));
@@ -38,7 +38,7 @@ fn the_latest_announcement_decides_whether_it_promises_more_or_less() {
 }
 
 #[test]
-fn every_announcement_comes_within_the_time_that_the_last_one_promised() {
+fn every_announcement_keeps_the_promise_of_the_last() {
     for heartbeat in [ms(10), ms(300), secs(1), secs(60)] {
         let (mut net, a) = listener(Setup {
             heartbeat,

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn nobody_expires_while_the_link_is_down_and_everybody_has_a_grace_period_after() {
+fn nobody_expires_while_the_link_is_down_or_at_once_after() {
     let mut net = Net::new(1);
     let a = net.start("a", 1);
     let b = net.start("b", 5);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_paused_process_hears_what_waits_before_it_declares_anyone_gone() {
+fn a_paused_process_hears_what_waits_before_anyone_expires() {
     let mut net = Net::new(1);
     let often = |name: &str, incarnation| Setup {
         heartbeat: ms(200),

@@ -128,7 +128,7 @@ fn answers_are_shared_among_all() {
 }
 
 #[test]
-fn who_is_told_of_a_peer_expects_it_no_longer_than_the_others() {
+fn an_answer_does_not_prolong_a_grace_period() {
     let mut net = Net::new(1);
     let a = net.start_as(Setup {
         session_check: false,
@@ -149,7 +149,7 @@ fn who_is_told_of_a_peer_expects_it_no_longer_than_the_others() {
 }
 
 #[test]
-fn a_crowd_that_starts_together_knows_itself_soon_and_at_a_bounded_cost() {
+fn a_crowd_that_starts_together_is_complete_soon() {
     for (crowd, gap) in [
         (2, ms(0)),
         (10, ms(1)),
@@ -179,7 +179,7 @@ fn a_crowd_that_starts_together_knows_itself_soon_and_at_a_bounded_cost() {
 }
 
 #[test]
-fn hellos_in_a_row_that_cannot_be_answered_share_an_announcement() {
+fn hellos_in_a_row_without_an_inbox_share_an_announcement() {
     let (mut net, a) = listener(Setup {
         heartbeat: secs(600),
         ..Setup::new("a", 1)
@@ -199,7 +199,7 @@ fn hellos_in_a_row_that_cannot_be_answered_share_an_announcement() {
 }
 
 #[test]
-fn an_announcement_for_one_newcomer_does_not_delay_that_for_the_next() {
+fn announcing_to_one_newcomer_does_not_delay_the_next() {
     for seed in 0..20 {
         let mut net = Net::new(seed);
         let a = net.start_as(Setup {
@@ -222,7 +222,7 @@ fn an_announcement_for_one_newcomer_does_not_delay_that_for_the_next() {
 }
 
 #[test]
-fn an_observer_that_asks_nobody_says_nothing_and_knows_whom_it_hears() {
+fn an_observer_that_does_not_ask_says_nothing() {
     let mut net = Net::new(1);
     net.start("a", 1);
     net.start_as(Setup::bare("elixir@h"));
@@ -255,7 +255,7 @@ fn an_observer_says_nothing_of_itself_or_others() {
 }
 
 #[test]
-fn who_has_died_while_the_answer_was_written_is_not_believed_to_be_there() {
+fn a_departure_outweighs_an_answer_written_before_it() {
     let ends = [
         "pg-peers/1 bye name=b inc=5 seq=3;",
         "pg-peers/1 gone name=b inc=5 seq=2;",
@@ -297,7 +297,7 @@ fn an_answer_that_nobody_waits_for_changes_nothing() {
 }
 
 #[test]
-fn who_was_away_passes_on_nobody_of_whom_it_has_not_heard_since() {
+fn who_was_away_answers_with_those_heard_since() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 2);
     net.disconnect(ids[0]);
@@ -312,7 +312,7 @@ fn who_was_away_passes_on_nobody_of_whom_it_has_not_heard_since() {
 }
 
 #[test]
-fn an_answer_says_how_long_ago_a_peer_was_heard_whatever_its_writer_makes_of_that() {
+fn an_answer_says_how_long_ago_a_peer_was_heard() {
     let mut net = Net::new(1);
     let impatient = net.start("a", 1);
     net.processes[impatient].participant.roster.limits.missed = 1;

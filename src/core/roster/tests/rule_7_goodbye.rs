@@ -51,7 +51,7 @@ fn a_goodbye_after_the_expiry_is_final() {
 }
 
 #[test]
-fn the_goodbye_of_a_start_that_was_never_heard_ends_those_before_it() {
+fn the_goodbye_of_an_unheard_start_ends_those_before_it() {
     let told = told_of([
         beat("b", 5, 1),
         bye("b", 7, 2),
@@ -64,7 +64,7 @@ fn the_goodbye_of_a_start_that_was_never_heard_ends_those_before_it() {
 }
 
 #[test]
-fn a_recording_changes_nothing_for_those_who_heard_the_original() {
+fn a_recording_changes_nothing_if_the_original_was_heard() {
     let mut net = Net::new(1);
     let [a, b, c] = ["a", "b", "c"].map(|name| net.start(name, 1));
     net.run(SETTLED);

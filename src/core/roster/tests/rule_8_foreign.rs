@@ -21,7 +21,7 @@ fn a_bare_name_is_a_peer_without_incarnation_or_tags() {
 }
 
 #[test]
-fn a_bare_name_and_an_announcement_in_full_take_over_from_each_other() {
+fn bare_and_full_announcements_replace_each_other() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.inject("b@h");
     net.inject(&beat("b@h", 5, 1));

@@ -19,8 +19,9 @@ enum Deed {
     Junk(String),
 }
 
+/// What may happen to one process.
 #[derive(Clone, Debug)]
-enum Trouble {
+pub(super) enum Trouble {
     Crash,
     Wake,
     Pause,
@@ -160,15 +161,21 @@ impl Net {
         }
     }
 
+    /// A process that is paused can only crash, or wake.
     fn trouble(&mut self, id: Id, trouble: &Trouble) {
+        let process = &self.processes[id];
+        let wakes = matches!(trouble, Trouble::Crash | Trouble::Wake);
+        if process.alive && (wakes || process.paused_since.is_none()) {
+            self.inflict(id, trouble);
+        }
+    }
+
+    pub(super) fn inflict(&mut self, id: Id, trouble: &Trouble) {
         let process = &mut self.processes[id];
-        let paused = process.paused_since.is_some();
         let in_full = process.style == Some(Style::Full);
         match *trouble {
-            _ if !process.alive => {}
             Trouble::Crash => self.crash(id),
             Trouble::Wake => self.wake(id),
-            _ if paused => {}
             Trouble::Pause => self.pause(id),
             Trouble::Leave => self.leave(id),
             Trouble::Disconnect => self.disconnect(id),
