@@ -30,8 +30,8 @@ const CORRECTION: Duration = Duration::from_millis(50);
 /// When everybody announces itself at once, the cluster may spend this many times its delivery budget.
 const BURST: f64 = 10.0;
 
-/// How soon a participant announces itself that others take for gone.
-const AT_ONCE: Duration = Duration::from_millis(50);
+/// A participant that others take for gone announces itself within this time.
+const REAPPEAR_WITHIN: Duration = Duration::from_millis(50);
 
 /// So many questions may wait for an answer.
 const MAX_QUERIES: usize = 100;
@@ -661,7 +661,9 @@ impl Roster {
         };
         let meaning = presence.handle_own_name(now, body, &mut self.jitter);
         match (meaning, body) {
-            (OwnName::Unseen, _) => presence.announce_within(now, AT_ONCE, &mut self.jitter),
+            (OwnName::Unseen, _) => {
+                presence.announce_within(now, REAPPEAR_WITHIN, &mut self.jitter)
+            }
             (OwnName::Taken, Body::Announce(theirs)) => {
                 let name = Arc::from(presence.name());
                 let peer = Peer::new(name, Some(theirs.incarnation), theirs.tags.to_tags());
