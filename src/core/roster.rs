@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
-use crate::core::session_check::SessionCheck;
+use crate::core::session_check::{Rank, SessionCheck};
 use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart, WireTags};
 use crate::event::Reason;
 use crate::jitter::Jitter;
@@ -476,7 +476,7 @@ impl Roster {
         if missing.is_empty() {
             return;
         }
-        let others_look = self.others_look(missing);
+        let others_look = SessionCheck::others_look(self.older(), missing);
         let missing = self
             .alive()
             .filter(|entry| entry.pid.is_some_and(|pid| missing.contains(&pid)));
@@ -490,27 +490,6 @@ impl Roster {
         if !others_look {
             self.session_check.confirm();
         }
-    }
-
-    /// Whether one of the two oldest members is there, and neither is ourselves: it will see who is gone.
-    fn others_look(&self, missing: &HashSet<Pid>) -> bool {
-        let peers = self
-            .alive()
-            .filter_map(|entry| Some((entry.peer.incarnation()?, entry.pid?)));
-        let mut oldest = [None; 2];
-        for (incarnation, pid) in peers {
-            let peer = Some((incarnation, !missing.contains(&pid)));
-            if oldest[0].is_none_or(|first| peer < Some(first)) {
-                oldest = [peer, oldest[0]];
-            } else if oldest[1].is_none_or(|second| peer < Some(second)) {
-                oldest[1] = peer;
-            }
-        }
-        let own = self.incarnation();
-        let [first, second] =
-            oldest.map(|peer| peer.is_some_and(|(of, there)| there && Some(of) < own));
-        let among_them = oldest[1].is_none_or(|(second, _)| own < Some(second));
-        !among_them && (first || second)
     }
 
     /// Everything that arrived before `now` has been heard, and the link is known to have worked at `proven`: whoever was
@@ -639,9 +618,8 @@ impl Roster {
     pub(crate) fn poll_session_check(&mut self, now: Instant) -> Option<Vec<Pid>> {
         self.session_check.deadline().filter(|&at| at <= now)?;
         // Only now, since it takes a look at every peer.
-        let (older, members) = (self.older(), self.present + 1);
-        let jitter = &mut self.jitter;
-        self.session_check.asked(now, older, members, jitter);
+        let rank = self.rank();
+        self.session_check.asked(now, rank, &mut self.jitter);
         let pids: Vec<Pid> = self.alive().filter_map(|entry| entry.pid).collect();
         (!pids.is_empty()).then_some(pids)
     }
@@ -968,9 +946,8 @@ impl Roster {
     fn watch_sessions(&mut self, now: Instant) {
         let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
         if self.limits.session_check && speaks && self.sync.has_asked_all() {
-            let (older, members) = (self.older(), self.present + 1);
-            let jitter = &mut self.jitter;
-            self.session_check.schedule(now, older, members, jitter);
+            let rank = self.rank();
+            self.session_check.schedule(now, rank, &mut self.jitter);
         }
     }
 
@@ -980,15 +957,21 @@ impl Roster {
         entries.filter(|entry| entry.standing.is_alive())
     }
 
-    /// How many peers are older than this participant. Counts no further than matters.
-    fn older(&self) -> usize {
+    /// The peers that check sessions before this participant does: those that are older, and have a session.
+    fn older(&self) -> impl Iterator<Item = (Incarnation, Pid)> {
         let own = self.incarnation();
-        let older = self.alive().filter(|entry| {
-            let theirs = entry.peer.incarnation();
-            // Who has no session cannot look after those of others.
-            entry.pid.is_some() && theirs < own
-        });
-        older.take(SessionCheck::OLDER).count()
+        let checkers = self
+            .alive()
+            .filter_map(|entry| Some((entry.peer.incarnation()?, entry.pid?)));
+        checkers.filter(move |(theirs, _)| Some(*theirs) < own)
+    }
+
+    /// How many are older, as far as that matters, and how many members there are.
+    fn rank(&self) -> Rank {
+        Rank {
+            older: self.older().take(SessionCheck::OLDER).count(),
+            members: self.present + 1,
+        }
     }
 
     fn due_gone(&mut self) -> Option<Message<'static>> {

@@ -6,11 +6,13 @@
 //! whole cluster, also while somebody is found missing all the time. Whoever is missing twice, with nothing heard in
 //! between, is gone; one that merely reconnects has been heard by then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::core::wire::Pid;
 use crate::jitter::Jitter;
+use crate::peer::Incarnation;
 
 /// How often the two oldest members ask: two, since one may be among the dead. With [`CONFIRMED`] it bounds how late a death
 /// is known.
@@ -33,6 +35,14 @@ pub(crate) struct SessionCheck {
     suspects: HashMap<Arc<str>, Instant>,
 }
 
+/// Where a member stands among those that check sessions. It decides how often this one asks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rank {
+    /// How many are older; with [`SessionCheck::OLDER`] of them, how many more does not matter.
+    pub(crate) older: usize,
+    pub(crate) members: usize,
+}
+
 impl SessionCheck {
     /// With at least this many older members it does not matter how many there are.
     pub(crate) const OLDER: usize = 3;
@@ -46,29 +56,28 @@ impl SessionCheck {
         *self = Self::default();
     }
 
-    /// So many of the members are older: the next question comes no later than that demands.
-    pub(crate) fn schedule(
-        &mut self,
-        now: Instant,
-        older: usize,
-        members: usize,
-        jitter: &mut Jitter,
-    ) {
-        if older < Self::OLDER || self.next.is_none() {
-            let due = now + Self::interval(older, members, jitter);
+    /// The next question comes no later than this rank demands.
+    pub(crate) fn schedule(&mut self, now: Instant, rank: Rank, jitter: &mut Jitter) {
+        if rank.older < Self::OLDER || self.next.is_none() {
+            let due = now + rank.interval(jitter);
             self.next = Some(self.next.map_or(due, |next| next.min(due)));
         }
     }
 
     /// The question that was due is asked now.
-    pub(crate) fn asked(
-        &mut self,
-        now: Instant,
-        older: usize,
-        members: usize,
-        jitter: &mut Jitter,
-    ) {
-        self.next = Some(now + Self::interval(older, members, jitter));
+    pub(crate) fn asked(&mut self, now: Instant, rank: Rank, jitter: &mut Jitter) {
+        self.next = Some(now + rank.interval(jitter));
+    }
+
+    /// Whether the two oldest members are others, and one of them is there: it will see which sessions are gone.
+    pub(crate) fn others_look(
+        older: impl Iterator<Item = (Incarnation, Pid)>,
+        missing: &HashSet<Pid>,
+    ) -> bool {
+        let mut older: Vec<_> = older.collect();
+        older.sort_unstable();
+        let mut oldest = older.iter().take(2);
+        older.len() >= 2 && oldest.any(|(_, pid)| !missing.contains(pid))
     }
 
     /// It was missing when Postgres was asked at that time. Returns whether it is gone.
@@ -99,13 +108,18 @@ impl SessionCheck {
     pub(crate) fn suspects(&self) -> Vec<Arc<str>> {
         self.suspects.keys().cloned().collect()
     }
+}
 
-    fn interval(older: usize, members: usize, jitter: &mut Jitter) -> Duration {
-        match older {
+impl Rank {
+    fn interval(self, jitter: &mut Jitter) -> Duration {
+        match self.older {
             0 | 1 => INTERVAL,
             2 => THIRD,
             // Twice as far apart at the most as on average: not in step, so that one of them asks soon at any time.
-            _ => jitter.between(0.0, OTHERS * 2 * u32::try_from(members).unwrap_or(u32::MAX)),
+            _ => {
+                let members = u32::try_from(self.members).unwrap_or(u32::MAX);
+                jitter.between(0.0, OTHERS * 2 * members)
+            }
         }
     }
 }
