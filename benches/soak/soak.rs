@@ -15,7 +15,7 @@ use crate::line::{Resources, Told};
 use crate::pgbouncer::PgBouncer;
 use crate::proxy::Proxy;
 use crate::summary::{self, Tally, clock, seconds};
-use crate::{Arguments, Outcome, PATIENCE, Server, Stop, free_port};
+use crate::{Outcome, PATIENCE, Server, Stop, free_port};
 
 /// The channel that members meet on by default.
 const CHANNEL: &str = "cluster";
@@ -55,14 +55,13 @@ pub(crate) struct Soak {
     disturbed: usize,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Outcome<()> {
-    let seed = arguments.seed.unwrap_or_else(|| Rng::new().u64(0..100_000));
-    let time = Duration::try_from_secs_f64(arguments.minutes * 60.0)?;
+pub(crate) fn run(minutes: f64, seed: Option<u64>) -> Outcome<()> {
+    let seed = seed.unwrap_or_else(|| Rng::new().u64(0..100_000));
+    let time = Duration::try_from_secs_f64(minutes * 60.0)?;
     println!(
-        "seed {seed}: {} members, faults for {} min. Each line: when it began, what was done, and how long it took after \
+        "seed {seed}: {} members, faults for {minutes} min. Each line: when it began, what was done, and how long it took after \
          that until every member was online and knew just the others, with the events that members saw.\n",
-        crowd::SIZE,
-        arguments.minutes
+        crowd::SIZE
     );
     let mut soak = Soak::start()?;
     let mut schedule = Schedule::new(seed, soak.pooler.is_some());

@@ -1,15 +1,19 @@
 //! A cluster under every fault that can be made on one machine, at random, for as long as you like, and a check after each.
 //!
 //! ```text
-//! cargo run --release --example soak                              # five minutes
-//! cargo run --release --example soak -- --minutes 60 --seed 42    # the faults of seed 42
+//! cargo bench --bench soak -- --quick                     # a minute
+//! cargo bench --bench soak -- --minutes 60 --seed 42      # an hour, the faults of seed 42
 //! ```
+//!
+//! It is a bench, since it wants optimized code and much time, and reports times and memory. A `cargo bench` that does not
+//! say for how long does not run it.
 //!
 //! Starts a private PostgreSQL and thirty members, each a process of its own, some of them behind a proxy that can delay or
 //! swallow everything, and some behind PgBouncer, if it is installed. Then PostgreSQL is stopped, killed, frozen, flooded
-//! and replaced by a standby, PgBouncer restarts, and sessions and members end and freeze; see `fault.rs`. Every member tells every event that it sees. These must come in the order that
-//! `Event` documents, and lead to what `peers()` returns; and after each fault every roster must soon be the truth, and every
-//! thread, descriptor and session gone that was needed meanwhile.
+//! and replaced by a standby, PgBouncer restarts, and sessions and members end and freeze; see `fault.rs`. Every member tells
+//! every event that it sees. These must come in the order that `Event` documents, and lead to what `peers()` returns; and
+//! after each fault every roster must soon be the truth, and every thread, descriptor and session gone that was needed
+//! meanwhile.
 //!
 //! The last line starts with `ok:` and the exit status is 0 only if all that was so, and no member's memory grew. Needs
 //! Linux, for `/proc`.
@@ -49,24 +53,42 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Inflict random faults on a cluster, and check that it recovers from each.
 #[derive(Parser)]
 struct Arguments {
-    /// For how long new faults come
-    #[arg(long, default_value_t = 5.0)]
-    minutes: f64,
+    /// For how many minutes new faults come
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// A short run: one minute
+    #[arg(long)]
+    quick: bool,
     /// Which faults come, and when; random if not given
     #[arg(long)]
     seed: Option<u64>,
+    /// What cargo passes
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
 fn main() -> ExitCode {
     let outcome = match member::name() {
         Some(name) => member::run(name),
-        None => soak::run(&Arguments::parse()),
+        None => run(&Arguments::parse()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("failed: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Outcome<()> {
+    match arguments.minutes.or_else(|| arguments.quick.then_some(1.0)) {
+        Some(minutes) => soak::run(minutes, arguments.seed),
+        None => {
+            println!(
+                "The soak runs if it is told for how long: cargo bench --bench soak -- --minutes 10"
+            );
+            Ok(())
         }
     }
 }
