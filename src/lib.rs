@@ -161,6 +161,11 @@
 //! Text that can be read in `psql`, described in full in [`wire_format`], so that a program in another language can take part.
 //! A payload that is nothing but a node name is what libcluster_postgres announces, and is heard as such.
 //!
+//! # How it is built
+//!
+//! `ARCHITECTURE.md` in the repository has the map of the code, the way of a notification and of a request, and the rules of
+//! membership in full.
+//!
 //! # Questions
 //!
 //! - **Does it create anything in the database?** No table, function or extension. LISTEN and NOTIFY take no right.
