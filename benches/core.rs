@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
 use crate::core::presence::{Presence, Style};
-use crate::core::roster::{Limits, Outcome, Roster};
+use crate::core::roster::{Kind, Limits, Outcome, Roster};
 use crate::core::wire::{self, Inbox, Pid};
 use crate::host::outbox::Outbox;
 use crate::host::shared::{Shared, View};
@@ -40,8 +40,13 @@ const SENDER: Pid = Pid::MAX;
 const INBOX: wire::Inbox = wire::Inbox::new(1);
 
 fn payload(peer: u32, seq: u64) -> String {
+    payload_due(peer, seq, HEARTBEAT)
+}
+
+fn payload_due(peer: u32, seq: u64, due: Duration) -> String {
+    let due = due.as_millis();
     format!(
-        "pg-peers/1 beat name=worker-{peer}@10.0.0.1:7000 inc=1795443184000000 seq={seq} due=5000 \
+        "pg-peers/1 beat name=worker-{peer}@10.0.0.1:7000 inc=1795443184000000 seq={seq} due={due} \
          tag.role=db tag.zone=eu-1;"
     )
 }
@@ -188,6 +193,35 @@ fn ticks(c: &mut Criterion) {
     }
 }
 
+/// A peer joins or returns with the shortest promise, and expires before anybody else.
+fn expiry(c: &mut Criterion) {
+    let mut group = c.benchmark_group("one of many expires");
+    for size in SIZES {
+        let mut now = Instant::now();
+        let mut roster = roster(now, 0);
+        for peer in 0..size {
+            let payload = payload_due(peer, 1, wire::MAX_DUE);
+            roster.handle_message(now, SENDER, &wire::decode(&payload).expect("ours"));
+        }
+        let mut seq = 1;
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| {
+                seq += 1;
+                let payload = payload_due(0, seq, Duration::from_millis(1));
+                roster.handle_message(now, SENDER, &wire::decode(&payload).expect("ours"));
+                // Longer than looks at all peers are apart.
+                now += Duration::from_millis(200);
+                assert!(!roster.handle_timeout(now, now));
+                let mut left = 0;
+                while let Some(change) = roster.poll_change() {
+                    left += usize::from(matches!(change.kind, Kind::Left(_)));
+                }
+                assert!(left >= 1);
+            });
+        });
+    }
+}
+
 fn snapshots(c: &mut Criterion) {
     let mut views = Vec::new();
     let mut group = c.benchmark_group("snapshot");
@@ -252,6 +286,7 @@ criterion_group!(
     signatures,
     known_peers,
     ticks,
+    expiry,
     snapshots,
     events
 );

@@ -7,11 +7,14 @@
 //! returns nothing, and call [`handle_timeout`](Roster::handle_timeout) by [`poll_timeout`](Roster::poll_timeout). Calls that find nothing to do are
 //! harmless.
 
+mod expiry;
+
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::expiry::Expiry;
 use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
 use crate::core::session_check::{Rank, SessionCheck};
@@ -97,11 +100,7 @@ pub(crate) struct Roster {
     /// Those who are there and those who left lately.
     entries: HashMap<Arc<str>, Entry>,
     present: usize,
-    /// One timer a name, at or before the time its peer expires: hearing a peer only moves [`Entry::until`], and the
-    /// timer follows when it runs out.
-    timers: BTreeSet<(Instant, Arc<str>)>,
-    /// No timer needs a look before then. Kept, since it is asked for with every notification.
-    expiry: Option<Instant>,
+    expiry: Expiry,
     /// In the order of their departure; those who came back since have other entries by now.
     tombstones: VecDeque<(Instant, Arc<str>)>,
     /// Names whose process must be told that a higher incarnation is remembered, and when.
@@ -135,8 +134,6 @@ struct Entry {
     confirmed: bool,
     /// When it expires, or, once it has gone, when that was.
     until: Instant,
-    /// Where its name stands in [`Roster::timers`].
-    timer: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,28 +144,15 @@ enum Standing {
     Left(Reason),
 }
 
-/// When to look at a peer again, instead of when that was to be.
-struct Timer {
-    at: Instant,
-    name: Arc<str>,
-    replaced: Option<Instant>,
-}
-
 impl Entry {
-    /// It was heard, or told of. Returns its timer, if that must be set.
-    fn refresh(&mut self, now: Instant, heartbeat: &Heartbeat<'_>, missed: u32) -> Option<Timer> {
+    /// Takes in a sign of life. The peer now expires at [`until`](Self::until).
+    fn refresh(&mut self, now: Instant, heartbeat: &Heartbeat<'_>, missed: u32) {
         self.seq = heartbeat.seq;
         self.due = u32::try_from(heartbeat.due.as_millis()).unwrap_or(u32::MAX);
         self.pid = heartbeat.pid;
         self.confirmed = true;
         let grace = grace(self.due, missed);
         self.until = now + grace.saturating_sub(heartbeat.age.unwrap_or_default());
-        let sooner = self.timer.is_none_or(|timer| timer > self.until);
-        sooner.then(|| Timer {
-            at: self.until,
-            name: self.peer.shared_name(),
-            replaced: self.timer.replace(self.until),
-        })
     }
 
     /// When it was heard, or was given a new grace period.
@@ -232,8 +216,7 @@ impl Roster {
             jitter,
             entries: HashMap::new(),
             present: 0,
-            timers: BTreeSet::new(),
-            expiry: None,
+            expiry: Expiry::default(),
             tombstones: VecDeque::new(),
             corrections: BTreeMap::new(),
             sync: RosterSync::new(inbox),
@@ -302,9 +285,11 @@ impl Roster {
 
     /// Everybody gets a full grace period to be heard. Also for a process that finds it was paused (rule 5).
     pub(crate) fn grant_grace(&mut self, now: Instant) {
+        self.expiry.restart();
         for entry in self.entries.values_mut() {
             if entry.standing.is_alive() {
                 entry.until = now + grace(entry.due, self.limits.missed);
+                self.expiry.expect(entry.until);
             }
         }
     }
@@ -497,32 +482,35 @@ impl Roster {
     #[must_use]
     pub(crate) fn handle_timeout(&mut self, now: Instant, proven: Instant) -> bool {
         self.forget_long_gone(now);
-        while self.online && self.timers.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((at, name)) = self.timers.pop_first() else {
-                break;
-            };
-            let Some(entry) = self.entries.get_mut(&name) else {
-                continue;
-            };
-            entry.timer = None;
+        let due = self.expiry.deadline().is_some_and(|at| at <= now);
+        due && self.online && self.expire(now, proven)
+    }
+
+    /// Looks at all peers. Whoever was overdue when the link was last proven to work has left. Returns whether others are
+    /// overdue by now.
+    fn expire(&mut self, now: Instant, proven: Instant) -> bool {
+        self.expiry.restart();
+        let mut overdue = Vec::new();
+        let mut unproven = false;
+        for entry in self.entries.values() {
             if !entry.standing.is_alive() {
                 continue;
             }
-            if entry.until > now {
-                entry.timer = Some(entry.until);
-                self.timers.insert((entry.until, name));
-            } else if entry.until > proven {
-                entry.timer = Some(at);
-                self.timers.insert((at, name));
-                return true;
+            if entry.until <= now.min(proven) {
+                overdue.push((entry.until, entry.peer.shared_name()));
             } else {
-                self.depart(now, &name, Reason::Expired);
+                unproven |= entry.until <= now;
+                self.expiry.expect(entry.until);
             }
         }
-        if self.expiry.is_some_and(|at| at <= now) {
-            self.expiry = self.next_expiry();
+        if !unproven {
+            self.expiry.rest(now, self.entries.len());
         }
-        false
+        overdue.sort_unstable();
+        for (_, name) in overdue {
+            self.depart(now, &name, Reason::Expired);
+        }
+        unproven
     }
 
     /// When there is next something to do: to [`handle_timeout`](Self::handle_timeout), or to poll for.
@@ -535,7 +523,7 @@ impl Roster {
         let question = self.pending_queries.front().map(|(since, _)| *since);
         let gone = self.gone.front().map(|(since, _)| *since);
         [
-            self.expiry,
+            self.expiry.deadline(),
             announcement,
             correction,
             question,
@@ -546,15 +534,6 @@ impl Roster {
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// When the next peer may expire. The timer of one that was heard since may be late, by a part of what that peer is
-    /// granted: it is not worth waking for each.
-    fn next_expiry(&self) -> Option<Instant> {
-        let (at, name) = self.timers.first()?;
-        let entry = self.entries.get(name)?;
-        let late = grace(entry.due, self.limits.missed) / 16;
-        Some(entry.until.clamp(*at, *at + late))
     }
 
     /// What is to be announced now. To be asked again until there is nothing.
@@ -704,9 +683,8 @@ impl Roster {
                 if !before.is_alive() {
                     self.present += 1;
                 }
-                if let Some(timer) = entry.refresh(now, heartbeat, self.limits.missed) {
-                    self.set_timer(timer);
-                }
+                entry.refresh(now, heartbeat, self.limits.missed);
+                self.expiry.expect(entry.until);
                 self.session_check.clear(name);
             }
         }
@@ -801,7 +779,6 @@ impl Roster {
         self.corrections.remove(&name);
         self.changed(peer.clone(), Kind::Joined);
         self.session_check.clear(&name);
-        let timer = self.entries.get(&name).and_then(|entry| entry.timer);
         let mut entry = Entry {
             peer,
             standing: Standing::Alive,
@@ -810,11 +787,9 @@ impl Roster {
             pid: None,
             confirmed: true,
             until: now,
-            timer,
         };
-        if let Some(timer) = entry.refresh(now, heartbeat, self.limits.missed) {
-            self.set_timer(timer);
-        }
+        entry.refresh(now, heartbeat, self.limits.missed);
+        self.expiry.expect(entry.until);
         self.entries.insert(name, entry);
     }
 
@@ -846,14 +821,6 @@ impl Roster {
         self.forget_long_gone(now);
     }
 
-    fn set_timer(&mut self, timer: Timer) {
-        if let Some(replaced) = timer.replaced {
-            self.timers.remove(&(replaced, Arc::clone(&timer.name)));
-        }
-        self.expiry = Some(self.expiry.map_or(timer.at, |expiry| expiry.min(timer.at)));
-        self.timers.insert((timer.at, timer.name));
-    }
-
     fn forget_long_gone(&mut self, now: Instant) {
         let bound = self.limits.max_departed;
         while self.tombstones.front().is_some_and(|(at, _)| {
@@ -866,9 +833,6 @@ impl Roster {
                 continue;
             };
             if !entry.standing.is_alive() && entry.until == left {
-                if let Some(timer) = entry.timer {
-                    self.timers.remove(&(timer, Arc::clone(&name)));
-                }
                 self.entries.remove(&name);
             }
         }
