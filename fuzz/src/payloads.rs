@@ -9,7 +9,7 @@ use crate::peer;
 pub fn decode(bytes: &[u8]) {
     let payload = String::from_utf8_lossy(bytes);
     if let Some(message) = wire::decode(&payload) {
-        let nameless = matches!(message.body, Body::Ask { .. }) && message.name.is_empty();
+        let nameless = matches!(message.body, Body::Query { .. }) && message.name.is_empty();
         assert!(nameless || is_fit(&message.name), "{message:?}");
         let said = encode(&message);
         let heard = wire::decode(&said).expect("what was decoded");
@@ -69,7 +69,7 @@ fn with_tags<'a>(message: &'a Message<'_>, tags: &'a str) -> Message<'a> {
         Body::Bye { incarnation, seq } => Body::Bye { incarnation, seq },
         Body::Newer { incarnation } => Body::Newer { incarnation },
         Body::Gone { incarnation, seq } => Body::Gone { incarnation, seq },
-        Body::Ask { inbox, attempt } => Body::Ask { inbox, attempt },
+        Body::Query { inbox, attempt } => Body::Query { inbox, attempt },
         Body::Bare => Body::Bare,
     };
     let name = Cow::Borrowed(&*message.name);

@@ -328,7 +328,7 @@ impl Process {
         while let Some(message) = self.participant.roster.poll_announcement(began) {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             announced += u128::from(announces);
-            assert!(!self.participant.silenced || matches!(message.body, Body::Ask { .. }));
+            assert!(!self.participant.silenced || matches!(message.body, Body::Query { .. }));
             assert!(self.style.is_some() || self.observer_asks);
             let payload = wire::encode(&message);
             let heard = wire::decode(&payload).expect("our own message");

@@ -185,7 +185,7 @@ impl Presence {
             | Body::Bye { .. }
             | Body::Newer { .. }
             | Body::Gone { .. }
-            | Body::Ask { .. }
+            | Body::Query { .. }
             | Body::Bare => OwnName::Nothing,
         }
     }

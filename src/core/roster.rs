@@ -1,43 +1,61 @@
-//! The membership core: what is heard goes in, changes and announcements come out. Pure state: time is a parameter, there
-//! is no clock, no I/O, no thread.
+//! The membership core: what is heard goes in, changes and announcements come out. It is pure state. Time is a parameter;
+//! there is no clock, no I/O, no thread.
 //!
-//! The contract, as of quinn-proto: feed what happened ([`handle_message`](Roster::handle_message),
-//! [`handle_link_up`](Roster::handle_link_up), ...), drain
-//! [`poll_change`](Roster::poll_change), send what [`poll_announcement`](Roster::poll_announcement) returns until it
-//! returns nothing, and call [`handle_timeout`](Roster::handle_timeout) by [`poll_timeout`](Roster::poll_timeout). Calls that find nothing to do are
-//! harmless.
+//! # What a driver calls, and in which order
+//!
+//! The verbs are those of quinn-proto: `handle_*` takes what happened, `poll_*` gives what to do next.
+//!
+//! 1. [`handle_link_up`](Roster::handle_link_up) when LISTEN is in place (rule 3), and
+//!    [`handle_link_down`](Roster::handle_link_down) when the link is lost. While it is down only the host's requests and
+//!    [`poll_change`](Roster::poll_change) have a meaning; the other polls return nothing.
+//! 2. When it is time by [`poll_timeout`](Roster::poll_timeout): [`poll_announcement`](Roster::poll_announcement) until it
+//!    returns nothing, each time with the same `now`. Each message is sent to all, and
+//!    [`handle_sent`](Roster::handle_sent) says when it has gone out. What is polled must be sent, or the link given up.
+//! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing; each answer is sent to its inbox (rule 6).
+//! 4. [`poll_session_check`](Roster::poll_session_check). If Postgres is to be asked, its answer goes to
+//!    [`handle_session_check`](Roster::handle_session_check) once everything that arrived before it was heard.
+//! 5. [`handle_message`](Roster::handle_message) for each notification on the channel, and
+//!    [`handle_sync_part`](Roster::handle_sync_part) for each on the inbox.
+//! 6. [`handle_timeout`](Roster::handle_timeout), only when everything that had arrived by `now` was heard (rule 5). If it
+//!    returns `true`, ask the server for a sign of life and call it again (rule 4).
+//! 7. [`poll_change`](Roster::poll_change) until it returns nothing, after any of these.
+//!
+//! The host's requests ([`set_tags`](Roster::set_tags), [`report_unreachable`](Roster::report_unreachable)) may come at any
+//! time, and so may [`grant_grace`](Roster::grant_grace) for a process that was paused and
+//! [`handle_round_trip`](Roster::handle_round_trip) for a server that answered. [`goodbye`](Roster::goodbye) is the last call.
+//!
+//! A call that finds nothing to do is harmless, and so is one that comes early. One that comes late delays what it would do. Time
+//! never goes back. The rules are those of `ARCHITECTURE.md`, "Rules of membership".
 
+mod corrections;
+mod entry;
 mod expiry;
+mod membership;
+mod queries;
+mod tombstones;
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::corrections::Corrections;
+use self::entry::{Entry, Heartbeat, Standing};
 use self::expiry::Expiry;
+use self::queries::Queries;
+use self::tombstones::Tombstones;
 use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
 use crate::core::session_check::{Rank, SessionCheck};
-use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart, WireTags};
+use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart};
 use crate::event::Reason;
 use crate::jitter::Jitter;
-use crate::peer::{Incarnation, Peer, Sighting, Tags};
-
-/// For how long a departed peer is remembered, so that a late message changes nothing and a return is a heal.
-const REMEMBERED: Duration = Duration::from_secs(60 * 60);
-
-/// The latest that an announcement of a lower incarnation than the one remembered is put right; many members know, and the
-/// first to say it spares the others.
-const CORRECTION: Duration = Duration::from_millis(50);
+use crate::peer::{Incarnation, Peer, Sighting};
 
 /// When everybody announces itself at once, the cluster may spend this many times its delivery budget.
 const BURST: f64 = 10.0;
 
 /// A participant that others take for gone announces itself within this time.
 const REAPPEAR_WITHIN: Duration = Duration::from_millis(50);
-
-/// So many questions may wait for an answer.
-const MAX_QUERIES: usize = 100;
 
 /// The times and bounds that membership goes by.
 #[derive(Clone, Debug)]
@@ -46,7 +64,7 @@ pub(crate) struct Limits {
     pub(crate) heartbeat: Duration,
     /// The deliveries a second that all announcements of the cluster may cause together.
     pub(crate) delivery_budget: u32,
-    /// Whether to ask Postgres whose session is gone.
+    /// Whether to ask Postgres which sessions are gone.
     pub(crate) session_check: bool,
     /// Whether an observer asks who is there, which is all that it ever says.
     pub(crate) observer_asks: bool,
@@ -56,7 +74,7 @@ pub(crate) struct Limits {
     pub(crate) missed: u32,
     /// The most peers there can be.
     pub(crate) max_peers: usize,
-    /// The most departed ones that are remembered.
+    /// The most departed peers that are remembered.
     pub(crate) max_departed: usize,
 }
 
@@ -67,15 +85,18 @@ pub(crate) struct Change {
     pub(crate) kind: Kind,
 }
 
+/// What kind of change it is, and so which event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// It was not there before, or was forgotten since.
     Joined,
-    /// Outcome again after it had left.
+    /// It is heard again after it had left.
     Returned,
-    /// Outcome again while it was there, after the host's own connection to it broke.
+    /// It is heard again after the host's own connection to it broke, and was there all the time.
     Recovered,
     /// It has other tags.
     Updated,
+    /// It is not there any more.
     Left(Reason),
     /// It is a newer process of our own name.
     TookName,
@@ -86,124 +107,41 @@ pub(crate) enum Kind {
 pub(crate) enum Outcome {
     /// It told something about a peer, if only that it is still there.
     News,
-    /// Older than what is known, or about ourselves.
+    /// It is older than what is known, or about ourselves.
     Stale,
-    /// A newcomer for whom there is no room.
+    /// It is about a newcomer, for which there is no room.
     Refused,
 }
 
+/// Who is there, as this participant sees it, and what it has to say.
 #[derive(Debug)]
 pub(crate) struct Roster {
+    /// This participant as a member; `None` for an observer.
     presence: Option<Presence>,
     limits: Limits,
     jitter: Jitter,
-    /// Those who are there and those who left lately.
+    /// The peers that are there and those that left lately, by name.
     entries: HashMap<Arc<str>, Entry>,
+    /// How many peers are there.
     present: usize,
     expiry: Expiry,
-    /// In the order of their departure; those who came back since have other entries by now.
-    tombstones: VecDeque<(Instant, Arc<str>)>,
-    /// Names whose process must be told that a higher incarnation is remembered, and when.
-    corrections: BTreeMap<Arc<str>, Instant>,
-    /// What we have to learn of others, and they of us.
+    tombstones: Tombstones,
+    corrections: Corrections,
+    /// How far this participant is in learning who is there.
     sync: RosterSync,
-    /// Who was said to be gone while an answer is awaited, of which start, and up to which of its messages: the answer may
-    /// have been written before.
-    departures_during_sync: HashMap<Arc<str>, (Incarnation, u64)>,
-    /// Where answers are awaited from us, and since when.
-    pending_queries: VecDeque<(Instant, Inbox)>,
+    /// The queries of others that it has to answer.
+    queries: Queries,
     session_check: SessionCheck,
-    /// Those whose session was found gone, and when, to be told to all.
-    gone: VecDeque<(Instant, Arc<str>)>,
+    /// The peers whose session it found gone, and when, which it has to tell all.
+    gone_to_tell: VecDeque<(Instant, Arc<str>)>,
     changes: VecDeque<Change>,
     online: bool,
     /// How long the server took for its last answer.
-    answer: Duration,
-}
-
-#[derive(Debug)]
-struct Entry {
-    peer: Peer,
-    standing: Standing,
-    seq: u64,
-    /// Within this time of each announcement the next comes; milliseconds, to keep an entry small.
-    due: u32,
-    /// Its session with our server, if it goes by one.
-    pid: Option<Pid>,
-    /// It was heard, or told of, since the link came up.
-    confirmed: bool,
-    /// When it expires, or, once it has gone, when that was.
-    until: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
-    Alive,
-    /// Alive, but the host's own connection to it broke.
-    Unreachable,
-    Left(Reason),
-}
-
-impl Entry {
-    /// Takes in a sign of life. The peer now expires at [`until`](Self::until).
-    fn refresh(&mut self, now: Instant, heartbeat: &Heartbeat<'_>, missed: u32) {
-        self.seq = heartbeat.seq;
-        self.due = u32::try_from(heartbeat.due.as_millis()).unwrap_or(u32::MAX);
-        self.pid = heartbeat.pid;
-        self.confirmed = true;
-        let grace = grace(self.due, missed);
-        self.until = now + grace.saturating_sub(heartbeat.age.unwrap_or_default());
-    }
-
-    /// When it was heard, or was given a new grace period.
-    fn last_received(&self, missed: u32) -> Instant {
-        // Before the first instant that the clock knows, if another heard it when this machine was not running yet.
-        let heard = self.until.checked_sub(grace(self.due, missed));
-        heard.unwrap_or(self.until)
-    }
-
-    /// How long ago it was heard, or was given a new grace period.
-    fn age(&self, now: Instant, missed: u32) -> Duration {
-        let left = self.until.saturating_duration_since(now);
-        grace(self.due, missed).saturating_sub(left)
-    }
-}
-
-impl Standing {
-    fn is_alive(self) -> bool {
-        match self {
-            Self::Alive | Self::Unreachable => true,
-            Self::Left(_) => false,
-        }
-    }
-}
-
-/// A sign of life: everything an announcement says but the name.
-struct Heartbeat<'a> {
-    incarnation: Option<Incarnation>,
-    seq: u64,
-    due: Duration,
-    pid: Option<Pid>,
-    /// How long ago it was heard, by who told us.
-    age: Option<Duration>,
-    tags: WireTags<'a>,
-}
-
-impl<'a> Heartbeat<'a> {
-    fn of(announce: &Announce<'a>) -> Self {
-        Self {
-            incarnation: Some(announce.incarnation),
-            seq: announce.seq,
-            due: announce.due,
-            pid: announce.pid,
-            age: announce.age,
-            tags: announce.tags,
-        }
-    }
+    round_trip: Duration,
 }
 
 impl Roster {
-    /// `inbox` is where this participant is answered.
+    /// A roster without a link, and with nobody in it. This participant is answered at `inbox`.
     pub(crate) fn new(
         presence: Option<Presence>,
         inbox: Inbox,
@@ -217,16 +155,15 @@ impl Roster {
             entries: HashMap::new(),
             present: 0,
             expiry: Expiry::default(),
-            tombstones: VecDeque::new(),
-            corrections: BTreeMap::new(),
+            tombstones: Tombstones::default(),
+            corrections: Corrections::default(),
             sync: RosterSync::new(inbox),
-            departures_during_sync: HashMap::new(),
-            pending_queries: VecDeque::new(),
+            queries: Queries::default(),
             session_check: SessionCheck::default(),
-            gone: VecDeque::new(),
+            gone_to_tell: VecDeque::new(),
             changes: VecDeque::new(),
             online: false,
-            answer: Duration::ZERO,
+            round_trip: Duration::ZERO,
         }
     }
 
@@ -235,13 +172,13 @@ impl Roster {
         self.presence.as_ref()?.incarnation()
     }
 
-    /// Whether this participant is seen by nobody.
+    /// Whether this participant announces nothing, and so is seen by nobody.
     pub(crate) fn is_observer(&self) -> bool {
         self.presence.is_none()
     }
 
-    /// How often this participant announces itself now: every peer hears it, so that with ever more of them it must become
-    /// rarer for the cost to the database to stay what it is (the idea of RFC 3550, 6.2).
+    /// How often this participant announces itself now. Every peer hears it, so with more peers it becomes rarer, and the
+    /// cost to the database stays what it is (the idea of RFC 3550, 6.2).
     pub(crate) fn interval(&self) -> Duration {
         self.time_for_all(1.0)
             .clamp(self.limits.heartbeat, wire::MAX_DUE)
@@ -273,35 +210,34 @@ impl Roster {
         }
     }
 
-    /// There is nothing to ask, to answer or to tell any more.
+    /// Forgets what was to be asked, answered and told.
     fn drop_duties(&mut self) {
         self.corrections.clear();
         self.sync.stop();
-        self.departures_during_sync.clear();
-        self.pending_queries.clear();
+        self.queries.clear();
         self.session_check.stop();
-        self.gone.clear();
+        self.gone_to_tell.clear();
     }
 
-    /// Everybody gets a full grace period to be heard. Also for a process that finds it was paused (rule 5).
+    /// Everybody gets a full grace period to be heard. A process that finds it was paused calls this (rule 5).
     pub(crate) fn grant_grace(&mut self, now: Instant) {
         self.expiry.restart();
         for entry in self.entries.values_mut() {
             if entry.standing.is_alive() {
-                entry.until = now + grace(entry.due, self.limits.missed);
+                entry.until = now + entry.grace(self.limits.missed);
                 self.expiry.expect(entry.until);
             }
         }
     }
 
-    /// The server took so long to answer us. One that stood still for a whole heartbeat kept others silent for as long, and
-    /// some of them have taken it for dead and must connect anew: everybody gets a full grace period. One that always takes so
-    /// long is merely far away.
+    /// The server took this long to answer. One that stood still for a whole heartbeat kept others silent for as long, and
+    /// some of them took their link for dead and must connect anew, so everybody gets a full grace period (rule 4). One that
+    /// always takes as long is merely far away.
     pub(crate) fn handle_round_trip(&mut self, now: Instant, took: Duration) {
-        if took >= self.limits.heartbeat && took > 2 * self.answer {
+        if took >= self.limits.heartbeat && took > 2 * self.round_trip {
             self.grant_grace(now);
         }
-        self.answer = took;
+        self.round_trip = took;
     }
 
     /// The host's own connection to this peer broke: its next sign of life is a heal.
@@ -317,13 +253,14 @@ impl Roster {
         }
     }
 
+    /// The host wants other tags, as [`wire::encode_tags`] writes them. They are announced at once.
     pub(crate) fn set_tags(&mut self, tags: String, now: Instant) {
         if let Some(presence) = &mut self.presence {
             presence.set_tags(tags, now);
         }
     }
 
-    /// `sender` is the backend that the message came from.
+    /// A message was heard on the channel, which came from the backend `sender`.
     pub(crate) fn handle_message(
         &mut self,
         now: Instant,
@@ -336,7 +273,8 @@ impl Roster {
             return Outcome::Stale;
         }
         if let Body::Bye { incarnation, seq } | Body::Gone { incarnation, seq } = message.body {
-            self.note_departure(name, incarnation, seq);
+            let bound = self.limits.max_departed;
+            self.sync.note_departure(name, incarnation, seq, bound);
         }
         match message.body {
             Body::Announce(ref announce) => {
@@ -346,52 +284,46 @@ impl Roster {
                     age: None,
                     ..Heartbeat::of(announce)
                 };
-                let heard = self.handle_heartbeat(now, name, &heartbeat);
-                match (heard, announce.inbox) {
+                let outcome = self.handle_heartbeat(now, name, &heartbeat);
+                match (outcome, announce.inbox) {
                     (Outcome::News, Some(inbox)) => self.handle_query(now, name, inbox, 0),
                     (Outcome::News, None) if announce.hello => self.announce_soon(now),
                     (Outcome::Stale, _) => self.correct(now, name, announce),
                     (Outcome::News | Outcome::Refused, _) => {}
                 }
-                heard
+                outcome
             }
             Body::Bare => {
                 let stranger = !self
                     .entries
                     .get(name)
                     .is_some_and(|e| e.standing.is_alive());
-                let heartbeat = Heartbeat {
-                    incarnation: None,
-                    seq: 0,
-                    due: self.limits.bare_heartbeat,
-                    pid: None,
-                    age: None,
-                    tags: WireTags::default(),
-                };
-                let heard = self.handle_heartbeat(now, name, &heartbeat);
+                let heartbeat = Heartbeat::bare(self.limits.bare_heartbeat);
+                let outcome = self.handle_heartbeat(now, name, &heartbeat);
                 // A bare name has no hello; the first one stands for it.
-                if stranger && heard == Outcome::News {
+                if stranger && outcome == Outcome::News {
                     self.announce_soon(now);
                 }
-                heard
+                outcome
             }
             Body::Bye { incarnation, seq } => self.handle_bye(now, name, incarnation, seq),
             Body::Gone { incarnation, seq } => self.handle_gone(now, name, incarnation, seq),
             Body::Newer { incarnation } => {
                 let known = self.entries.get(name).and_then(|e| e.peer.incarnation());
                 if known.is_some_and(|known| known <= incarnation) {
-                    self.corrections.remove(name);
+                    self.corrections.cancel(name);
                 }
                 Outcome::News
             }
-            Body::Ask { inbox, attempt } => {
+            Body::Query { inbox, attempt } => {
                 self.handle_query(now, name, inbox, attempt);
                 Outcome::News
             }
         }
     }
 
-    /// A payload of an answer came to our inbox. One that comes too late may name those who have left since, unheeded.
+    /// A payload of an answer came to our inbox (rule 6). One that nobody waits for any more may name peers that have left
+    /// since, and is ignored.
     pub(crate) fn handle_sync_part(&mut self, now: Instant, part: &RosterPart<'_>) -> Outcome {
         if !self.sync.is_open() {
             return Outcome::Stale;
@@ -401,7 +333,7 @@ impl Roster {
             match &message.body {
                 Body::Announce(announce)
                     if own != Some(&*message.name)
-                        && !self.departed_since(&message.name, announce) =>
+                        && !self.sync.has_departed(&message.name, announce) =>
                 {
                     self.handle_heartbeat(now, &message.name, &Heartbeat::of(announce));
                     self.confirm(&message.name, announce);
@@ -409,30 +341,12 @@ impl Roster {
                 _ => {}
             }
         }
-        self.sync.answered(part.part, part.parts);
-        if self.sync.is_settled() {
-            self.departures_during_sync.clear();
-        }
-        self.watch_sessions(now);
+        self.sync.handle_part(part.part, part.parts);
+        self.schedule_session_check(now);
         Outcome::News
     }
 
-    fn note_departure(&mut self, name: &str, incarnation: Incarnation, seq: u64) {
-        let room = self.departures_during_sync.len() < self.limits.max_departed;
-        if self.sync.is_open() && room {
-            let last = self.departures_during_sync.entry(Arc::from(name));
-            let last = last.or_insert((incarnation, seq));
-            *last = (incarnation, seq).max(*last);
-        }
-    }
-
-    /// Whether it was said to be gone after it announced this.
-    fn departed_since(&self, name: &str, announce: &Announce<'_>) -> bool {
-        let last = self.departures_during_sync.get(name);
-        last.is_some_and(|last| *last >= (announce.incarnation, announce.seq))
-    }
-
-    /// Whether it was news or not, this peer has a link.
+    /// An answer names this peer, so it has a link, whether its announcement was news or not.
     fn confirm(&mut self, name: &str, announce: &Announce<'_>) {
         if let Some(entry) = self.entries.get_mut(name) {
             if entry.standing.is_alive() && entry.peer.incarnation() == Some(announce.incarnation) {
@@ -444,8 +358,8 @@ impl Roster {
         }
     }
 
-    /// Postgres was asked at that time whose sessions it has, of these backends, and some it had not. Comes after
-    /// everything that had arrived then was heard.
+    /// Postgres was asked which backends it has, at the time `asked`, and did not have those in `missing`. To be called when
+    /// everything that had arrived by then was heard.
     pub(crate) fn handle_session_check(
         &mut self,
         now: Instant,
@@ -467,9 +381,9 @@ impl Roster {
             .filter(|entry| entry.pid.is_some_and(|pid| missing.contains(&pid)));
         let missing: Vec<_> = missing.map(|entry| entry.peer.shared_name()).collect();
         for name in missing {
-            if self.session_check.missing(asked, &name) {
+            if self.session_check.handle_missing(asked, &name) {
                 self.depart(now, &name, Reason::SessionGone);
-                self.gone.push_back((now, name));
+                self.gone_to_tell.push_back((now, name));
             }
         }
         if !others_look {
@@ -477,8 +391,8 @@ impl Roster {
         }
     }
 
-    /// Everything that arrived before `now` has been heard, and the link is known to have worked at `proven`: whoever was
-    /// overdue by then is gone (rules 4 and 5). Returns whether somebody is overdue for whom the link must be proven anew.
+    /// Everything that arrived before `now` was heard, and the link is known to have worked at `proven`. Peers that were
+    /// overdue by then have left (rules 4 and 5). Returns whether others are overdue, so that the link must be proven anew.
     #[must_use]
     pub(crate) fn handle_timeout(&mut self, now: Instant, proven: Instant) -> bool {
         self.forget_long_gone(now);
@@ -486,47 +400,19 @@ impl Roster {
         due && self.online && self.expire(now, proven)
     }
 
-    /// Looks at all peers. Whoever was overdue when the link was last proven to work has left. Returns whether others are
-    /// overdue by now.
-    fn expire(&mut self, now: Instant, proven: Instant) -> bool {
-        self.expiry.restart();
-        let mut overdue = Vec::new();
-        let mut unproven = false;
-        for entry in self.entries.values() {
-            if !entry.standing.is_alive() {
-                continue;
-            }
-            if entry.until <= now.min(proven) {
-                overdue.push((entry.until, entry.peer.shared_name()));
-            } else {
-                unproven |= entry.until <= now;
-                self.expiry.expect(entry.until);
-            }
-        }
-        if !unproven {
-            self.expiry.rest(now, self.entries.len());
-        }
-        overdue.sort_unstable();
-        for (_, name) in overdue {
-            self.depart(now, &name, Reason::Expired);
-        }
-        unproven
-    }
-
-    /// When there is next something to do: to [`handle_timeout`](Self::handle_timeout), or to poll for.
+    /// When there is next something to poll for, or a [`handle_timeout`](Self::handle_timeout) to call. `None` while the link
+    /// is down.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         if !self.online {
             return None;
         }
         let announcement = self.presence.as_ref().and_then(Presence::deadline);
-        let correction = self.corrections.values().min().copied();
-        let question = self.pending_queries.front().map(|(since, _)| *since);
-        let gone = self.gone.front().map(|(since, _)| *since);
+        let gone = self.gone_to_tell.front().map(|(since, _)| *since);
         [
             self.expiry.deadline(),
             announcement,
-            correction,
-            question,
+            self.corrections.deadline(),
+            self.queries.deadline(),
             gone,
             self.sync.deadline(),
             self.session_check.deadline(),
@@ -536,7 +422,7 @@ impl Roster {
         .min()
     }
 
-    /// What is to be announced now. To be asked again until there is nothing.
+    /// The next message that is to be sent to all now.
     pub(crate) fn poll_announcement(&mut self, now: Instant) -> Option<Message<'_>> {
         if let Some(message) = self.due_correction(now).or_else(|| self.due_gone()) {
             return Some(message);
@@ -547,67 +433,36 @@ impl Roster {
             .is_some_and(|p| p.asks_when_polled(now))
         {
             self.sync.asked_by_hello(now);
-        } else if let Some(question) = self.due_query(now) {
-            return Some(question);
+        } else if let Some(query) = self.due_query(now) {
+            return Some(query);
         }
         let interval = self.interval();
         let presence = self.presence.as_mut()?;
         presence.poll(now, interval, &mut self.jitter)
     }
 
-    /// What [`poll_announcement`](Self::poll_announcement) returned has gone out: the patience with those who are to answer
-    /// begins now. Without this report it began when the question was polled.
+    /// What [`poll_announcement`](Self::poll_announcement) returned has gone out, so a query in it may be answered from now on.
+    /// Without this report, its answer is expected from when it was polled.
     pub(crate) fn handle_sent(&mut self, now: Instant) {
-        self.sync.sent(now);
+        self.sync.handle_sent(now);
     }
 
-    /// The answer to the next question, and where it is to be sent. To be asked again until there is none.
-    pub(crate) fn poll_answer(&mut self, now: Instant) -> Option<(Inbox, Vec<String>)> {
-        let (_, inbox) = self.pending_queries.pop_front()?;
-        let presence = self
-            .presence
-            .as_ref()
-            .filter(|presence| presence.speaks())?;
-        let encoded: Vec<_> = self
-            .alive()
-            .filter(|entry| entry.confirmed)
-            .filter_map(|entry| Some((entry, entry.peer.incarnation()?)))
-            .map(|(entry, incarnation)| {
-                (entry, incarnation, wire::encode_tags(entry.peer.all_tags()))
-            })
-            .collect();
-        let peers = encoded.iter().map(|(entry, incarnation, tags)| Message {
-            name: entry.peer.name().into(),
-            body: Body::Announce(Announce {
-                hello: false,
-                incarnation: *incarnation,
-                seq: entry.seq,
-                due: Duration::from_millis(entry.due.into()),
-                pid: entry.pid,
-                inbox: None,
-                age: Some(entry.age(now, self.limits.missed)),
-                tags: WireTags::encoded(tags),
-            }),
-        });
-        let everybody = peers.chain([presence.last_announcement()]);
-        Some((inbox, wire::encode_roster(everybody)))
-    }
-
-    /// The backends that Postgres is to be asked for now, if it is.
+    /// The backends that Postgres is to be asked about now, if it is to be asked.
     pub(crate) fn poll_session_check(&mut self, now: Instant) -> Option<Vec<Pid>> {
         self.session_check.deadline().filter(|&at| at <= now)?;
         // Only now, since it takes a look at every peer.
         let rank = self.rank();
-        self.session_check.asked(now, rank, &mut self.jitter);
+        self.session_check.restart(now, rank, &mut self.jitter);
         let pids: Vec<Pid> = self.alive().filter_map(|entry| entry.pid).collect();
         (!pids.is_empty()).then_some(pids)
     }
 
-    /// What is to be announced last.
+    /// The message that is to be sent last, if there is one (rule 7).
     pub(crate) fn goodbye(&mut self) -> Option<Message<'_>> {
         self.presence.as_mut()?.goodbye()
     }
 
+    /// The next change, in the order in which they happened.
     pub(crate) fn poll_change(&mut self) -> Option<Change> {
         self.changes.pop_front()
     }
@@ -631,128 +486,7 @@ impl Roster {
         }
     }
 
-    /// The one place that decides what a sign of life means (rules 1, 7 and 9).
-    fn handle_heartbeat(&mut self, now: Instant, name: &str, heartbeat: &Heartbeat<'_>) -> Outcome {
-        let full = self.present >= self.limits.max_peers;
-        let Some(entry) = self.entries.get_mut(name) else {
-            if full {
-                return Outcome::Refused;
-            }
-            self.join(now, Arc::from(name), heartbeat);
-            return Outcome::News;
-        };
-        let order = compare_incarnation(
-            entry.standing,
-            entry.peer.incarnation(),
-            heartbeat.incarnation,
-        );
-        match (order, entry.standing) {
-            (Ordering::Less, _) => return Outcome::Stale,
-            (Ordering::Equal, Standing::Left(Reason::Goodbye | Reason::Replaced)) => {
-                return Outcome::Stale;
-            }
-            // A bare name has no sequence: each is as good as the last.
-            (Ordering::Equal, _)
-                if heartbeat.incarnation.is_some() && heartbeat.seq <= entry.seq =>
-            {
-                return Outcome::Stale;
-            }
-            (Ordering::Equal | Ordering::Greater, Standing::Left(_)) if full => {
-                return Outcome::Refused;
-            }
-            (Ordering::Greater, Standing::Left(_)) => self.join(now, Arc::from(name), heartbeat),
-            (Ordering::Greater, Standing::Alive | Standing::Unreachable) => {
-                self.depart(now, name, Reason::Replaced);
-                self.join(now, Arc::from(name), heartbeat);
-            }
-            (Ordering::Equal, before) => {
-                let updated = !heartbeat.tags.same_as(entry.peer.all_tags());
-                if updated {
-                    entry.peer = entry.peer.with_tags(heartbeat.tags.to_tags());
-                }
-                entry.standing = Standing::Alive;
-                let kind = match before {
-                    Standing::Left(_) => Some(Kind::Returned),
-                    Standing::Unreachable => Some(Kind::Recovered),
-                    Standing::Alive => updated.then_some(Kind::Updated),
-                };
-                if let Some(kind) = kind {
-                    let peer = entry.peer.clone();
-                    self.changes.push_back(Change { peer, kind });
-                }
-                if !before.is_alive() {
-                    self.present += 1;
-                }
-                entry.refresh(now, heartbeat, self.limits.missed);
-                self.expiry.expect(entry.until);
-                self.session_check.clear(name);
-            }
-        }
-        Outcome::News
-    }
-
-    fn handle_bye(
-        &mut self,
-        now: Instant,
-        name: &str,
-        incarnation: Incarnation,
-        seq: u64,
-    ) -> Outcome {
-        let Some(entry) = self.entries.get_mut(name) else {
-            return Outcome::Stale;
-        };
-        match compare_incarnation(entry.standing, entry.peer.incarnation(), Some(incarnation)) {
-            Ordering::Less => Outcome::Stale,
-            Ordering::Equal if seq <= entry.seq => Outcome::Stale,
-            Ordering::Equal => {
-                entry.seq = seq;
-                match &mut entry.standing {
-                    // It was given up for gone too early, and now it really is.
-                    Standing::Left(reason) => *reason = Reason::Goodbye,
-                    Standing::Alive | Standing::Unreachable => {
-                        self.depart(now, name, Reason::Goodbye)
-                    }
-                }
-                Outcome::News
-            }
-            // A newer start of it came and went unheard.
-            Ordering::Greater => {
-                let old = entry.peer.clone();
-                let was_here = entry.standing.is_alive();
-                entry.peer = Peer::new(old.shared_name(), Some(incarnation), Tags::default());
-                entry.seq = seq;
-                self.mark_departed(now, name, Reason::Goodbye);
-                if was_here {
-                    self.present -= 1;
-                    self.changed(old, Kind::Left(Reason::Replaced));
-                }
-                Outcome::News
-            }
-        }
-    }
-
-    /// The session of a peer was found gone by another.
-    fn handle_gone(
-        &mut self,
-        now: Instant,
-        name: &str,
-        incarnation: Incarnation,
-        seq: u64,
-    ) -> Outcome {
-        match self.entries.get(name) {
-            Some(entry)
-                if entry.standing.is_alive()
-                    && entry.peer.incarnation() == Some(incarnation)
-                    && entry.seq <= seq =>
-            {
-                self.depart(now, name, Reason::SessionGone);
-                Outcome::News
-            }
-            _ => Outcome::Stale,
-        }
-    }
-
-    /// Those who are there, in the order of their names.
+    /// The peers that are there, with what is known of each, in the order of their names.
     pub(crate) fn sightings(&self) -> Vec<Sighting> {
         let sighting = |entry: &Entry| Sighting {
             peer: entry.peer.clone(),
@@ -768,129 +502,10 @@ impl Roster {
         sightings
     }
 
-    /// Puts a peer that was not there into the roster.
-    fn join(&mut self, now: Instant, name: Arc<str>, heartbeat: &Heartbeat<'_>) {
-        let peer = Peer::new(
-            Arc::clone(&name),
-            heartbeat.incarnation,
-            heartbeat.tags.to_tags(),
-        );
-        self.present += 1;
-        self.corrections.remove(&name);
-        self.changed(peer.clone(), Kind::Joined);
-        self.session_check.clear(&name);
-        let mut entry = Entry {
-            peer,
-            standing: Standing::Alive,
-            seq: heartbeat.seq,
-            due: 0,
-            pid: None,
-            confirmed: true,
-            until: now,
-        };
-        entry.refresh(now, heartbeat, self.limits.missed);
-        self.expiry.expect(entry.until);
-        self.entries.insert(name, entry);
-    }
-
-    /// Takes a peer that was there out of the roster, and remembers it as departed.
-    fn depart(&mut self, now: Instant, name: &str, reason: Reason) {
-        let Some(entry) = self.entries.get_mut(name) else {
-            return;
-        };
-        let peer = entry.peer.clone();
-        let incarnation = peer.incarnation();
-        self.present -= 1;
-        self.changed(peer, Kind::Left(reason));
-        self.mark_departed(now, name, reason);
-        if incarnation < self.incarnation() {
-            self.watch_sessions(now);
-        }
-    }
-
-    /// Remembers a name as departed.
-    fn mark_departed(&mut self, now: Instant, name: &str, reason: Reason) {
-        if let Some(entry) = self.entries.get_mut(name) {
-            entry.standing = Standing::Left(reason);
-            entry.until = now;
-            // Only its name and incarnation matter now; its tags may be as long as a payload.
-            entry.peer = entry.peer.with_tags(Tags::default());
-            self.tombstones.push_back((now, entry.peer.shared_name()));
-        }
-        self.session_check.clear(name);
-        self.forget_long_gone(now);
-    }
-
-    fn forget_long_gone(&mut self, now: Instant) {
-        let bound = self.limits.max_departed;
-        while self.tombstones.front().is_some_and(|(at, _)| {
-            self.tombstones.len() > bound || now.saturating_duration_since(*at) > REMEMBERED
-        }) {
-            let Some((left, name)) = self.tombstones.pop_front() else {
-                break;
-            };
-            let Some(entry) = self.entries.get(&name) else {
-                continue;
-            };
-            if !entry.standing.is_alive() && entry.until == left {
-                self.entries.remove(&name);
-            }
-        }
-    }
-
-    fn changed(&mut self, peer: Peer, kind: Kind) {
-        self.changes.push_back(Change { peer, kind });
-    }
-
-    /// Somebody asks who is there (rule 6). One member answers: the same by everybody's reckoning.
-    fn handle_query(&mut self, now: Instant, asker: &str, inbox: Inbox, attempt: u64) {
-        if attempt >= ASK_ALL {
-            self.sync.overheard(now);
-            return self.announce_soon(now);
-        }
-        if !self.sync.is_settled() {
-            // Whoever is new itself may be unknown to those who answer; who asks again has heard it.
-            if attempt == 0 {
-                self.announce_soon(now);
-            }
-            return;
-        }
-        let waits = self
-            .pending_queries
-            .iter()
-            .any(|(_, waiting)| *waiting == inbox);
-        let room = self.pending_queries.len() < MAX_QUERIES;
-        if room && !waits && self.is_ranked(attempt, asker, inbox) {
-            self.pending_queries.push_back((now, inbox));
-        }
-    }
-
-    /// Whether exactly so many peers are to be asked before us.
-    fn is_ranked(&self, rank: u64, asker: &str, inbox: Inbox) -> bool {
-        let Some(presence) = self.presence.as_ref().filter(|presence| presence.speaks()) else {
-            return false;
-        };
-        let Some(incarnation) = presence.incarnation() else {
-            return false;
-        };
-        let own = inbox.rank(presence.name(), incarnation);
-        let before = self.alive().filter(|entry| {
-            let name = entry.peer.name();
-            let known = entry.peer.incarnation().filter(|_| entry.confirmed);
-            name != asker && known.is_some_and(|known| inbox.rank(name, known) < own)
-        });
-        // Most find somebody before them soon.
-        let more_than_rank = rank as usize + 1;
-        before.take(more_than_rank).count() == rank as usize
-    }
-
     fn due_query(&mut self, now: Instant) -> Option<Message<'static>> {
         let attempt = self.sync.poll(now, self.spread());
-        if self.sync.is_settled() {
-            self.departures_during_sync.clear();
-        }
         if self.session_check.deadline().is_none() {
-            self.watch_sessions(now);
+            self.schedule_session_check(now);
         }
         let attempt = attempt?;
         if attempt == ASK_ALL {
@@ -902,12 +517,12 @@ impl Roster {
         let inbox = self.sync.inbox();
         Some(Message {
             name: name.into(),
-            body: Body::Ask { inbox, attempt },
+            body: Body::Query { inbox, attempt },
         })
     }
 
-    /// Begins to ask for sessions, or to ask more often, if that falls to us.
-    fn watch_sessions(&mut self, now: Instant) {
+    /// Begins to ask Postgres for sessions, or to ask more often, if that falls to this member.
+    fn schedule_session_check(&mut self, now: Instant) {
         let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
         if self.limits.session_check && speaks && self.sync.has_asked_all() {
             let rank = self.rank();
@@ -939,7 +554,7 @@ impl Roster {
     }
 
     fn due_gone(&mut self) -> Option<Message<'static>> {
-        let (_, name) = self.gone.pop_front()?;
+        let (_, name) = self.gone_to_tell.pop_front()?;
         let entry = self.entries.get(&name)?;
         let incarnation = entry.peer.incarnation()?;
         let body = Body::Gone {
@@ -950,6 +565,7 @@ impl Roster {
         (!entry.standing.is_alive()).then_some(Message { name, body })
     }
 
+    /// Announces this participant soon, but not all at once with the others.
     fn announce_soon(&mut self, now: Instant) {
         let spread = self.spread();
         if let Some(presence) = &mut self.presence {
@@ -957,69 +573,17 @@ impl Roster {
         }
     }
 
-    /// Within how much time everybody may announce itself once when there is reason to.
+    /// The time within which everybody may announce itself once when there is reason to.
     fn spread(&self) -> Duration {
         let few = Duration::from_millis(self.present as u64);
         self.time_for_all(BURST).max(few)
     }
 
-    /// How long everybody's announcement to everybody takes at so many times the delivery budget.
+    /// How long it takes to deliver an announcement of each to each, at this many times the delivery budget.
     fn time_for_all(&self, times: f64) -> Duration {
         let members = (self.present + 1) as f64;
         let seconds = members * members / f64::from(self.limits.delivery_budget) / times;
         Duration::from_secs_f64(seconds).min(wire::MAX_DUE)
-    }
-
-    /// A process announces a lower incarnation than we remember of its name. If the higher one is there, it speaks for
-    /// itself, unless this is a newborn's first hello; otherwise somebody must tell the process to step over it.
-    fn correct(&mut self, now: Instant, name: &str, heard: &Announce<'_>) {
-        let Some(entry) = self.entries.get(name) else {
-            return;
-        };
-        let lower = entry
-            .peer
-            .incarnation()
-            .is_some_and(|known| heard.incarnation < known);
-        let newborn = heard.hello && heard.seq == 1;
-        let silent = !self.presence.as_ref().is_some_and(Presence::speaks);
-        let unheard = newborn || !entry.standing.is_alive();
-        if lower && unheard && !silent && !self.corrections.contains_key(name) {
-            let at = now + self.jitter.between(0.0, CORRECTION);
-            self.corrections.insert(entry.peer.shared_name(), at);
-        }
-    }
-
-    fn due_correction(&mut self, now: Instant) -> Option<Message<'static>> {
-        let due = self.corrections.iter().find(|&(_, &at)| at <= now);
-        let name = Arc::clone(due?.0);
-        self.corrections.remove(&name);
-        let incarnation = self.entries.get(&name)?.peer.incarnation()?;
-        Some(Message {
-            name: name.to_string().into(),
-            body: Body::Newer { incarnation },
-        })
-    }
-}
-
-/// How long a peer may be silent that announces itself every so many milliseconds (rule 2).
-fn grace(due: u32, missed: u32) -> Duration {
-    Duration::from_millis(due.into()) * missed
-}
-
-/// How what is heard relates to what is known of a name (rule 1): `Less` is stale, `Equal` the same start of it, `Greater`
-/// a newer one.
-fn compare_incarnation(
-    standing: Standing,
-    known: Option<Incarnation>,
-    heard: Option<Incarnation>,
-) -> Ordering {
-    match (known, heard) {
-        (Some(known), Some(heard)) => heard.cmp(&known),
-        (None, None) => Ordering::Equal,
-        (None, Some(_)) => Ordering::Greater,
-        // A bare name says less than an incarnation that is there, but takes the name over from one that is gone.
-        (Some(_), None) if standing.is_alive() => Ordering::Less,
-        (Some(_), None) => Ordering::Greater,
     }
 }
 

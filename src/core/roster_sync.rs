@@ -1,13 +1,17 @@
-//! Asking who is there: a newcomer, and whoever was away, is told by one member, not by all. Pure: time is a parameter.
+//! Asking who is there (rule 6): a newcomer, and a participant that was away, is told by one member, not by all. Pure: time is a
+//! parameter.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::wire::Inbox;
+use crate::core::wire::{Announce, Inbox};
+use crate::peer::Incarnation;
 
 /// How long an answer may take before the next in rank is asked.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// The attempt that asks everybody. With those before it somebody else is asked each: one that died lately, or is busy.
+/// The attempt that asks everybody. Each one before it asks another member, since one may have died lately, or be busy.
 pub(crate) const ASK_ALL: u64 = 3;
 
 /// How far this participant is in learning who is there.
@@ -15,22 +19,25 @@ pub(crate) const ASK_ALL: u64 = 3;
 pub(crate) struct RosterSync {
     inbox: Inbox,
     stage: Stage,
-    /// A question was polled, and may not have gone out yet.
+    /// A query was polled, and may not have gone out yet.
     in_flight: bool,
     /// How many payloads of the answer have come.
     parts: u64,
+    /// The peers that were said to have left while an answer is awaited, which may have been written before: the start that
+    /// left, and its last message.
+    departures: HashMap<Arc<str>, (Incarnation, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Without a link there is nobody to ask.
     Idle,
-    /// This attempt is the next, at that time.
+    /// This attempt is the next, at the time `at`.
     Asking {
         attempt: u64,
         at: Instant,
     },
-    /// Everybody was asked then, and will have been heard by the other time.
+    /// Everybody was asked at the time `since`, and will have been heard at the time `until`.
     Listening {
         since: Instant,
         until: Instant,
@@ -45,6 +52,7 @@ impl RosterSync {
             stage: Stage::Idle,
             in_flight: false,
             parts: 0,
+            departures: HashMap::new(),
         }
     }
 
@@ -52,7 +60,7 @@ impl RosterSync {
         self.inbox
     }
 
-    /// Whether this participant knows whom an answer should name, and so may answer others.
+    /// Whether this participant knows which peers are there, and so may answer others.
     pub(crate) fn is_settled(&self) -> bool {
         self.stage == Stage::Settled
     }
@@ -84,9 +92,42 @@ impl RosterSync {
         self.stage = Stage::Asking { attempt, at };
     }
 
+    /// The link is down, or this participant is not to ask any more.
     pub(crate) fn stop(&mut self) {
         self.stage = Stage::Idle;
         self.in_flight = false;
+        self.departures.clear();
+    }
+
+    fn settle(&mut self) {
+        self.stage = Stage::Settled;
+        self.departures.clear();
+    }
+
+    /// A peer was said to have left. No more than `bound` of them are remembered.
+    pub(crate) fn note_departure(
+        &mut self,
+        name: &str,
+        incarnation: Incarnation,
+        seq: u64,
+        bound: usize,
+    ) {
+        if self.is_open() && self.departures.len() < bound {
+            let last = self.departures.entry(Arc::from(name));
+            let last = last.or_insert((incarnation, seq));
+            *last = (incarnation, seq).max(*last);
+        }
+    }
+
+    /// Whether a peer was said to have left after it announced this.
+    pub(crate) fn has_departed(&self, name: &str, announce: &Announce<'_>) -> bool {
+        let last = self.departures.get(name);
+        last.is_some_and(|last| *last >= (announce.incarnation, announce.seq))
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn departures(&self) -> usize {
+        self.departures.len()
     }
 
     /// When [`poll`](Self::poll) next has something to do.
@@ -113,7 +154,7 @@ impl RosterSync {
                 // The spread may have grown: the more are heard, the longer they take.
                 self.listen(since, spread);
                 if self.deadline() <= Some(now) {
-                    self.stage = Stage::Settled;
+                    self.settle();
                 }
             }
             Stage::Idle | Stage::Asking { .. } | Stage::Listening { .. } | Stage::Settled => {}
@@ -126,8 +167,8 @@ impl RosterSync {
         self.stage = Stage::Listening { since, until };
     }
 
-    /// What was polled has gone out. Only from now on can a question be answered.
-    pub(crate) fn sent(&mut self, now: Instant) {
+    /// What was polled has gone out. A query can be answered only from now on.
+    pub(crate) fn handle_sent(&mut self, now: Instant) {
         if !std::mem::take(&mut self.in_flight) {
             return;
         }
@@ -142,7 +183,7 @@ impl RosterSync {
     }
 
     /// Somebody asked everybody: what they answer is all there is to know.
-    pub(crate) fn overheard(&mut self, now: Instant) {
+    pub(crate) fn handle_query_to_all(&mut self, now: Instant) {
         if matches!(self.stage, Stage::Asking { .. }) {
             let (since, until) = (now, now);
             self.stage = Stage::Listening { since, until };
@@ -151,14 +192,14 @@ impl RosterSync {
     }
 
     /// A payload of an answer has come. They come in order, and those of one answer without others between.
-    pub(crate) fn answered(&mut self, part: u64, parts: u64) {
+    pub(crate) fn handle_part(&mut self, part: u64, parts: u64) {
         self.parts = match part {
             1 => 1,
             _ if part == self.parts + 1 => part,
             _ => 0,
         };
         if self.parts == parts {
-            self.stage = Stage::Settled;
+            self.settle();
         }
     }
 }

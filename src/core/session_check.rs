@@ -1,10 +1,10 @@
-//! Asking Postgres whose session it no longer has: a process that was killed is known within seconds, however long the
+//! Asking Postgres which sessions it no longer has: a process that was killed is known within seconds, however long the
 //! interval between heartbeats. Pure: time is a parameter.
 //!
-//! A few members ask for all, without an election: the two oldest every two seconds, the third every eight; and one of
-//! all others, whoever it is, about every four, should those three be dead. That is less than two questions a second in the
-//! whole cluster, also while somebody is found missing all the time. Whoever is missing twice, with nothing heard in
-//! between, is gone; one that merely reconnects has been heard by then.
+//! A few members ask for all, without an election: the two oldest every two seconds, the third every eight, and some one of
+//! the others about every four, should those three be dead. That is less than two checks a second in the whole cluster, also
+//! while somebody is found missing all the time. A peer that is missing twice, with nothing heard in between, is gone. One
+//! that merely reconnects has been heard by then.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,11 +27,12 @@ const OTHERS: Duration = Duration::from_secs(4);
 /// Missing for this long means gone. Longer than reconnecting takes: the longest back-off, and a moment to connect.
 const CONFIRMED: Duration = Duration::from_millis(1_250);
 
+/// When to ask, and which peers were missing.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCheck {
     /// When to ask next.
     next: Option<Instant>,
-    /// Those that were missing, by name, and since when.
+    /// The peers that were missing, by name, and since when.
     suspects: HashMap<Arc<str>, Instant>,
 }
 
@@ -47,6 +48,7 @@ impl SessionCheck {
     /// With at least this many older members it does not matter how many there are.
     pub(crate) const OLDER: usize = 3;
 
+    /// When to ask next; `None` if that does not fall to this member.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.next
     }
@@ -56,7 +58,7 @@ impl SessionCheck {
         *self = Self::default();
     }
 
-    /// The next question comes no later than this rank demands.
+    /// The next check comes no later than this rank demands.
     pub(crate) fn schedule(&mut self, now: Instant, rank: Rank, jitter: &mut Jitter) {
         if rank.older < Self::OLDER || self.next.is_none() {
             let due = now + rank.interval(jitter);
@@ -64,8 +66,8 @@ impl SessionCheck {
         }
     }
 
-    /// The question that was due is asked now.
-    pub(crate) fn asked(&mut self, now: Instant, rank: Rank, jitter: &mut Jitter) {
+    /// The check that was due is made now.
+    pub(crate) fn restart(&mut self, now: Instant, rank: Rank, jitter: &mut Jitter) {
         self.next = Some(now + rank.interval(jitter));
     }
 
@@ -80,8 +82,8 @@ impl SessionCheck {
         older.len() >= 2 && oldest.any(|(_, pid)| !missing.contains(pid))
     }
 
-    /// It was missing when Postgres was asked at that time. Returns whether it is gone.
-    pub(crate) fn missing(&mut self, asked: Instant, name: &Arc<str>) -> bool {
+    /// This peer was missing when Postgres was asked at that time. Returns whether it is gone.
+    pub(crate) fn handle_missing(&mut self, asked: Instant, name: &Arc<str>) -> bool {
         let since = *self.suspects.entry(Arc::clone(name)).or_insert(asked);
         let gone = asked >= since + CONFIRMED;
         if gone {
@@ -90,7 +92,7 @@ impl SessionCheck {
         gone
     }
 
-    /// Asks again as soon as that can confirm who is missing.
+    /// Asks again as soon as that can confirm that a peer is gone.
     pub(crate) fn confirm(&mut self) {
         let first = self.suspects.values().min();
         if let Some(confirmed) = first.map(|&since| since + CONFIRMED) {
@@ -98,19 +100,21 @@ impl SessionCheck {
         }
     }
 
-    /// It was heard, has left, or was there when Postgres was asked.
+    /// This peer was heard, has left, or was there when Postgres was asked.
     pub(crate) fn clear(&mut self, name: &str) {
         if !self.suspects.is_empty() {
             self.suspects.remove(name);
         }
     }
 
+    /// The names of the peers that were missing.
     pub(crate) fn suspects(&self) -> Vec<Arc<str>> {
         self.suspects.keys().cloned().collect()
     }
 }
 
 impl Rank {
+    /// How long from one check to the next.
     fn interval(self, jitter: &mut Jitter) -> Duration {
         match self.older {
             0 | 1 => INTERVAL,

@@ -47,7 +47,7 @@ impl Inbox {
         format!("pg_peers_{:016x}", self.0)
     }
 
-    /// Who answers there: the lowest of these (64-bit FNV-1a, draft-eastlake-fnv-17).
+    /// A member's rank among those that may answer there: the lowest answers (64-bit FNV-1a, draft-eastlake-fnv-17).
     pub(crate) fn rank(self, name: &str, incarnation: Incarnation) -> u64 {
         let numbers = [incarnation.get(), self.0].map(u64::to_be_bytes);
         let bytes = name.bytes().chain(numbers.into_iter().flatten());
@@ -66,7 +66,7 @@ impl Inbox {
 /// One payload, read. Borrows from it where it can: hearing a known peer does not allocate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
-    /// Empty where nobody says it is: in the question of an observer.
+    /// The member that the message is about. Empty in the query of an observer.
     pub(crate) name: Cow<'a, str>,
     pub(crate) body: Body<'a>,
 }
@@ -74,24 +74,40 @@ pub(crate) struct Message<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Body<'a> {
     Announce(Announce<'a>),
-    Bye { incarnation: Incarnation, seq: u64 },
-    Newer { incarnation: Incarnation },
-    Gone { incarnation: Incarnation, seq: u64 },
-    Ask { inbox: Inbox, attempt: u64 },
+    /// The member says goodbye.
+    Bye {
+        incarnation: Incarnation,
+        seq: u64,
+    },
+    /// A process of that name had this incarnation, so one with a lower must step over it.
+    Newer {
+        incarnation: Incarnation,
+    },
+    /// Postgres does not have the member's session any more.
+    Gone {
+        incarnation: Incarnation,
+        seq: u64,
+    },
+    /// Asks who is there. On the wire it is `ask`.
+    Query {
+        inbox: Inbox,
+        attempt: u64,
+    },
+    /// A node name and nothing else, as libcluster_postgres announces.
     Bare,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Announce<'a> {
-    /// Asks who is there.
+    /// Whether it is a hello, which also asks who is there.
     pub(crate) hello: bool,
     pub(crate) incarnation: Incarnation,
     pub(crate) seq: u64,
     pub(crate) due: Duration,
     pub(crate) pid: Option<Pid>,
-    /// Only in a hello.
+    /// Where the sender is to be answered; only in a hello.
     pub(crate) inbox: Option<Inbox>,
-    /// Only in an answer: how long ago it was heard.
+    /// How long ago it was heard; only in an answer.
     pub(crate) age: Option<Duration>,
     pub(crate) tags: WireTags<'a>,
 }
@@ -167,7 +183,7 @@ pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
     encode(&hello).len().max(ROSTER_HEAD + entry.len()) + LONGEST_SIGNATURE
 }
 
-/// Never fails: what does not fit a payload is refused when the name and the tags are set.
+/// The payload of a message. What does not fit one is refused when the name and the tags are set, so this never fails.
 pub(crate) fn encode(message: &Message<'_>) -> String {
     let kind = match &message.body {
         Body::Bare => return message.name.to_string(),
@@ -176,7 +192,7 @@ pub(crate) fn encode(message: &Message<'_>) -> String {
         Body::Bye { .. } => "bye",
         Body::Newer { .. } => "newer",
         Body::Gone { .. } => "gone",
-        Body::Ask { .. } => "ask",
+        Body::Query { .. } => "ask",
     };
     let mut text = format!("{VERSION} {kind}");
     encode_fields(message, &mut text);
@@ -217,7 +233,7 @@ fn encode_fields(message: &Message<'_>, text: &mut String) {
             field("seq", *seq);
         }
         Body::Newer { incarnation } => field("inc", incarnation.get()),
-        Body::Ask { inbox, attempt } => {
+        Body::Query { inbox, attempt } => {
             encode_inbox(*inbox, text);
             write!(text, " try={attempt}").expect("a String takes what is written to it");
         }
@@ -230,7 +246,7 @@ fn encode_inbox(Inbox(number): Inbox, text: &mut String) {
     write!(text, " inbox={number:016x}").expect("a String takes what is written to it");
 }
 
-/// The payloads of an answer. Whoever does not fit one is left out: it announces itself some time.
+/// The payloads of an answer. A member that does not fit one is left out: it announces itself some time.
 pub(crate) fn encode_roster<'a>(
     announcements: impl IntoIterator<Item = Message<'a>>,
 ) -> Vec<String> {
@@ -254,7 +270,7 @@ pub(crate) fn encode_roster<'a>(
         .collect()
 }
 
-/// `None` for a payload that is not ours or not whole: to be counted and ignored.
+/// Reads a payload. `None` for one that is not ours or not whole, which is to be counted and ignored.
 pub(crate) fn decode(payload: &str) -> Option<Message<'_>> {
     let Some(rest) = payload.strip_prefix(VERSION) else {
         return peer::is_node_name(payload).then_some(Message {
@@ -278,14 +294,14 @@ pub(crate) fn decode(payload: &str) -> Option<Message<'_>> {
             incarnation: fields.inc?,
             seq: fields.seq?,
         },
-        "ask" => Body::Ask {
+        "ask" => Body::Query {
             inbox: fields.inbox?,
             attempt: fields.attempt?,
         },
         _ => return None,
     };
     let name = match body {
-        Body::Ask { .. } => fields.name.unwrap_or_default(),
+        Body::Query { .. } => fields.name.unwrap_or_default(),
         _ => fields.name?,
     };
     Some(Message { name, body })
@@ -305,7 +321,7 @@ pub(crate) fn is_answer(payload: &str) -> bool {
     payload.starts_with(ROSTER)
 }
 
-/// `None` for a payload that is no answer or not whole.
+/// Reads one payload of an answer. `None` for one that is no answer or not whole.
 pub(crate) fn decode_roster<'a>(payload: &'a str) -> Option<RosterPart<'a>> {
     let rest = payload.strip_prefix(ROSTER)?;
     let mut texts = rest.strip_suffix(';')?.split(';');
@@ -403,7 +419,7 @@ fn word(text: &str, limit: usize) -> Option<Cow<'_, str>> {
     Some(word)
 }
 
-/// As all numbers on the wire are written.
+/// Reads a number as all numbers on the wire are written.
 pub(crate) fn number(text: &str) -> Option<u64> {
     // `parse` alone would take a leading plus sign.
     text.bytes()
@@ -616,7 +632,7 @@ mod tests {
                 }),
                 1 => Body::Bye { incarnation, seq },
                 2 => Body::Gone { incarnation, seq },
-                3 => Body::Ask { inbox: Inbox(inc), attempt: seq },
+                3 => Body::Query { inbox: Inbox(inc), attempt: seq },
                 _ => Body::Newer { incarnation },
             };
             let sent = Message { name: name.as_str().into(), body };

@@ -111,8 +111,8 @@ impl Refused<'_> {
     fn signer(&self) -> Option<String> {
         let message = wire::decode(self.payload)?;
         match message.body {
-            Body::Ask { .. } if message.name.is_empty() => Some("an observer".to_owned()),
-            Body::Announce(_) | Body::Bye { .. } | Body::Ask { .. } => {
+            Body::Query { .. } if message.name.is_empty() => Some("an observer".to_owned()),
+            Body::Announce(_) | Body::Bye { .. } | Body::Query { .. } => {
                 Some(message.name.into_owned())
             }
             Body::Newer { .. } | Body::Gone { .. } | Body::Bare => None,

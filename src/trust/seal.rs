@@ -289,7 +289,7 @@ mod tests {
                 incarnation,
                 seq: number,
             },
-            Body::Ask {
+            Body::Query {
                 inbox: Inbox::new(number),
                 attempt: number,
             },

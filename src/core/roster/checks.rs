@@ -15,10 +15,10 @@ pub(crate) fn check_bounds(roster: &Roster) {
     assert!(roster.present <= limits.max_peers);
     assert!(roster.tombstones.len() <= limits.max_departed);
     assert!(roster.entries.len() <= roster.present + roster.tombstones.len());
+    assert!(roster.corrections.len() <= limits.max_peers + limits.max_departed);
+    assert!(roster.sync.departures() <= limits.max_departed);
+    assert!(roster.queries.is_bounded());
+    assert!(roster.session_check.suspects().len() <= roster.present);
     let mut alive = roster.alive();
     assert!(alive.all(|entry| roster.expiry.is_expected(entry.until)));
-    assert!(roster.corrections.len() <= limits.max_peers + limits.max_departed);
-    assert!(roster.departures_during_sync.len() <= limits.max_departed);
-    assert!(roster.pending_queries.len() <= super::MAX_QUERIES);
-    assert!(roster.session_check.suspects().len() <= roster.present);
 }

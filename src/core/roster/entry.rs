@@ -1,0 +1,120 @@
+//! What is known of one peer, and what a sign of life says about it.
+
+use std::cmp::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::core::wire::{Announce, Pid, WireTags};
+use crate::event::Reason;
+use crate::peer::{Incarnation, Peer};
+
+/// A peer that is there, or that left lately.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) peer: Peer,
+    pub(super) standing: Standing,
+    pub(super) seq: u64,
+    /// Within this time of each announcement the next comes; milliseconds, to keep an entry small.
+    pub(super) due: u32,
+    /// Its session with our server, if it announces itself from one.
+    pub(super) pid: Option<Pid>,
+    /// It was heard, or told of, since the link came up.
+    pub(super) confirmed: bool,
+    /// When it expires, or, once it has left, when that was.
+    pub(super) until: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Alive,
+    /// Alive, but the host's own connection to it broke.
+    Unreachable,
+    Left(Reason),
+}
+
+/// Everything that an announcement says but the name.
+pub(super) struct Heartbeat<'a> {
+    pub(super) incarnation: Option<Incarnation>,
+    pub(super) seq: u64,
+    pub(super) due: Duration,
+    pub(super) pid: Option<Pid>,
+    /// How long ago it was heard, where another member tells us.
+    pub(super) age: Option<Duration>,
+    pub(super) tags: WireTags<'a>,
+}
+
+impl Entry {
+    /// Takes in a sign of life. The peer now expires at [`until`](Self::until).
+    pub(super) fn refresh(&mut self, now: Instant, heartbeat: &Heartbeat<'_>, missed: u32) {
+        self.seq = heartbeat.seq;
+        self.due = u32::try_from(heartbeat.due.as_millis()).unwrap_or(u32::MAX);
+        self.pid = heartbeat.pid;
+        self.confirmed = true;
+        let age = heartbeat.age.unwrap_or_default();
+        self.until = now + self.grace(missed).saturating_sub(age);
+    }
+
+    /// How long it may be silent (rule 2).
+    pub(super) fn grace(&self, missed: u32) -> Duration {
+        Duration::from_millis(self.due.into()) * missed
+    }
+
+    /// When it was heard, or was given a new grace period.
+    pub(super) fn last_received(&self, missed: u32) -> Instant {
+        // Before the first instant that the clock knows, if another heard it when this machine was not running yet.
+        let heard = self.until.checked_sub(self.grace(missed));
+        heard.unwrap_or(self.until)
+    }
+
+    /// How long ago it was heard, or was given a new grace period.
+    pub(super) fn age(&self, now: Instant, missed: u32) -> Duration {
+        let left = self.until.saturating_duration_since(now);
+        self.grace(missed).saturating_sub(left)
+    }
+
+    /// How an incarnation that is heard relates to the one that is known (rule 1): `Less` is stale, `Equal` is the same
+    /// start of the peer, `Greater` is a newer one.
+    pub(super) fn compare_incarnation(&self, heard: Option<Incarnation>) -> Ordering {
+        match (self.peer.incarnation(), heard) {
+            (Some(known), Some(heard)) => heard.cmp(&known),
+            (None, None) => Ordering::Equal,
+            (None, Some(_)) => Ordering::Greater,
+            // A bare name says less than an incarnation that is there, but takes the name over from one that has left.
+            (Some(_), None) if self.standing.is_alive() => Ordering::Less,
+            (Some(_), None) => Ordering::Greater,
+        }
+    }
+}
+
+impl Standing {
+    pub(super) fn is_alive(self) -> bool {
+        match self {
+            Self::Alive | Self::Unreachable => true,
+            Self::Left(_) => false,
+        }
+    }
+}
+
+impl<'a> Heartbeat<'a> {
+    pub(super) fn of(announce: &Announce<'a>) -> Self {
+        Self {
+            incarnation: Some(announce.incarnation),
+            seq: announce.seq,
+            due: announce.due,
+            pid: announce.pid,
+            age: announce.age,
+            tags: announce.tags,
+        }
+    }
+
+    /// A bare name that is heard. It says nothing, so the time until the next is assumed.
+    pub(super) fn bare(due: Duration) -> Self {
+        Self {
+            incarnation: None,
+            seq: 0,
+            due,
+            pid: None,
+            age: None,
+            tags: WireTags::default(),
+        }
+    }
+}

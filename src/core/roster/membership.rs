@@ -1,0 +1,229 @@
+//! What a sign of life, a goodbye and a silence mean for the peer that it is about.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::entry::{Entry, Heartbeat, Standing};
+use super::{Change, Kind, Outcome, Roster};
+use crate::event::Reason;
+use crate::peer::{Incarnation, Peer, Tags};
+
+impl Roster {
+    /// The one place that decides what a sign of life means (rules 1, 7 and 9).
+    pub(super) fn handle_heartbeat(
+        &mut self,
+        now: Instant,
+        name: &str,
+        heartbeat: &Heartbeat<'_>,
+    ) -> Outcome {
+        let full = self.present >= self.limits.max_peers;
+        let Some(entry) = self.entries.get_mut(name) else {
+            if full {
+                return Outcome::Refused;
+            }
+            self.join(now, Arc::from(name), heartbeat);
+            return Outcome::News;
+        };
+        let order = entry.compare_incarnation(heartbeat.incarnation);
+        match (order, entry.standing) {
+            (Ordering::Less, _) => return Outcome::Stale,
+            (Ordering::Equal, Standing::Left(Reason::Goodbye | Reason::Replaced)) => {
+                return Outcome::Stale;
+            }
+            // A bare name has no sequence: each is as good as the last.
+            (Ordering::Equal, _)
+                if heartbeat.incarnation.is_some() && heartbeat.seq <= entry.seq =>
+            {
+                return Outcome::Stale;
+            }
+            (Ordering::Equal | Ordering::Greater, Standing::Left(_)) if full => {
+                return Outcome::Refused;
+            }
+            (Ordering::Greater, Standing::Left(_)) => self.join(now, Arc::from(name), heartbeat),
+            (Ordering::Greater, Standing::Alive | Standing::Unreachable) => {
+                self.depart(now, name, Reason::Replaced);
+                self.join(now, Arc::from(name), heartbeat);
+            }
+            (Ordering::Equal, before) => {
+                let updated = !heartbeat.tags.same_as(entry.peer.all_tags());
+                if updated {
+                    entry.peer = entry.peer.with_tags(heartbeat.tags.to_tags());
+                }
+                entry.standing = Standing::Alive;
+                let kind = match before {
+                    Standing::Left(_) => Some(Kind::Returned),
+                    Standing::Unreachable => Some(Kind::Recovered),
+                    Standing::Alive => updated.then_some(Kind::Updated),
+                };
+                if let Some(kind) = kind {
+                    let peer = entry.peer.clone();
+                    self.changes.push_back(Change { peer, kind });
+                }
+                if !before.is_alive() {
+                    self.present += 1;
+                }
+                entry.refresh(now, heartbeat, self.limits.missed);
+                self.expiry.expect(entry.until);
+                self.session_check.clear(name);
+            }
+        }
+        Outcome::News
+    }
+
+    /// A peer said goodbye (rule 7).
+    pub(super) fn handle_bye(
+        &mut self,
+        now: Instant,
+        name: &str,
+        incarnation: Incarnation,
+        seq: u64,
+    ) -> Outcome {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return Outcome::Stale;
+        };
+        match entry.compare_incarnation(Some(incarnation)) {
+            Ordering::Less => Outcome::Stale,
+            Ordering::Equal if seq <= entry.seq => Outcome::Stale,
+            Ordering::Equal => {
+                entry.seq = seq;
+                match &mut entry.standing {
+                    // It had been given up already, and now it says so itself.
+                    Standing::Left(reason) => *reason = Reason::Goodbye,
+                    Standing::Alive | Standing::Unreachable => {
+                        self.depart(now, name, Reason::Goodbye)
+                    }
+                }
+                Outcome::News
+            }
+            // A newer start of it came and went unheard.
+            Ordering::Greater => {
+                let old = entry.peer.clone();
+                let was_here = entry.standing.is_alive();
+                entry.peer = Peer::new(old.shared_name(), Some(incarnation), Tags::default());
+                entry.seq = seq;
+                self.mark_departed(now, name, Reason::Goodbye);
+                if was_here {
+                    self.present -= 1;
+                    self.changed(old, Kind::Left(Reason::Replaced));
+                }
+                Outcome::News
+            }
+        }
+    }
+
+    /// Another member found that Postgres does not have a peer's session any more.
+    pub(super) fn handle_gone(
+        &mut self,
+        now: Instant,
+        name: &str,
+        incarnation: Incarnation,
+        seq: u64,
+    ) -> Outcome {
+        match self.entries.get(name) {
+            Some(entry)
+                if entry.standing.is_alive()
+                    && entry.peer.incarnation() == Some(incarnation)
+                    && entry.seq <= seq =>
+            {
+                self.depart(now, name, Reason::SessionGone);
+                Outcome::News
+            }
+            _ => Outcome::Stale,
+        }
+    }
+
+    /// Puts a peer that was not there into the roster.
+    fn join(&mut self, now: Instant, name: Arc<str>, heartbeat: &Heartbeat<'_>) {
+        let peer = Peer::new(
+            Arc::clone(&name),
+            heartbeat.incarnation,
+            heartbeat.tags.to_tags(),
+        );
+        self.present += 1;
+        self.corrections.cancel(&name);
+        self.changed(peer.clone(), Kind::Joined);
+        self.session_check.clear(&name);
+        let mut entry = Entry {
+            peer,
+            standing: Standing::Alive,
+            seq: heartbeat.seq,
+            due: 0,
+            pid: None,
+            confirmed: true,
+            until: now,
+        };
+        entry.refresh(now, heartbeat, self.limits.missed);
+        self.expiry.expect(entry.until);
+        self.entries.insert(name, entry);
+    }
+
+    /// Takes a peer that was there out of the roster, and remembers it as departed.
+    pub(super) fn depart(&mut self, now: Instant, name: &str, reason: Reason) {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        let peer = entry.peer.clone();
+        let incarnation = peer.incarnation();
+        self.present -= 1;
+        self.changed(peer, Kind::Left(reason));
+        self.mark_departed(now, name, reason);
+        if incarnation < self.incarnation() {
+            self.schedule_session_check(now);
+        }
+    }
+
+    /// Remembers a name as departed.
+    fn mark_departed(&mut self, now: Instant, name: &str, reason: Reason) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.standing = Standing::Left(reason);
+            entry.until = now;
+            // Only its name and incarnation matter now; its tags may be as long as a payload.
+            entry.peer = entry.peer.with_tags(Tags::default());
+            self.tombstones.push(now, entry.peer.shared_name());
+        }
+        self.session_check.clear(name);
+        self.forget_long_gone(now);
+    }
+
+    /// Looks at all peers. Those that were overdue when the link was last proven to work have left. Returns whether others
+    /// are overdue by now.
+    pub(super) fn expire(&mut self, now: Instant, proven: Instant) -> bool {
+        self.expiry.restart();
+        let mut overdue = Vec::new();
+        let mut unproven = false;
+        for entry in self.entries.values() {
+            if !entry.standing.is_alive() {
+                continue;
+            }
+            if entry.until <= now.min(proven) {
+                overdue.push((entry.until, entry.peer.shared_name()));
+            } else {
+                unproven |= entry.until <= now;
+                self.expiry.expect(entry.until);
+            }
+        }
+        if !unproven {
+            self.expiry.rest(now, self.entries.len());
+        }
+        overdue.sort_unstable();
+        for (_, name) in overdue {
+            self.depart(now, &name, Reason::Expired);
+        }
+        unproven
+    }
+
+    /// Forgets the departed that were remembered for long enough, or are too many.
+    pub(super) fn forget_long_gone(&mut self, now: Instant) {
+        while let Some((left, name)) = self.tombstones.pop(now, self.limits.max_departed) {
+            let entry = self.entries.get(&name);
+            if entry.is_some_and(|entry| !entry.standing.is_alive() && entry.until == left) {
+                self.entries.remove(&name);
+            }
+        }
+    }
+
+    pub(super) fn changed(&mut self, peer: Peer, kind: Kind) {
+        self.changes.push_back(Change { peer, kind });
+    }
+}
