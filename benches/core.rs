@@ -64,7 +64,7 @@ fn limits() -> Limits {
     }
 }
 
-/// A roster that has heard so many peers, and whose own announcements are out.
+/// A roster that has heard this many peers, and whose announcements are out.
 fn roster(now: Instant, peers: u32) -> Roster {
     let presence = Presence::new(
         "me@10.0.0.1:7000".into(),

@@ -17,7 +17,7 @@
 //! | `c` mask | from now on these backends are missing when Postgres is asked |
 //! | `l` name | the host lost its connection to that peer |
 //! | `t` version | other tags |
-//! | `s`, `h` count, `k` | the host sleeps; takes so many events all the same; wakes |
+//! | `s`, `h` count, `k` | the host sleeps; takes this many events all the same; wakes |
 //! | `g` | goodbye; nothing comes after |
 
 use std::collections::HashSet;
@@ -39,7 +39,7 @@ pub(crate) const INBOX: u64 = 0xc0ff_ee01_2345_6789;
 /// Steps beyond these take time, and show nothing new.
 const MAX_STEPS: usize = 300;
 
-/// What may be due at one time: corrections, deaths and questions of so many names.
+/// What may be due at one time: corrections, deaths and queries of this many names.
 const AT_ONE_TIME: usize = 150;
 
 /// How many turns one step may take.
@@ -294,7 +294,7 @@ impl Process {
             }
         }
         let intervals = (self.now - began).as_millis() / self.heartbeat.as_millis();
-        // What brings one forward comes in from others, of whom nothing is heard here.
+        // What brings one forward comes from others, and they say nothing here.
         assert!(announced <= 10 + 2 * intervals, "{announced} announcements");
         if turns < TURNS {
             self.now = self.now.max(end);
@@ -446,7 +446,7 @@ pub(crate) fn message(args: &Args<'_>) -> String {
             let mut text =
                 format!("pg-peers/1 {kind} name={name} inc={incarnation} seq={seq} due={due}");
             if args.get(5) > 0 {
-                // Its own backend, or that of another.
+                // The backend of its session, or another one.
                 let pid = if args.get(5) == 1 {
                     args.pid(8)
                 } else {

@@ -6,7 +6,7 @@
 //!
 //! [`roster`] is the door: [`Roster`](roster::Roster) takes what happened and gives what to do next. [`wire`] reads and writes
 //! payloads; [`presence`] is this participant, [`roster_sync`] how it learns who is there, [`session_check`] when it asks
-//! Postgres whose session is gone.
+//! Postgres which sessions are gone.
 
 pub(crate) mod presence;
 pub(crate) mod roster;

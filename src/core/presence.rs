@@ -11,8 +11,8 @@ use crate::peer::Incarnation;
 /// predecessor with a better clock, not for a successor.
 const STARTING: Duration = Duration::from_secs(2);
 
-/// A participant steps over another incarnation by up to this much, at random: two that step over the same one must not
-/// meet.
+/// A participant supersedes another incarnation by up to this much, at random: two that supersede the same one must not get
+/// the same incarnation.
 const STEP: Duration = Duration::from_secs(1);
 
 /// How a participant names itself on the channel.
@@ -30,7 +30,7 @@ pub(crate) struct Presence {
     name: Arc<str>,
     incarnation: Incarnation,
     style: Style,
-    /// As they go into an announcement.
+    /// The tags, as they go into an announcement.
     tags: String,
     /// Where it is answered.
     inbox: Inbox,
@@ -45,12 +45,12 @@ pub(crate) struct Presence {
 enum Stage {
     /// Before the first hello.
     New,
-    /// The first hello is out; until then, see [`STARTING`].
+    /// The first hello is out. Until then a higher incarnation may be a predecessor's, see [`STARTING`].
     Starting {
         until: Instant,
     },
     Running,
-    /// A newer process has our name: never announce again.
+    /// A newer process has our name, so this one never announces itself again.
     Replaced,
 }
 
@@ -58,25 +58,25 @@ enum Stage {
 struct Schedule {
     /// When the next announcement is due; `None` while the link is down.
     next: Option<Instant>,
-    /// When it is due if nothing brings it forward. What does must not move it: participants that start together, or answer
-    /// together, should not go on in step.
+    /// When the next announcement is due if nothing brings it forward. What brings it forward must not move this time:
+    /// participants that start together, or answer together, should not go on in step.
     regular: Option<Instant>,
     /// The next announcement is a hello.
     hello: bool,
     /// When the last one went out.
     last: Option<Instant>,
-    /// What it promised.
+    /// The time within which it promised the next one.
     due: Duration,
 }
 
 /// What a message under our own name means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OwnName {
-    /// Nothing new: it is ours, or we have dealt with it.
+    /// It is our own message, or we have dealt with it.
     Nothing,
     /// An older process of our name is still there, or we are taken for gone: we must be heard.
     Unseen,
-    /// A newer process has taken it.
+    /// A newer process has taken our name.
     Taken,
 }
 
@@ -105,7 +105,7 @@ impl Presence {
         &self.name
     }
 
-    /// `None` for a bare name, which announces none.
+    /// This process's start; `None` for a bare name, which announces none.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
         match self.style {
             Style::Full => Some(self.incarnation),
@@ -113,12 +113,14 @@ impl Presence {
         }
     }
 
-    pub(crate) fn link_up(&mut self, now: Instant, pid: Option<Pid>) {
+    /// The link is up, with this backend, so a hello is due.
+    pub(crate) fn handle_link_up(&mut self, now: Instant, pid: Option<Pid>) {
         self.pid = pid;
         self.say_hello(now);
     }
 
-    pub(crate) fn link_down(&mut self) {
+    /// The link is down, so nothing is due.
+    pub(crate) fn handle_link_down(&mut self) {
         self.schedule.next = None;
     }
 
@@ -128,8 +130,8 @@ impl Presence {
         self.announce_by(now);
     }
 
-    /// Announces us within this time, and no more often: a crowd that starts at once must not make everybody answer
-    /// everybody.
+    /// Announces this participant within this time, and no more often than that: a crowd that starts at once must not make
+    /// everybody answer everybody.
     pub(crate) fn announce_within(&mut self, now: Instant, spread: Duration, jitter: &mut Jitter) {
         let soon = now + jitter.between(0.0, spread);
         let earliest = self.schedule.last.map_or(soon, |last| last + spread);
@@ -190,7 +192,7 @@ impl Presence {
         }
     }
 
-    /// Takes an incarnation above that one and starts anew with it; `false` if there is none.
+    /// Takes an incarnation above that one, and starts anew with it. Returns `false` if there is none above it.
     fn supersede(&mut self, now: Instant, other: Incarnation, jitter: &mut Jitter) -> bool {
         let Some(higher) = other.later(jitter.between(0.0, STEP)) else {
             return false;
@@ -209,7 +211,7 @@ impl Presence {
         }
     }
 
-    /// Whether [`poll`](Self::poll) will return a hello that asks who is there; a bare name asks nothing.
+    /// Whether [`poll`](Self::poll) will return a hello that asks who is there. A bare name asks nothing.
     pub(crate) fn asks_when_polled(&self, now: Instant) -> bool {
         let due = self.deadline().is_some_and(|next| next <= now);
         due && self.schedule.hello && self.style == Style::Full
@@ -274,7 +276,7 @@ impl Presence {
         }))
     }
 
-    /// The last message; `None` if there is nothing to take back, or no way to (a bare name cannot say goodbye).
+    /// The last message (rule 7). `None` if nothing was announced, or for a bare name, which cannot say goodbye.
     pub(crate) fn goodbye(&mut self) -> Option<Message<'_>> {
         if self.style == Style::Bare || matches!(self.stage, Stage::New | Stage::Replaced) {
             return None;

@@ -32,9 +32,10 @@ mod entry;
 mod expiry;
 mod membership;
 mod queries;
+mod sessions;
 mod tombstones;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ use self::queries::Queries;
 use self::tombstones::Tombstones;
 use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
-use crate::core::session_check::{Rank, SessionCheck};
+use crate::core::session_check::SessionCheck;
 use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart};
 use crate::event::Reason;
 use crate::jitter::Jitter;
@@ -132,7 +133,7 @@ pub(crate) struct Roster {
     /// The queries of others that it has to answer.
     queries: Queries,
     session_check: SessionCheck,
-    /// The peers whose session it found gone, and when, which it has to tell all.
+    /// The peers that it found without a session, and when, which it has to tell all.
     gone_to_tell: VecDeque<(Instant, Arc<str>)>,
     changes: VecDeque<Change>,
     online: bool,
@@ -190,7 +191,7 @@ impl Roster {
         self.online = true;
         self.grant_grace(now);
         match &mut self.presence {
-            Some(presence) if !presence.is_replaced() => presence.link_up(now, pid),
+            Some(presence) if !presence.is_replaced() => presence.handle_link_up(now, pid),
             None if !self.limits.observer_asks => {}
             _ => self.sync.begin(now),
         }
@@ -206,7 +207,7 @@ impl Roster {
             entry.confirmed = false;
         }
         if let Some(presence) = &mut self.presence {
-            presence.link_down();
+            presence.handle_link_down();
         }
     }
 
@@ -358,39 +359,6 @@ impl Roster {
         }
     }
 
-    /// Postgres was asked which backends it has, at the time `asked`, and did not have those in `missing`. To be called when
-    /// everything that had arrived by then was heard.
-    pub(crate) fn handle_session_check(
-        &mut self,
-        now: Instant,
-        asked: Instant,
-        missing: &HashSet<Pid>,
-    ) {
-        for name in self.session_check.suspects() {
-            let pid = self.entries.get(&name).and_then(|entry| entry.pid);
-            if !pid.is_some_and(|pid| missing.contains(&pid)) {
-                self.session_check.clear(&name);
-            }
-        }
-        if missing.is_empty() {
-            return;
-        }
-        let others_look = SessionCheck::others_look(self.older(), missing);
-        let missing = self
-            .alive()
-            .filter(|entry| entry.pid.is_some_and(|pid| missing.contains(&pid)));
-        let missing: Vec<_> = missing.map(|entry| entry.peer.shared_name()).collect();
-        for name in missing {
-            if self.session_check.handle_missing(asked, &name) {
-                self.depart(now, &name, Reason::SessionGone);
-                self.gone_to_tell.push_back((now, name));
-            }
-        }
-        if !others_look {
-            self.session_check.confirm();
-        }
-    }
-
     /// Everything that arrived before `now` was heard, and the link is known to have worked at `proven`. Peers that were
     /// overdue by then have left (rules 4 and 5). Returns whether others are overdue, so that the link must be proven anew.
     #[must_use]
@@ -445,16 +413,6 @@ impl Roster {
     /// Without this report, its answer is expected from when it was polled.
     pub(crate) fn handle_sent(&mut self, now: Instant) {
         self.sync.handle_sent(now);
-    }
-
-    /// The backends that Postgres is to be asked about now, if it is to be asked.
-    pub(crate) fn poll_session_check(&mut self, now: Instant) -> Option<Vec<Pid>> {
-        self.session_check.deadline().filter(|&at| at <= now)?;
-        // Only now, since it takes a look at every peer.
-        let rank = self.rank();
-        self.session_check.restart(now, rank, &mut self.jitter);
-        let pids: Vec<Pid> = self.alive().filter_map(|entry| entry.pid).collect();
-        (!pids.is_empty()).then_some(pids)
     }
 
     /// The message that is to be sent last, if there is one (rule 7).
@@ -521,48 +479,10 @@ impl Roster {
         })
     }
 
-    /// Begins to ask Postgres for sessions, or to ask more often, if that falls to this member.
-    fn schedule_session_check(&mut self, now: Instant) {
-        let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
-        if self.limits.session_check && speaks && self.sync.has_asked_all() {
-            let rank = self.rank();
-            self.session_check.schedule(now, rank, &mut self.jitter);
-        }
-    }
-
     /// The peers that are there.
     fn alive(&self) -> impl Iterator<Item = &Entry> {
         let entries = self.entries.values();
         entries.filter(|entry| entry.standing.is_alive())
-    }
-
-    /// The peers that check sessions before this participant does: those that are older, and have a session.
-    fn older(&self) -> impl Iterator<Item = (Incarnation, Pid)> {
-        let own = self.incarnation();
-        let checkers = self
-            .alive()
-            .filter_map(|entry| Some((entry.peer.incarnation()?, entry.pid?)));
-        checkers.filter(move |(theirs, _)| Some(*theirs) < own)
-    }
-
-    /// How many are older, as far as that matters, and how many members there are.
-    fn rank(&self) -> Rank {
-        Rank {
-            older: self.older().take(SessionCheck::OLDER).count(),
-            members: self.present + 1,
-        }
-    }
-
-    fn due_gone(&mut self) -> Option<Message<'static>> {
-        let (_, name) = self.gone_to_tell.pop_front()?;
-        let entry = self.entries.get(&name)?;
-        let incarnation = entry.peer.incarnation()?;
-        let body = Body::Gone {
-            incarnation,
-            seq: entry.seq,
-        };
-        let name = name.to_string().into();
-        (!entry.standing.is_alive()).then_some(Message { name, body })
     }
 
     /// Announces this participant soon, but not all at once with the others.

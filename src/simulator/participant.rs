@@ -79,7 +79,7 @@ impl Participant {
         }
     }
 
-    /// The host takes this many events, if there are so many.
+    /// The host takes this many events, or all if there are fewer.
     pub(crate) fn host_takes(&mut self, count: usize) {
         let mut topics = HashSet::new();
         for _ in 0..count {

@@ -1,4 +1,4 @@
-//! What holds between any two calls, whoever sends what: for tests and for fuzzing.
+//! What holds between any two calls, whatever anybody sends: for tests and for fuzzing.
 
 use super::Roster;
 use crate::peer::Peer;

@@ -29,7 +29,7 @@ mod rule_9_bound;
 mod schedules;
 mod trouble;
 
-/// A settled member answers as soon as it can, and where there is none, others do soon.
+/// A settled member answers at once. Where there is none, others answer within this time.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(250);
 
 /// Long enough for everybody to be heard, and for the silent to expire.
@@ -90,7 +90,7 @@ fn told_of<const N: usize>(payloads: [String; N]) -> Vec<String> {
     net.told(a)
 }
 
-/// So many processes that announce themselves so rarely that heartbeats do not help a newcomer.
+/// Starts `count` processes that announce themselves too rarely for heartbeats to help a newcomer.
 fn quiet_crowd(net: &mut Net, count: usize, gap: impl Fn(usize) -> Duration) -> Vec<Id> {
     let start = |n| {
         let id = net.start_as(Setup {
@@ -103,7 +103,7 @@ fn quiet_crowd(net: &mut Net, count: usize, gap: impl Fn(usize) -> Duration) -> 
     (0..count).map(start).collect()
 }
 
-/// So many processes, the oldest first, that have settled, and of which no announcement comes soon.
+/// Starts `count` processes, the oldest first, and lets them settle. None announces itself soon.
 fn settled_crowd(net: &mut Net, count: usize) -> Vec<Id> {
     let start = |n| {
         let id = net.start_as(Setup {

@@ -70,7 +70,7 @@ fn others_check_sessions_when_the_checkers_are_killed() {
     for &id in &ids[..7] {
         net.crash(id);
     }
-    // Whoever it is does it some time.
+    // One of the others asks some time.
     net.run(secs(30));
     for &id in &ids[7..] {
         assert_eq!(net.seen_by(id).len(), 4);

@@ -100,7 +100,7 @@ fn secrets_are_changed_without_anybody_being_missed() {
     }
 }
 
-/// Two members that stay, one that says goodbye, one that is killed, one that is restarted; and time to be found gone.
+/// Two members that stay, one that says goodbye, one that is killed, one that is restarted; and time for all to know.
 fn eventful() -> (Net, [Id; 2]) {
     let mut net = Net::new(1);
     let rarely = |name, incarnation| Setup {

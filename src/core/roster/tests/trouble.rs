@@ -73,7 +73,7 @@ impl Net {
     fn cluster(seed: u64) -> Self {
         let mut net = Self::new(seed);
         net.start_as(Setup::observer());
-        // As often as the most frequent of the others, who take their own interval for that of a bare name.
+        // As often as the most frequent of the others, who assume their own interval of a bare name.
         net.start_as(Setup {
             heartbeat: ms(300),
             ..Setup::bare("e@h")
