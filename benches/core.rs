@@ -1,4 +1,4 @@
-//! What the core costs: from payload to roster, the timers, snapshots, the outbox.
+//! What the core costs: from payload to roster, expiry, snapshots, the outbox.
 //!
 //! ```text
 //! cargo bench --bench core

@@ -10,7 +10,7 @@
 //!    [`poll_change`](Roster::poll_change) have a meaning; the other polls return nothing.
 //! 2. When it is time by [`poll_timeout`](Roster::poll_timeout): [`poll_announcement`](Roster::poll_announcement) until it
 //!    returns nothing, each time with the same `now`. Each message is sent to all, and
-//!    [`handle_sent`](Roster::handle_sent) says when it has gone out. What is polled must be sent, or the link given up.
+//!    [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again.
 //! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing; each answer is sent to its inbox (rule 6).
 //! 4. [`poll_session_check`](Roster::poll_session_check). If Postgres is to be asked, its answer goes to
 //!    [`handle_session_check`](Roster::handle_session_check) once everything that arrived before it was heard.
