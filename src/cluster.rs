@@ -29,7 +29,7 @@ use crate::worker::Worker;
 /// How many events the channel to the host holds; more wait in the outbox, where they coalesce.
 const EVENTS: usize = 256;
 
-/// However few peers there may be, so many departed ones are remembered.
+/// The least number of departed peers that are remembered, however few peers there may be.
 const LEAST_REMEMBERED: usize = 1_000;
 
 /// The longest that `leave` takes: the rest of a slice, a statement in progress that times out, and some.
@@ -69,7 +69,7 @@ impl Config {
         Cluster::start(settings, link::connector(params, None::<NoTls>)?)
     }
 
-    /// As [`join`](Config::join), over connections that `tls` secures: a connector of `tokio-postgres-rustls`,
+    /// Joins over connections that `tls` secures: a connector of `tokio-postgres-rustls`,
     /// `postgres-native-tls` or `postgres-openssl`. The README has an example.
     ///
     /// Whether TLS is required is up to the connection string: with `sslmode=require` it is. The default, `prefer`, goes on
@@ -81,7 +81,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// As of [`join`](Config::join).
+    /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
     pub fn join_tls<T>(self, params: &str, tls: T) -> Result<Cluster>
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -93,7 +93,7 @@ impl Config {
         Cluster::start(settings, link::connector(params, Some(tls))?)
     }
 
-    /// As [`join`](Config::join), over connections that a closure opens: for passwords that change, and set-ups of their
+    /// Joins over connections that a closure opens: for passwords that change, and set-ups of their
     /// own. It is called twice at every attempt (the second connection is short-lived and proves that the first carries
     /// notifications), and for a moment's connection when [`set_tags`](Cluster::set_tags) or leaving must wake the thread;
     /// always on a thread where it may block. While one call hangs, another may be made. What it returns must
@@ -103,7 +103,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// As of [`join`](Config::join). What the closure fails with becomes an [`Event::Offline`]; keep secrets out of it.
+    /// [`is_config`](Error::is_config): a value of this configuration is not valid. What the closure fails with becomes an [`Event::Offline`]; keep secrets out of it.
     pub fn join_with<F, E>(self, connect: F) -> Result<Cluster>
     where
         F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
@@ -218,8 +218,7 @@ impl Cluster {
     /// and by which backend. In the order of their names. Returns at once; the answer comes, once, within a second, or with
     /// a server that does not answer within two. It costs nothing to those who do not ask.
     ///
-    /// Whoever asks again before the answer to the last question has come gets the answer in its place: the earlier receiver
-    /// is disconnected.
+    /// A second question before the answer to the first takes its place: the earlier receiver is disconnected.
     pub fn sightings(&self) -> Receiver<Vec<Sighting>> {
         let (answer, sightings) = bounded(1);
         self.shared.requests().sightings = Some(answer);

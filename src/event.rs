@@ -18,7 +18,7 @@ use crate::peer::Peer;
 /// - After `Leave` with [`Reason::Goodbye`] or [`Reason::Replaced`] nothing more comes.
 /// - A peer's `Leave` with [`Reason::Replaced`] comes before the `Join` of the one that replaced it.
 ///
-/// Applied one by one, the events always lead to the roster: whoever keeps a set, inserts on `Join` and `Heal`, replaces
+/// Applied one by one, the events always lead to the roster: a host that keeps a set, inserts on `Join` and `Heal`, replaces
 /// on `Update` and removes on `Leave`, has in the end what [`peers`](crate::Cluster::peers) returns. By the time an
 /// event can be received, `peers` already reflects it.
 ///

@@ -66,7 +66,7 @@ impl Peer {
         }))
     }
 
-    /// The same start of the same participant, with other tags.
+    /// This peer, the same start of the same participant, with other tags.
     pub(crate) fn with_tags(&self, tags: Tags) -> Self {
         Self::new(Arc::clone(&self.0.name), self.0.incarnation, tags)
     }
@@ -204,7 +204,7 @@ pub(crate) fn check_text(text: &str, limit: usize) -> Result<(), BadText> {
     }
 }
 
-/// As [`check_text`], and not empty.
+/// Checks a text as [`check_text`] does, and that it is not empty.
 pub(crate) fn check_word(text: &str, limit: usize) -> Result<(), BadText> {
     if text.is_empty() {
         return Err(BadText::Empty);

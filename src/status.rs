@@ -43,7 +43,7 @@ pub struct Status {
     /// How many payloads were ignored though they are well signed: more than 60 seconds before they came, or in the future by
     /// as much. A member's clock is wrong, or this one's; the log names it.
     pub untimely: u64,
-    /// How many announcements of newcomers were ignored for want of room; see [`Config::max_peers`](crate::Config::max_peers).
+    /// How many announcements of newcomers were ignored since the roster is full; see [`Config::max_peers`](crate::Config::max_peers).
     pub refused: u64,
     /// How many times the link came up.
     pub connected: u64,

@@ -1,4 +1,4 @@
-//! What was refused for want of a good signature: counted, and told to the operator once for each cause, not once a payload.
+//! Payloads that were refused for their signatures: counted, and told to the operator once for each cause, not once a payload.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::trust::seal::{Refusal, TOLERANCE};
 /// A cause that was away for this long is told again when it is back.
 const QUIET: Duration = Duration::from_secs(10 * 60);
 
-/// So many causes are told apart; further ones are only counted.
+/// The most causes that are told apart. Further ones are only counted.
 const MOST_CAUSES: usize = 100;
 
 /// A payload that was refused, and why.

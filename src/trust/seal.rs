@@ -6,7 +6,7 @@
 //! Anybody who may listen can send again what was said. Three things stand against that:
 //!
 //! - The sequence numbers of an incarnation: who has heard the sender since takes the old for old. That is the whole
-//!   defence of `newer` (it asks for an incarnation above one that is long surpassed), of `gone` (whoever was heard since
+//!   defence of `newer` (it asks for an incarnation above one that is long surpassed), of `gone` (a peer that was heard since
 //!   is there), and of whatever is repeated to those who heard the original.
 //! - The backend that sends is part of what is signed, and Postgres, not the sender, says which one that is. While the
 //!   sender's session lasts no other can have its number, so a recording is worth nothing in anybody else's. That protects
@@ -20,7 +20,7 @@
 //! not heard its owner since believe that it is there, until it expires.
 //!
 //! What comes to the inbox other than an answer (a probe, a wake-up) is not signed: the one proves that notifications of
-//! others arrive, whoever sent it, and the other makes the thread look at what its host asks.
+//! others arrive, from any sender, and the other makes the thread look at what its host asks.
 
 use std::fmt::{self, Write};
 use std::time::Duration;
@@ -109,7 +109,7 @@ impl Seal {
         self.heard = by;
     }
 
-    /// Signs a payload that this backend will send now, to everybody or, where an inbox is given, to whoever is there.
+    /// Signs a payload that this backend will send now, to everybody or, where an inbox is given, to its owner.
     pub(crate) fn sign(
         &self,
         now: Duration,
