@@ -3,7 +3,7 @@
 //! It knows nothing of members or messages; to it a payload is a text. It may use `error`, `logging` and `jitter`, and
 //! never the core, the host or the hall. What decides is pure, with time as a parameter: [`hearing`] (how far behind, is there
 //! a flood), [`redial`] (when to dial again) and [`pace`] (how long to wait). What acts is [`session`], [`dialer`],
-//! [`side_channel`] and [`wake`](wake()), with statements of [`sql`] over connections of a [`connector`]. [`Connection`] holds
+//! [`side_channel`] and [`wake`](wake()), with statements of [`sql`] over connections of a [`connector`](mod@connector). [`Connection`] holds
 //! them together.
 //!
 //! # Calls that never return

@@ -2,7 +2,7 @@
 //! Pure: time is a parameter.
 //!
 //! `postgres` cannot be woken from outside, so the thread looks every [`SLICE`]. With a link that works, and a host that asks
-//! for little, it waits for longer, since [`wake`](super::wake) wakes it: an idle member should cost nothing that can be
+//! for little, it waits for longer, since [`wake`](super::wake()) wakes it: an idle member should cost nothing that can be
 //! measured.
 
 use std::time::{Duration, Instant};
