@@ -14,7 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::host::delivery::Delivery;
 use crate::link::hearing::Speak;
 use crate::link::pace::{Conditions, Pace};
-use crate::link::up::{Answer, Up};
+use crate::link::up::{Answer, Next, Up};
 use crate::link::{Connection, Link, Notice, SessionNames};
 use crate::logging::LINK;
 use crate::trust::guard::Guard;
@@ -84,8 +84,8 @@ impl Worker {
         let (now, interval) = (self.pace.now(), self.pace.poll_interval());
         let due = self.roster.poll_timeout();
         match self.up()?.next(now, due, interval)? {
-            Ok(notice) => self.hear(&notice)?,
-            Err(until) => self.pace.handle_wait(until),
+            Next::Notification(notice) => self.hear(&notice)?,
+            Next::Silence(until) => self.pace.handle_wait(until),
         }
         self.catch_up()
     }

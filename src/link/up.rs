@@ -15,6 +15,13 @@ pub(crate) struct Up<M> {
     since: Instant,
 }
 
+/// What a wait brought.
+pub(crate) enum Next {
+    Notification(Notice),
+    /// Nothing more had arrived by then.
+    Silence(Instant),
+}
+
 /// What the server answered, and when.
 pub(crate) struct Answer<T> {
     pub(crate) value: T,
@@ -60,23 +67,23 @@ impl<M> Up<M> {
         self.hearing.is_flooded(now) && self.side_channel.state(now) != Aside::Failed
     }
 
-    /// The next notification; or none by the time returned, by which everything that had arrived was heard.
+    /// Waits for the next notification for at most `interval`, or until the next thing to say is due at `due`.
     pub(crate) fn next(
         &mut self,
         now: Instant,
         due: Option<Instant>,
         interval: Duration,
-    ) -> Result<std::result::Result<Notice, Instant>> {
+    ) -> Result<Next> {
         let aside = self.side_channel.state(now);
         let until = self.hearing.until(now, due, aside, interval);
         if let Some(notice) = self.link.next(until)? {
-            return Ok(Ok(notice));
+            return Ok(Next::Notification(notice));
         }
         self.hearing.handle_silence(until);
         if !self.hearing.is_flooded(now.max(until)) {
             self.side_channel.stop();
         }
-        Ok(Err(until))
+        Ok(Next::Silence(until))
     }
 
     /// Asks something of the server.

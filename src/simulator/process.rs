@@ -126,13 +126,13 @@ impl Process {
 
     fn hear_one(&mut self, now: Instant, what: &What) {
         match what {
-            What::Notification(sender, payload) if self.is_genuine(*sender, None, payload) => {
+            What::Notification(sender, payload) if self.verify(*sender, None, payload) => {
                 if let Some(message) = wire::decode(payload) {
                     let roster = &mut self.participant.roster;
                     roster.handle_message(now, *sender, &message);
                 }
             }
-            What::Answer(sender, payload) if self.is_genuine(*sender, Some(self.key), payload) => {
+            What::Answer(sender, payload) if self.verify(*sender, Some(self.key), payload) => {
                 if let Some(part) = wire::decode_roster(payload) {
                     self.participant.roster.handle_sync_part(now, &part);
                 }
@@ -147,7 +147,7 @@ impl Process {
     }
 
     /// Whether a payload is signed as it must be.
-    pub(crate) fn is_genuine(&mut self, sender: Pid, inbox: Option<Inbox>, payload: &str) -> bool {
+    pub(crate) fn verify(&mut self, sender: Pid, inbox: Option<Inbox>, payload: &str) -> bool {
         let inbox = inbox.map(Inbox::channel);
         let verdict = self
             .seal

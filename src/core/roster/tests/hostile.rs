@@ -282,7 +282,7 @@ fn hearing_a_known_peer_that_signs_does_not_allocate() {
     let process = &mut net.processes[a];
     let mut heard = None;
     let allocated = allocation_counter::measure(|| {
-        assert!(process.is_genuine(pid, None, &beat));
+        assert!(process.verify(pid, None, &beat));
         let message = wire::decode(&beat).expect("ours");
         heard = Some(
             process
