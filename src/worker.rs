@@ -349,17 +349,15 @@ impl Worker {
     /// One turn without a link: dial when it is time, and wait for an outcome.
     fn reconnect(&mut self) {
         let wait = self.pace.poll_interval();
-        match self.connection.dial(self.pace.now(), wait) {
+        match self.connection.reconnect(self.pace.now(), wait) {
             None => {}
-            Some(Ok(link)) => self.go_online(link),
+            Some(Ok(pid)) => self.go_online(pid),
             Some(Err(error)) => self.fail(error),
         }
     }
 
-    fn go_online(&mut self, link: Link) {
+    fn go_online(&mut self, pid: Pid) {
         let now = Instant::now();
-        let pid = link.pid();
-        self.connection.open(now, link);
         self.guard.all_heard(Duration::ZERO);
         self.roster.handle_link_up(now, Some(pid));
         match self.say_hello() {

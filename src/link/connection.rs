@@ -1,18 +1,26 @@
 //! The connection with Postgres, up or down: how one becomes the other, when to dial again, and what the operator is told.
 
+use std::mem;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Pid;
 use super::connector::Connect;
+use super::detached::spawn;
 use super::dialer::Dialer;
 use super::hearing::Hearing;
 use super::outage::OperatorLog;
+use super::patience::Patience;
 use super::redial::Redial;
-use super::session::{Link, SessionNames};
+use super::session::{Link, SessionNames, is_held_up};
 use super::side_channel::SideChannel;
 use super::up::Up;
 use crate::error::{Error, Kind, Result};
 use crate::jitter::Jitter;
+
+/// How soon a session that is held up tries again. Each try waits for the lock, so most of the time one is under way.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// `M` is what marks carry; see [`Hearing::mark`].
 pub(crate) struct Connection<M> {
@@ -24,11 +32,19 @@ pub(crate) struct Connection<M> {
     jitter: Jitter,
     redial: Redial,
     operator: OperatorLog,
+    patience: Patience,
     state: State<M>,
+    /// The link before, if a call hung. Its session stays until the next hello is out, so that nobody finds it missing.
+    previous: Option<Box<Up<M>>>,
 }
 
 enum State<M> {
     Up(Box<Up<M>>),
+    /// Another transaction holds NOTIFY up for the whole server. The session is kept, since a new one would wait, too.
+    HeldUp {
+        up: Box<Up<M>>,
+        retry_at: Instant,
+    },
     Down {
         dialer: Dialer,
         /// The link was lost in a flood.
@@ -36,7 +52,7 @@ enum State<M> {
     },
 }
 
-impl<M> Connection<M> {
+impl<M: Send + 'static> Connection<M> {
     /// A connection that is down; the first attempt is due at once.
     pub(crate) fn new(
         connect: Connect,
@@ -45,16 +61,20 @@ impl<M> Connection<M> {
         announces: bool,
         jitter: Jitter,
     ) -> Self {
+        let patience = Patience::new(heartbeat);
+        let dialer = Dialer::new(Arc::clone(&connect), names.clone(), None, patience.clone());
         Self {
             heartbeat,
             announces,
             jitter,
             redial: Redial::new(Instant::now(), heartbeat),
             operator: OperatorLog::new(names.channel.clone()),
+            patience,
             state: State::Down {
-                dialer: Dialer::new(Arc::clone(&connect), names.clone(), None),
+                dialer,
                 flooded: false,
             },
+            previous: None,
             connect,
             names,
         }
@@ -67,61 +87,117 @@ impl<M> Connection<M> {
     pub(crate) fn up(&mut self) -> Result<&mut Up<M>> {
         match &mut self.state {
             State::Up(up) => Ok(up),
-            State::Down { .. } => Err(Error::new(Kind::Link, "there is no session")),
+            State::HeldUp { .. } | State::Down { .. } => {
+                Err(Error::new(Kind::Link, "there is no session"))
+            }
         }
     }
 
-    /// One turn without a link: dials when it is time, and waits for an outcome for at most `wait`.
-    pub(crate) fn dial(&mut self, now: Instant, wait: Duration) -> Option<Result<Link>> {
+    /// One turn without a link that works: dials when it is time, or tries whether NOTIFY is still held up, and waits for an
+    /// outcome for at most `wait`. Returns the backend of the session when there is one.
+    pub(crate) fn reconnect(&mut self, now: Instant, wait: Duration) -> Option<Result<Pid>> {
         match &mut self.state {
             State::Up(_) => None,
-            State::Down { dialer, .. } => dialer.turn(self.redial.wait(now), wait),
+            State::HeldUp { retry_at, .. } if now < *retry_at => {
+                thread::sleep(wait.min(*retry_at - now));
+                None
+            }
+            State::HeldUp { up, .. } => {
+                let (pid, answer) = (up.link.pid(), up.ask(Link::check));
+                Some(answer.map(|_| {
+                    self.resume();
+                    pid
+                }))
+            }
+            State::Down { dialer, .. } => {
+                let outcome = dialer.turn(self.redial.wait(now), wait)?;
+                Some(outcome.map(|link| self.open(link)))
+            }
         }
     }
 
-    /// Goes on with this link.
-    pub(crate) fn open(&mut self, now: Instant, link: Link) {
-        let flooded = matches!(self.state, State::Down { flooded: true, .. });
-        let (connect, names) = (Arc::clone(&self.connect), self.names.clone());
-        let hearing = Hearing::new(now, self.heartbeat, self.announces, flooded);
-        let side_channel = SideChannel::new(connect, names, self.heartbeat);
-        self.state = State::Up(Box::new(Up::new(now, link, hearing, side_channel)));
-    }
-
-    /// The link is up, and the hello is out.
+    /// The hello of this link is out.
     pub(crate) fn handle_hello(&mut self, now: Instant) {
         if let State::Up(up) = &self.state {
             self.operator.tell_online(now, up.link.unsafe_encoding());
+        }
+        if let Some(previous) = self.previous.take() {
+            // Closing it can take long. Without a thread it takes that long here.
+            let _ = spawn("close", move || drop(previous));
         }
     }
 
     /// The link broke, for this reason. Returns what is left of it, whose closing can take a moment.
     #[must_use]
     pub(crate) fn handle_loss(&mut self, now: Instant, error: &Error) -> Option<Box<Up<M>>> {
-        let up = self.hang_up(now);
-        let lasted = up.as_ref().map_or(Duration::ZERO, |up| up.lasted(now));
-        self.redial.handle_loss(now, lasted, &mut self.jitter);
+        let up = self.take_up(now)?;
         self.operator.tell_offline(now, error);
-        up
+        if is_held_up(error) {
+            self.state = State::HeldUp { up, retry_at: now };
+            return None;
+        }
+        self.redial
+            .handle_loss(now, up.lasted(now), &mut self.jitter);
+        self.keep_if_hung(up)
     }
 
-    /// An attempt to connect failed, for this reason, or the hello could not be said.
+    /// An attempt to connect failed, for this reason, or a link was of no use.
     pub(crate) fn handle_failure(&mut self, now: Instant, error: &Error) {
-        if self.is_up() {
-            drop(self.hang_up(now));
+        self.operator.tell_offline(now, error);
+        let up = self.take_up(now);
+        if let Some(up) = up {
+            if is_held_up(error) {
+                let retry_at = now + RETRY;
+                self.state = State::HeldUp { up, retry_at };
+                return;
+            }
+            drop(self.keep_if_hung(up));
         }
         self.redial.handle_failure(now, &mut self.jitter);
-        self.operator.tell_offline(now, error);
     }
 
-    fn hang_up(&mut self, now: Instant) -> Option<Box<Up<M>>> {
-        let up = self.up().ok();
-        let given_up = up.as_ref().and_then(|up| up.link.given_up());
-        let flooded = up.is_some_and(|up| up.hearing.is_flooded(now));
-        let dialer = Dialer::new(Arc::clone(&self.connect), self.names.clone(), given_up);
-        match std::mem::replace(&mut self.state, State::Down { dialer, flooded }) {
-            State::Up(up) => Some(up),
+    /// Goes on with this link.
+    fn open(&mut self, link: Link) -> Pid {
+        let (now, pid) = (Instant::now(), link.pid());
+        let flooded = matches!(self.state, State::Down { flooded: true, .. });
+        let hearing = Hearing::new(now, self.heartbeat, self.announces, flooded);
+        let (connect, names) = (Arc::clone(&self.connect), self.names.clone());
+        let side_channel = SideChannel::new(connect, names, self.heartbeat);
+        self.state = State::Up(Box::new(Up::new(now, link, hearing, side_channel)));
+        pid
+    }
+
+    /// Goes on with the session that was held up.
+    fn resume(&mut self) {
+        if let Some(up) = self.take_up(Instant::now()) {
+            self.state = State::Up(up);
+        }
+    }
+
+    /// Takes the session out, if there is one, and leaves a dialer in its place.
+    fn take_up(&mut self, now: Instant) -> Option<Box<Up<M>>> {
+        let (State::Up(up) | State::HeldUp { up, .. }) = &self.state else {
+            return None;
+        };
+        self.patience = up.link.patience().clone();
+        let flooded = up.hearing.is_flooded(now);
+        let dialer = Dialer::new(
+            Arc::clone(&self.connect),
+            self.names.clone(),
+            up.link.given_up(),
+            self.patience.clone(),
+        );
+        match mem::replace(&mut self.state, State::Down { dialer, flooded }) {
+            State::Up(up) | State::HeldUp { up, .. } => Some(up),
             State::Down { .. } => None,
         }
+    }
+
+    fn keep_if_hung(&mut self, up: Box<Up<M>>) -> Option<Box<Up<M>>> {
+        if up.link.given_up().is_none() {
+            return Some(up);
+        }
+        // The one before that, if there is one: its session has been ended since, or hangs as well.
+        self.previous.replace(up)
     }
 }

@@ -9,6 +9,7 @@ use postgres::Client;
 use super::Pid;
 use super::connector::Connect;
 use super::detached::{catch, close, spawn};
+use super::patience::Patience;
 use super::redial::{DIAL_TIMEOUT, Hosts, hosts, patience};
 use super::session::{Link, SessionNames, hear_probe, listen_to_inbox, send_probe};
 use crate::error::{Error, Kind, Result};
@@ -22,6 +23,7 @@ pub(crate) struct Dialer {
     names: SessionNames,
     /// The backend of the link before, if that was given up. The next session ends it.
     given_up: Option<Pid>,
+    patience: Patience,
     /// Each attempt sends what came of it: no link, if its first connection was taken away from it.
     finished: Receiver<(Arc<Slot>, Result<Option<Link>>)>,
     finish: Sender<(Arc<Slot>, Result<Option<Link>>)>,
@@ -61,13 +63,19 @@ impl Slot {
 }
 
 impl Dialer {
-    pub(crate) fn new(connect: Connect, names: SessionNames, given_up: Option<Pid>) -> Self {
+    pub(crate) fn new(
+        connect: Connect,
+        names: SessionNames,
+        given_up: Option<Pid>,
+        patience: Patience,
+    ) -> Self {
         // Bounded by the attempts that run: each sends one result.
         let (finish, finished) = unbounded();
         Self {
             connect,
             names,
             given_up,
+            patience,
             finished,
             finish,
             running: 0,
@@ -105,11 +113,12 @@ impl Dialer {
         }
         let (connect, names) = (Arc::clone(&self.connect), self.names.clone());
         let (finish, given_up) = (self.finish.clone(), self.given_up);
+        let patience = self.patience.clone();
         let hosts = hosts(self.running);
         let slot = Arc::<Slot>::default();
         let in_attempt = Arc::clone(&slot);
         spawn("dial", move || {
-            let outcome = catch(|| open(&connect, hosts, &names, given_up, &in_attempt));
+            let outcome = catch(|| open(&connect, hosts, &names, given_up, patience, &in_attempt));
             let _ = finish.send((in_attempt, outcome));
         })?;
         self.running += 1;
@@ -161,6 +170,7 @@ fn open(
     hosts: Hosts,
     names: &SessionNames,
     given_up: Option<Pid>,
+    patience: Patience,
     slot: &Slot,
 ) -> Result<Option<Link>> {
     let mut client = connect(hosts)?;
@@ -171,5 +181,5 @@ fn open(
         return Ok(None);
     };
     hear_probe(&mut client, &names.inbox, probe)?;
-    Link::set_up(client, pid, names, given_up).map(Some)
+    Link::set_up(client, pid, names, given_up, patience).map(Some)
 }

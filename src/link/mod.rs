@@ -2,7 +2,7 @@
 //!
 //! It knows nothing of members or messages; to it a payload is a text. It may use `error`, `logging` and `jitter`, and
 //! never the core, the host or the hall. What decides is pure, with time as a parameter: [`hearing`] (how far behind, is there
-//! a flood), [`redial`] (when to dial again) and [`pace`] (how long to wait). What acts is [`session`], [`dialer`],
+//! a flood), [`patience`] (how long an answer may take), [`redial`] (when to dial again) and [`pace`] (how long the thread waits). What acts is [`session`], [`dialer`],
 //! [`side_channel`] and [`wake`](wake()), with statements of [`sql`] over connections of a [`connector`](mod@connector). [`Connection`] holds
 //! them together.
 //!
@@ -34,6 +34,13 @@
 //! [`hearing`]'s to see, nothing is asked on the link, and the [`side_channel`] announces. A statement that was under way before
 //! goes on reading when nobody waits for it any more, until the next session ends that one.
 //!
+//! # A NOTIFY that waits
+//!
+//! A commit that notifies takes one lock for the whole server, and keeps it until it is done. A transaction that has also written,
+//! and waits in its commit for a standby that is away, thus holds every NOTIFY of the server up, for as long as that takes. A new
+//! session would wait, too. So all that notifies runs with a `lock_timeout`; when that fails the session is kept, the
+//! participant is offline for that reason, and tries again until it is through ([`Connection`]).
+//!
 //! # The inbox
 //!
 //! Every session also listens to a channel that nobody else listens to, its inbox. The probe uses it, answers to newcomers
@@ -46,6 +53,7 @@ mod dialer;
 pub(crate) mod hearing;
 mod outage;
 pub(crate) mod pace;
+pub(crate) mod patience;
 mod redial;
 mod session;
 mod side_channel;

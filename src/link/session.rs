@@ -5,25 +5,25 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use fallible_iterator::FallibleIterator;
 use postgres::error::SqlState;
 use postgres::{Client, Notification, SimpleQueryMessage};
 
 use super::connector::Connect;
 use super::detached::{close, receive_awake, spawn};
+use super::patience::Patience;
 use super::redial::Hosts;
 use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
 use crate::jitter;
 use crate::logging::LINK;
 
-/// The longest a statement may take before the link counts as broken. With the heartbeat interval it bounds how late a
-/// frozen server is noticed.
-pub(crate) const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
-
 /// How long the probe's notification may take to come, which it does within milliseconds or never.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a session says to its own inbox, to prove that it can notify.
+const CHECK: &str = "check";
 
 /// What the second connection says to the first, to prove that notifications of others arrive.
 const PROBE: &str = "other";
@@ -81,7 +81,11 @@ impl Notice {
 pub(crate) struct Link {
     /// `None` once a call hung: the client is with the thread that was left behind.
     client: Option<Client>,
-    channel: String,
+    /// Where the client of a call that hung is left when the call returns. As long as this is kept its session stays, and nobody
+    /// finds it missing.
+    hung: Option<Receiver<Client>>,
+    names: SessionNames,
+    patience: Patience,
     /// Our own backend.
     pid: Pid,
     /// The database's encoding, as Postgres names it.
@@ -98,18 +102,21 @@ impl Link {
         pid: Pid,
         names: &SessionNames,
         given_up: Option<Pid>,
+        patience: Patience,
     ) -> Result<Self> {
         if let Some(pid) = given_up {
             // A role may have lost the right to; then that backend reads on until its client is gone.
             let _ = run(&mut client, &sql::end_session(pid, &names.application_name));
         }
         let _ = run(&mut client, sql::NO_IDLE_TIMEOUT);
-        let set_up = sql::set_up(&names.channel, &names.application_name);
+        let set_up = sql::set_up(&names.channel, &names.application_name, patience.lock());
         let shown = client.simple_query(&set_up).map_err(broken)?;
         let encoding = column(&shown).next().map(str::to_owned);
         Ok(Self {
             client: Some(client),
-            channel: names.channel.clone(),
+            hung: None,
+            names: names.clone(),
+            patience,
             pid,
             encoding,
             unread: VecDeque::new(),
@@ -159,14 +166,14 @@ impl Link {
 
     /// Announces, and takes our own notification, which must be back by now.
     pub(crate) fn notify(&mut self, payload: &str) -> Result<()> {
-        let statement = sql::notify(&self.channel, payload);
-        self.call(move |client| run(client, &statement))?;
+        let statement = sql::notify(&self.names.channel, payload);
+        self.run(statement)?;
         let client = self.client.as_mut().ok_or_else(gone)?;
         // Others may say the very same: a bare name, or that they know a newer incarnation.
         let mut said_by_others = false;
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
             let notice = Notice(notification);
-            let same = notice.channel() == self.channel && notice.payload() == payload;
+            let same = notice.channel() == self.names.channel && notice.payload() == payload;
             if same && notice.pid() == Some(self.pid) {
                 return Ok(());
             }
@@ -184,20 +191,21 @@ impl Link {
 
     /// Sends an answer to an inbox, all its payloads at once.
     pub(crate) fn answer(&mut self, inbox: &str, payloads: &[String]) -> Result<()> {
-        let statements = sql::notify_all(inbox, payloads);
-        self.call(move |client| run(client, &statements))
+        self.run(sql::notify_all(inbox, payloads))
     }
 
     /// Which of these backends the server has not; `None` if it does not tell this role.
     pub(crate) fn missing_sessions(&mut self, pids: Vec<Pid>) -> Result<Option<HashSet<Pid>>> {
         let query = sql::sessions(&pids);
-        let rows = self.call(move |client| match client.simple_query(&query) {
-            Ok(rows) => Ok(Some(rows)),
-            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(None),
-            Err(error) => Err(broken(error)),
+        let rows = self.call(query.len(), move |client| {
+            match client.simple_query(&query) {
+                Ok(rows) => Ok(Some(rows)),
+                Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(None),
+                Err(error) => Err(broken(error)),
+            }
         })?;
         let Some(rows) = rows else {
-            log::debug!(target: LINK, "{:?}: no right to see sessions", self.channel);
+            log::debug!(target: LINK, "{:?}: no right to see sessions", self.names.channel);
             return Ok(None);
         };
         let mut missing: HashSet<Pid> = pids.into_iter().collect();
@@ -207,32 +215,53 @@ impl Link {
         Ok(Some(missing))
     }
 
-    /// Asks whether the server still answers: for a session that announces nothing, and before anybody is declared gone.
+    /// Asks whether the server still answers, and lets this session notify: for one that announces nothing, and before anybody
+    /// is declared gone. It goes the way that announcements go, since what holds those up must hold up the judgement, too.
     pub(crate) fn check(&mut self) -> Result<()> {
-        self.call(|client| run(client, sql::CHECK))
+        self.run(sql::notify(&self.names.inbox, CHECK))
     }
 
-    /// Runs what can hang on a thread that can be left behind, with the client.
+    /// What was learned of the server's pace.
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    fn run(&mut self, statements: String) -> Result<()> {
+        self.call(statements.len(), move |client| run(client, &statements))
+    }
+
+    /// Runs what can hang on a thread that can be left behind, with the client, and measures how long it takes.
     fn call<T: Send + 'static>(
         &mut self,
+        bytes: usize,
         work: impl FnOnce(&mut Client) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let mut client = self.client.take().ok_or_else(gone)?;
         let (done, result) = bounded(1);
+        let (give_back, returned) = bounded(1);
+        let limit = self.patience.statement(bytes);
+        let start = Instant::now();
         spawn("call", move || {
             let outcome = work(&mut client);
-            // Nobody waits any more: the client is dropped here, however long that takes.
-            let _ = done.send((client, outcome));
+            // Where nobody keeps it any more the client is dropped here, however long that takes.
+            let _ = give_back.send(client);
+            let _ = done.send(outcome);
         })?;
-        match receive_awake(&result, CALL_TIMEOUT) {
-            Ok((client, outcome)) => {
-                self.client = Some(client);
+        match receive_awake(&result, limit) {
+            Ok(outcome) => {
+                self.client = returned.try_recv().ok();
+                if outcome.is_ok() {
+                    self.patience.handle_round_trip(start.elapsed());
+                }
                 outcome
             }
-            Err(RecvTimeoutError::Timeout) => Err(Error::new(
-                Kind::Timeout,
-                format!("Postgres did not answer within {CALL_TIMEOUT:?}"),
-            )),
+            Err(RecvTimeoutError::Timeout) => {
+                self.hung = Some(returned);
+                Err(Error::new(
+                    Kind::Timeout,
+                    format!("Postgres did not answer within {limit:.1?}"),
+                ))
+            }
             Err(RecvTimeoutError::Disconnected) => Err(gone()),
         }
     }
@@ -240,7 +269,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(client) = self.client.take() {
+        let hung = self.hung.take().and_then(|hung| hung.try_recv().ok());
+        if let Some(client) = self.client.take().or(hung) {
             close(client);
         }
     }
@@ -253,7 +283,7 @@ pub(super) fn listen_to_inbox(client: &mut Client, inbox: &str) -> Result<Pid> {
     // Our own notification tells our backend's pid, without the right to execute any function. Nobody else can say the same
     // before us: not another attempt, which has the same inbox, nor a stranger who has learnt of it.
     let own = format!("own {:016x}", jitter::random());
-    let notify = sql::notify(inbox, &own);
+    let notify = sql::notify_briefly(inbox, &own);
     run(client, &notify).or_else(|error| retry_if_full(client, &notify, error))?;
     let pid = receive(client, inbox, &own, Duration::ZERO)?;
     pid.ok_or_else(not_carried)
@@ -274,7 +304,7 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
 /// Notifies the inbox of the first connection, over the second.
 pub(super) fn send_probe(connect: &Connect, hosts: Hosts, inbox: &str) -> Result<()> {
     let mut second = connect(hosts)?;
-    run(&mut second, &sql::notify(inbox, PROBE))
+    run(&mut second, &sql::notify_briefly(inbox, PROBE))
 }
 
 /// Whether the first connection carries the notifications of others. If it does not, it stops listening: a pooler's
@@ -323,7 +353,19 @@ fn receive(client: &mut Client, inbox: &str, payload: &str, wait: Duration) -> R
 }
 
 fn broken(error: postgres::Error) -> Error {
-    Error::caused(Kind::Link, "the session with Postgres failed", error)
+    let what = match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            "another transaction holds up every NOTIFY of this server: it has notified, and waits in its commit, perhaps for a \
+             standby. Find it with SELECT pg_blocking_pids(pid), * FROM pg_locks WHERE NOT granted"
+        }
+        _ => "the session with Postgres failed",
+    };
+    Error::caused(Kind::Link, what, error)
+}
+
+/// Whether a statement failed since another transaction holds NOTIFY up. The session is as good as before.
+pub(super) fn is_held_up(error: &Error) -> bool {
+    error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
 fn gone() -> Error {

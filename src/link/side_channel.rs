@@ -8,14 +8,15 @@ use postgres::Client;
 
 use super::connector::Connect;
 use super::detached::with_connection;
-use super::session::{CALL_TIMEOUT, SessionNames, own_backend, run};
+use super::session::{SessionNames, own_backend, run};
 use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
 
 /// The least time between two looks at what there is to announce.
 const REST: Duration = Duration::from_millis(100);
 
-/// The longest that an announcement may take before the link must do, however long the heartbeat interval is.
+/// The least and the most that an announcement may take before the link must do, whatever the heartbeat interval is.
+const FIRST_ASIDE: Duration = Duration::from_millis(1_500);
 const LAST_ASIDE: Duration = Duration::from_secs(10);
 
 /// Whether announcing aside is possible now.
@@ -57,7 +58,7 @@ impl SideChannel {
         Self {
             connect,
             names,
-            patience: (2 * heartbeat).clamp(CALL_TIMEOUT, LAST_ASIDE),
+            patience: (2 * heartbeat).clamp(FIRST_ASIDE, LAST_ASIDE),
             looked: None,
             last: None,
         }
@@ -93,14 +94,14 @@ impl SideChannel {
         Ok(())
     }
 
-    /// Makes one announcement, and waits for it for as long as a statement may take.
+    /// Makes one announcement, and waits a moment for it.
     pub(crate) fn announce_now(
         &self,
         sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
     ) -> Result<()> {
         let outcome = self.notify(sign)?;
         outcome
-            .recv_timeout(CALL_TIMEOUT)
+            .recv_timeout(FIRST_ASIDE)
             .unwrap_or_else(|_| Err(ended_early()))
     }
 

@@ -4,6 +4,7 @@
 //! transaction. Functions are qualified with their schema, since a `search_path` of the role's may lead elsewhere.
 
 use std::num::NonZeroI32;
+use std::time::Duration;
 
 /// Set in each session that listens, after connecting, since poolers refuse start-up options. The server then gives up a
 /// statement that nobody waits for, and notices a dead host: without both TCP settings its backend stays for a quarter of an
@@ -13,9 +14,6 @@ const HARDEN: &str = "SET statement_timeout = '5s'; SET tcp_user_timeout = '5s';
 
 /// Keeps Postgres from ending the session for its idleness. Servers before 14 do not know the setting, and say so.
 pub(super) const NO_IDLE_TIMEOUT: &str = "SET idle_session_timeout = 0";
-
-/// Asks for nothing but an answer.
-pub(super) const CHECK: &str = "SELECT 1";
 
 /// Asks which backend serves this session. Takes a right that every role has unless it was revoked.
 pub(super) const OWN_BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
@@ -36,6 +34,15 @@ pub(super) fn notify(channel: &str, payload: &str) -> String {
     format!("NOTIFY {}, {}", identifier(channel), literal(payload))
 }
 
+/// Notifies in a session that is not set up. It fails where another transaction holds NOTIFY up, so that it does not hold a
+/// place in the pool meanwhile.
+pub(super) fn notify_briefly(channel: &str, payload: &str) -> String {
+    format!(
+        "SET LOCAL lock_timeout = '1s'; {}",
+        notify(channel, payload)
+    )
+}
+
 /// Several notifications in one transaction, which wakes the listeners of the server once.
 pub(super) fn notify_all(channel: &str, payloads: &[String]) -> String {
     let statements = payloads.iter().map(|payload| notify(channel, payload));
@@ -45,13 +52,15 @@ pub(super) fn notify_all(channel: &str, payloads: &[String]) -> String {
 /// Announces in a session that is for this alone.
 pub(super) fn notify_aside(channel: &str, payloads: &[String]) -> String {
     let statements = notify_all(channel, payloads);
-    format!("SET statement_timeout = '5s'; {statements}")
+    format!("SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '1s'; {statements}")
 }
 
-/// Makes a session that is known to carry notifications listen to the channel, and returns the database's encoding.
-pub(super) fn set_up(channel: &str, application_name: &str) -> String {
+/// Makes a session that is known to carry notifications listen to the channel, and returns the database's encoding. A statement
+/// waits for a lock no longer than `lock`.
+pub(super) fn set_up(channel: &str, application_name: &str, lock: Duration) -> String {
     format!(
-        "{HARDEN}; SET application_name = {}; {}; SHOW server_encoding",
+        "{HARDEN}; SET lock_timeout = '{}ms'; SET application_name = {}; {}; SHOW server_encoding",
+        lock.as_millis(),
         literal(application_name),
         listen(channel)
     )

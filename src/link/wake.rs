@@ -18,7 +18,7 @@ pub(crate) fn wake(
     names: &SessionNames,
     woken: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
-    let statement = sql::notify(&names.inbox, "wake");
+    let statement = sql::notify_briefly(&names.inbox, "wake");
     let wake = move |client: &mut Client| run(client, &statement);
     let channel = names.channel.clone();
     with_connection("wake", Arc::clone(connect), wake, move |done| {

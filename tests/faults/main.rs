@@ -6,6 +6,7 @@
 mod support;
 
 mod clock;
+mod held_up;
 mod host;
 mod network;
 mod noise;

@@ -1,0 +1,151 @@
+//! A transaction that has written and notified waits in its commit for a standby that is away, and meanwhile every NOTIFY of
+//! the server waits for it.
+
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use pg_peers::{Cluster, Config, Event};
+
+use super::*;
+
+/// A transaction that holds NOTIFY up until it is released.
+struct Holder<'a> {
+    server: &'a Server,
+    transaction: Option<JoinHandle<()>>,
+}
+
+impl<'a> Holder<'a> {
+    /// The server must have been started with `synchronous_commit=off`, so that only this transaction waits.
+    fn hold(server: &'a Server) -> Self {
+        server.run("ALTER SYSTEM SET synchronous_standby_names = 'away'");
+        server.run("SELECT pg_reload_conf()");
+        let mut client = server.client();
+        eventually("the setting", || {
+            let row = client.query_one("SHOW synchronous_standby_names", &[]);
+            row.expect("a row").get::<_, String>(0) == "away"
+        });
+        let transaction = thread::spawn(move || {
+            let statements = "SET synchronous_commit = on; BEGIN; CREATE TABLE t (n int); NOTIFY elsewhere; COMMIT";
+            client
+                .batch_execute(statements)
+                .expect("a commit in the end");
+        });
+        let mut client = server.client();
+        eventually("a commit that waits", || {
+            let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            client
+                .query_one(waits, &[])
+                .expect("a row")
+                .get::<_, i64>(0)
+                == 1
+        });
+        Self {
+            server,
+            transaction: Some(transaction),
+        }
+    }
+
+    /// Lets go; returns when.
+    fn release(mut self) -> Instant {
+        let released = Instant::now();
+        self.let_go();
+        released
+    }
+
+    fn let_go(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            self.server
+                .run("ALTER SYSTEM RESET synchronous_standby_names");
+            self.server.run("SELECT pg_reload_conf()");
+            transaction.join().expect("no panic");
+        }
+    }
+}
+
+impl Drop for Holder<'_> {
+    fn drop(&mut self) {
+        self.let_go();
+    }
+}
+
+/// Watches how many sessions each participant has until the end; the last count of each.
+fn watch_sessions(server: &Server, end: Instant, most: i64) -> Vec<(String, i64)> {
+    let mut client = server.client();
+    loop {
+        let query = "SELECT application_name, count(*) FROM pg_stat_activity \
+                     WHERE backend_type = 'client backend' AND application_name LIKE 'member%' \
+                     GROUP BY application_name ORDER BY application_name";
+        let rows = client.query(query, &[]).expect("rows");
+        let counts: Vec<_> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        assert!(counts.iter().all(|(_, count)| *count <= most), "{counts:?}");
+        if Instant::now() >= end {
+            return counts;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The server's client sessions but ours here.
+fn all_sessions(server: &Server) -> i64 {
+    let query = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND wait_event IS DISTINCT FROM 'SyncRep'";
+    let row = server.client().query_one(query, &[]);
+    row.expect("a row").get(0)
+}
+
+fn hold_up(time: Duration) {
+    let server = Server::start_with(&["synchronous_commit=off"]);
+    let second = Duration::from_secs(1);
+    let hour = Duration::from_secs(60 * 60);
+    let quick = ["member-a", "member-b"].map(|name| Config::new(name).heartbeat_interval(second));
+    let rare = Config::new("member-rare").heartbeat_interval(hour);
+    let [a, b] = quick;
+    let members = acquainted([a, b, rare], &server.params());
+    let observer = online(Config::observer().heartbeat_interval(second), &server);
+    let joins = ["join member-a", "join member-b", "join member-rare"];
+    expect_all(&observer, &joins);
+    let holder = Holder::hold(&server);
+    let start = Instant::now();
+    let newcomer = Config::new("member-new").join(&server.params());
+    let newcomer = newcomer.expect("a valid configuration");
+    let everybody: Vec<&Cluster> = members.iter().chain([&observer, &newcomer]).collect();
+    for participant in &everybody {
+        let event = next(participant, "offline");
+        let Event::Offline(reason) = event else {
+            panic!("{event:?} at {participant:?}");
+        };
+        let reason = reason.to_string();
+        assert!(reason.contains("holds up every NOTIFY"), "{reason}");
+        assert!(reason.contains("pg_blocking_pids"), "{reason}");
+    }
+    let settled = watch_sessions(&server, start + time, 3);
+    assert!(settled.iter().all(|(_, count)| *count == 1), "{settled:?}");
+    let sessions = all_sessions(&server);
+    assert!(
+        sessions <= 4 + 3,
+        "{sessions} sessions of four settled participants and one that connects"
+    );
+    let released = holder.release();
+    for participant in &everybody {
+        expect(participant, "online");
+    }
+    within("online after it is over", released, RECOVERY);
+    expect_all(&newcomer, &joins);
+    for participant in members.iter().chain([&observer]) {
+        expect(participant, "join member-new");
+        // Nobody left, and nobody healed.
+        expect_nothing(participant);
+    }
+}
+
+#[test]
+fn nobody_leaves_and_no_session_is_added_while_notify_is_held_up() {
+    hold_up(Duration::from_secs(10));
+}
+
+#[test]
+fn notify_is_held_up_for_a_minute() {
+    if long() {
+        hold_up(Duration::from_secs(60));
+    }
+}
