@@ -11,7 +11,7 @@
 mod support;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -23,10 +23,13 @@ use postgres::{Client, NoTls};
 use rustix::time::{ClockId, clock_gettime};
 
 use support::bare;
-use support::postgres::Server;
+use support::{Server, Subprocess, Usage};
 
 /// The default of both.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The longest that members may take to know each other.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How many peers the memory of a known one is measured with.
 const KNOWN: u32 = 9_000;
@@ -136,21 +139,18 @@ fn all(arguments: &Arguments) {
 /// Runs one row in a process of its own.
 fn run(kind: Kind, members: u32, server: &Server, seconds: u64) -> Cost {
     let name = kind.to_possible_value().expect("a name");
-    let mut child = Command::new(std::env::current_exe().expect("this program"))
+    let mut program = Command::new(std::env::current_exe().expect("this program"));
+    program
         .args(["--row", name.get_name(), "--members", &members.to_string()])
         .args([
             "--seconds",
             &seconds.to_string(),
             "--params",
             &server.params(),
-        ])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("a process");
-    let output = child.stdout.take().expect("its output");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(output));
-    let mut line = || lines.next().expect("a line").expect("a line");
+        ]);
+    let (mut process, lines) = Subprocess::start_and_listen(&mut program).expect("a process");
+    let limit = PATIENCE + Duration::from_secs(seconds);
+    let line = || lines.recv_timeout(limit).expect("a line");
     assert_eq!(line(), "start");
     let before = support::server_cpu(server);
     let numbers: Vec<f64> = line()
@@ -158,8 +158,8 @@ fn run(kind: Kind, members: u32, server: &Server, seconds: u64) -> Cost {
         .map(|n| n.parse().expect("a number"))
         .collect();
     let server = support::server_cpu(server) - before;
-    drop(child.stdin.take());
-    child.wait().expect("its end");
+    process.end_input();
+    process.reap(PATIENCE).expect("its end");
     let [deliveries, client, memory, descriptors, threads] = numbers[..] else {
         panic!("{numbers:?}")
     };
@@ -177,7 +177,7 @@ fn run(kind: Kind, members: u32, server: &Server, seconds: u64) -> Cost {
 // A row, from inside.
 
 fn row(kind: Kind, arguments: &Arguments) {
-    let before = Usage::now();
+    let before = usage();
     let heard = Arc::new(AtomicU64::new(0));
     let members: Vec<Cluster> = match kind {
         Kind::Floor => {
@@ -192,16 +192,14 @@ fn row(kind: Kind, arguments: &Arguments) {
             .map(|i| {
                 let cluster = join(&format!("worker-{i:03}@10.0.0.1:7000"), &arguments.params);
                 // As a host would: a thread of its own, which is not the library's to pay for, takes the events.
-                cluster
-                    .wait_online(Duration::from_secs(60))
-                    .expect("online");
+                cluster.wait_online(PATIENCE).expect("online");
                 cluster
             })
             .collect(),
     };
     for member in &members {
         member
-            .wait_for_peers(arguments.members as usize - 1, Duration::from_secs(60))
+            .wait_for_peers(arguments.members as usize - 1, PATIENCE)
             .expect("everybody");
         member.events().try_iter().for_each(drop);
     }
@@ -223,9 +221,9 @@ fn row(kind: Kind, arguments: &Arguments) {
 
 fn known(arguments: &Arguments) {
     let member = join("worker", &arguments.params);
-    member.wait_online(Duration::from_secs(60)).expect("online");
+    member.wait_online(PATIENCE).expect("online");
     let mut client = Client::connect(&arguments.params, NoTls).expect("a session");
-    let before = Usage::now();
+    let before = usage();
     println!("start");
     for i in 0..KNOWN {
         let statement = format!(
@@ -235,7 +233,7 @@ fn known(arguments: &Arguments) {
         member.events().try_iter().for_each(drop);
     }
     member
-        .wait_for_peers(KNOWN as usize, Duration::from_secs(60))
+        .wait_for_peers(KNOWN as usize, PATIENCE)
         .expect("all");
     member.events().try_iter().for_each(drop);
     finish(1, 0.0, before);
@@ -243,10 +241,10 @@ fn known(arguments: &Arguments) {
 
 /// Reports, and waits for the bench to have seen it.
 fn finish(deliveries: u64, cpu: f64, before: Usage) {
-    let after = Usage::now();
+    let after = usage();
     println!(
         "{deliveries} {cpu} {} {} {}",
-        after.memory - before.memory,
+        (after.memory_kb as i64 - before.memory_kb as i64) * 1024,
         after.descriptors - before.descriptors,
         after.threads - before.threads
     );
@@ -261,24 +259,8 @@ fn join(name: &str, params: &str) -> Cluster {
         .expect("a valid configuration")
 }
 
-struct Usage {
-    memory: i64,
-    descriptors: i64,
-    threads: i64,
-}
-
-impl Usage {
-    fn now() -> Self {
-        let rollup = fs::read_to_string("/proc/self/smaps_rollup").expect("smaps_rollup");
-        let line = rollup.lines().find(|line| line.starts_with("Anonymous:"));
-        let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<i64>().ok());
-        let count = |path: &str| fs::read_dir(path).expect(path).count() as i64;
-        Self {
-            memory: kilobytes.expect("a number") * 1024,
-            descriptors: count("/proc/self/fd"),
-            threads: count("/proc/self/task"),
-        }
-    }
+fn usage() -> Usage {
+    Usage::of_this_process().expect("/proc")
 }
 
 /// The CPU that this process has used, also in threads that have ended.

@@ -18,9 +18,9 @@ use hdrhistogram::Histogram;
 use pg_peers::{Cluster, Config, Event};
 use postgres::{Client, NoTls, Notification};
 
+use support::Server;
 use support::latency::{CHANNEL, Subject, measure, ratio, table};
 use support::plot::{Panel, distributions};
-use support::postgres::Server;
 
 #[derive(Parser)]
 struct Arguments {

@@ -12,9 +12,8 @@
 mod support;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -22,13 +21,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
+use pg_peers::crossbeam_channel::Receiver;
 use pg_peers::{Cluster, Config, Event, Reason};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use support::bare;
 use support::latency::table;
 use support::plot::{Curve, lines};
-use support::postgres::Server;
+use support::{Server, Subprocess, lines_of};
 
 /// The default, and what libcluster_postgres does.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -265,7 +265,7 @@ fn deaths(server: &Server, size: usize) -> (String, Histogram<u64>) {
             thread::sleep(Duration::from_millis(2_000 + 370 * round as u64));
             crowd.say(&format!("watch {}", victim.name));
             let killed = micros();
-            victim.child.kill().expect("to kill");
+            victim.process.kill().expect("to kill");
             let mut others = rest;
             while others > 0 {
                 let line = crowd.line();
@@ -298,9 +298,8 @@ fn micros() -> u64 {
 
 struct Row {
     name: String,
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
+    process: Subprocess,
+    lines: Receiver<String>,
 }
 
 impl Row {
@@ -308,32 +307,27 @@ impl Row {
     fn start(kind: Kind, name: &str, members: usize, of: usize, server: &Server) -> Self {
         let name = format!("{name}-{}", micros() % 1_000_000);
         let kind = kind.to_possible_value().expect("a name");
-        let mut child = Command::new(std::env::current_exe().expect("this program"))
+        let mut program = Command::new(std::env::current_exe().expect("this program"));
+        program
             .args(["--row", kind.get_name(), "--name", &name])
             .args(["--members", &members.to_string(), "--of", &of.to_string()])
-            .args(["--params", &server.params()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a process");
-        let input = child.stdin.take().expect("its input");
-        let output = child.stdout.take().expect("its output");
-        let mut row = Self {
+            .args(["--params", &server.params()]);
+        let (process, lines) = Subprocess::start_and_listen(&mut program).expect("a process");
+        let row = Self {
             name,
-            child,
-            input,
-            output: BufReader::new(output).lines(),
+            process,
+            lines,
         };
         assert_eq!(row.line(), "ready");
         row
     }
 
     fn say(&mut self, line: &str) {
-        writeln!(self.input, "{line}").expect("to write");
+        self.process.order(line).expect("it reads");
     }
 
-    fn line(&mut self) -> String {
-        self.output.next().expect("a line").expect("a line")
+    fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).expect("a line")
     }
 
     /// How many notifications its members have received.
@@ -345,8 +339,7 @@ impl Row {
 
 impl Drop for Row {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.process.kill();
         // The server needs a moment to see that they are gone, which the next row would pay for.
         thread::sleep(Duration::from_secs(2));
     }
@@ -387,12 +380,7 @@ fn row(kind: Kind, arguments: &Arguments) {
             .expect("everybody");
     }
     println!("ready");
-    let (commands, command) = crossbeam_channel::unbounded();
-    thread::spawn(move || {
-        for line in std::io::stdin().lines().map_while(Result::ok) {
-            let _ = commands.send(line);
-        }
-    });
+    let command = lines_of(std::io::stdin());
     let mut watched = String::new();
     loop {
         match command.recv_timeout(Duration::from_millis(1)) {

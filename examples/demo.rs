@@ -9,23 +9,22 @@
 //! instead of restarting it). Prints one timeline of what every process sees, and checks it: the last line starts with
 //! `ok:` and the exit status is 0 only if every process saw just what it should have.
 
-#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
-#[path = "../tests/support/postgres.rs"]
-mod postgres_server;
+#[path = "../tests/support/rig/mod.rs"]
+mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use pg_peers::crossbeam_channel::{Receiver, Sender, select, unbounded};
 use pg_peers::{Cluster, Config, Event, Peer};
 use postgres::{Client, NoTls};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use postgres_server::{Server, Stop};
+use rig::{Server, Stop, Subprocess, lines_of};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -74,7 +73,7 @@ fn member(name: &str) -> Outcome<()> {
             thread::spawn(move || BufReader::new(connection).lines().count());
         }
     });
-    let orders = read_lines(std::io::stdin());
+    let orders = lines_of(std::io::stdin());
     let (report, broken) = unbounded();
     let mut mesh = Mesh {
         name,
@@ -214,8 +213,7 @@ enum Database {
 }
 
 struct Member {
-    child: Child,
-    orders: ChildStdin,
+    process: Subprocess,
     connected: BTreeSet<String>,
 }
 
@@ -251,10 +249,7 @@ impl Demo {
             seen: 0,
         };
         let outcome = demo.show();
-        for member in demo.members.values_mut() {
-            let _ = member.child.kill();
-            let _ = member.child.wait();
-        }
+        demo.members.clear();
         outcome?;
         let (seen, seconds) = (demo.seen, start.elapsed().as_secs_f64());
         println!(
@@ -291,7 +286,7 @@ impl Demo {
             "bob is killed with -9. Nobody can say goodbye for him: he expires, or Postgres tells that his session is gone.",
         );
         self.signal("bob", Signal::KILL)?;
-        self.bury("bob")?;
+        self.reap("bob")?;
         self.expect(&["alice: leave bob", "carol: leave bob", "dave: leave bob"])?;
 
         self.step("bob starts again: a new incarnation.");
@@ -327,7 +322,7 @@ impl Demo {
 
         self.step("dave leaves with a goodbye.");
         self.order("dave", "leave")?;
-        self.bury("dave")?;
+        self.reap("dave")?;
         self.expect(&[
             "alice: leave dave: said goodbye",
             "bob: leave dave: said goodbye",
@@ -358,31 +353,26 @@ impl Demo {
             Database::Own(server) => server.params(),
             Database::Given(params) => params.clone(),
         };
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut program = Command::new(std::env::current_exe()?);
+        program
             .env(MEMBER, name)
             .env(CHANNEL, &self.channel)
-            .env(DATABASE, params)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let orders = child.stdin.take().ok_or("no standard input")?;
-        let lines = read_lines(child.stdout.take().ok_or("no standard output")?);
+            .env(DATABASE, params);
         let (report, start) = (self.report.clone(), self.start);
-        thread::spawn(move || {
-            for line in lines {
-                let (kind, text) = line.split_once('\t').unwrap_or(("note", &line));
-                let (kind, text) = (kind.to_owned(), text.to_owned());
-                let _ = report.send(Report {
-                    at: start.elapsed(),
-                    from: name,
-                    kind,
-                    text,
-                });
-            }
-        });
+        let hear = move |line: Option<String>| {
+            let Some(line) = line else {
+                return;
+            };
+            let (kind, text) = line.split_once('\t').unwrap_or(("note", &line));
+            let _ = report.send(Report {
+                at: start.elapsed(),
+                from: name,
+                kind: kind.to_owned(),
+                text: text.to_owned(),
+            });
+        };
         let member = Member {
-            child,
-            orders,
+            process: Subprocess::start(&mut program, hear)?,
             connected: BTreeSet::new(),
         };
         self.members.insert(name, member);
@@ -391,18 +381,18 @@ impl Demo {
 
     fn order(&mut self, name: &str, order: &str) -> Outcome<()> {
         let member = self.members.get_mut(name).ok_or("no such member")?;
-        Ok(writeln!(member.orders, "{order}")?)
+        Ok(member.process.order(order)?)
     }
 
     fn signal(&self, name: &str, signal: Signal) -> Outcome<()> {
         let member = self.members.get(name).ok_or("no such member")?;
-        Ok(kill_process(Pid::from_child(&member.child), signal)?)
+        Ok(member.process.signal(signal)?)
     }
 
-    /// Waits until a member's process is gone.
-    fn bury(&mut self, name: &str) -> Outcome<()> {
+    /// Waits until a member's process has ended.
+    fn reap(&mut self, name: &str) -> Outcome<()> {
         let mut member = self.members.remove(name).ok_or("no such member")?;
-        member.child.wait()?;
+        member.process.reap(PATIENCE)?;
         Ok(())
     }
 
@@ -530,17 +520,4 @@ impl Demo {
         };
         println!("{elapsed:7} ms  {:6} {text}", report.from);
     }
-}
-
-/// The lines of a stream, until it ends.
-fn read_lines(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, lines) = unbounded();
-    thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
 }

@@ -3,17 +3,16 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
-use std::thread;
 use std::time::Instant;
 
 use pg_peers::Config;
-use pg_peers::crossbeam_channel::{Receiver, unbounded};
-use rustix::process::{Pid, Signal, kill_process};
+use pg_peers::crossbeam_channel::Receiver;
+use rustix::process::Signal;
 use support::*;
 
 #[test]
@@ -263,8 +262,7 @@ const DATABASE: &str = "DATABASE_URL";
 /// A process that runs a recipe; it is killed with -9 when this is dropped.
 struct Recipe {
     recipe: &'static str,
-    child: Child,
-    input: Option<ChildStdin>,
+    process: Subprocess,
     lines: Receiver<String>,
     /// What it has said and nobody expected yet.
     said: Vec<String>,
@@ -288,21 +286,10 @@ impl Recipe {
     }
 
     fn run(recipe: &'static str, program: &mut Command) -> Self {
-        let mut child = program
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a process");
-        let output = BufReader::new(child.stdout.take().expect("its output"));
-        let (sender, lines) = unbounded();
-        thread::spawn(move || {
-            let mut lines = output.lines().map_while(Result::ok);
-            lines.try_for_each(|line| sender.send(line))
-        });
+        let (process, lines) = Subprocess::start_and_listen(program).expect("a process");
         Self {
             recipe,
-            input: child.stdin.take(),
-            child,
+            process,
             lines,
             said: Vec::new(),
         }
@@ -310,7 +297,7 @@ impl Recipe {
 
     /// The name under which it takes part.
     fn name(&self) -> String {
-        format!("{}-{}", self.recipe, self.child.id())
+        format!("{}-{}", self.recipe, self.process.pid())
     }
 
     /// It says this line, sooner or later.
@@ -337,34 +324,21 @@ impl Recipe {
     }
 
     fn type_line(&mut self, line: &str) {
-        let input = self.input.as_mut().expect("an input");
-        writeln!(input, "{line}").expect("it reads");
+        self.process.order(line).expect("it reads");
     }
 
     fn end_input(&mut self) {
-        self.input = None;
+        self.process.end_input();
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("a signal");
+        self.process.signal(signal).expect("a signal");
     }
 
     /// How it ends by itself.
     #[track_caller]
     fn status(&mut self) -> ExitStatus {
-        let mut status = None;
-        eventually("its end", || {
-            status = self.child.try_wait().expect("a status");
-            status.is_some()
-        });
-        status.expect("its end")
-    }
-}
-
-impl Drop for Recipe {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.reap(PATIENCE).expect("its end")
     }
 }
 

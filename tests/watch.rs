@@ -5,12 +5,11 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
-use std::thread;
+use std::process::{ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 
 use pg_peers::Config;
-use pg_peers::crossbeam_channel::{Receiver, unbounded};
+use pg_peers::crossbeam_channel::Receiver;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 use support::*;
@@ -268,7 +267,7 @@ fn program(arguments: &[&str]) -> Command {
 
 /// The program where its output is no terminal.
 struct Script {
-    child: Child,
+    process: Subprocess,
     lines: Receiver<String>,
 }
 
@@ -278,18 +277,9 @@ impl Script {
     }
 
     fn run(mut program: Command) -> Self {
-        let mut child = program.spawn().expect("the program");
-        let output = child.stdout.take().expect("its output");
-        let (sender, lines) = unbounded();
-        thread::spawn(move || {
-            let lines = BufReader::new(output).lines();
-            for line in lines.map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        Self { child, lines }
+        let (mut process, lines) = Subprocess::start_and_listen(&mut program).expect("the program");
+        process.end_input();
+        Self { process, lines }
     }
 
     /// The next event, which must be this one.
@@ -303,24 +293,6 @@ impl Script {
         assert!(time.ends_with('Z') && time.len() == 24, "{line}");
         value
     }
-}
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// How it ends by itself.
-#[track_caller]
-fn end(child: &mut Child) -> ExitStatus {
-    let mut status = None;
-    eventually("the end of the program", || {
-        status = child.try_wait().expect("a child");
-        status.is_some()
-    });
-    status.expect("a status")
 }
 
 #[test]
@@ -418,8 +390,9 @@ fn a_signal_ends_a_script_as_it_ends_any_other() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut script = Script::start(&["watch", &server.params()]);
         script.expect("online");
-        kill_process(Pid::from_child(&script.child), signal).expect("a process");
-        assert_eq!(end(&mut script.child).signal(), Some(signal.as_raw()));
+        script.process.signal(signal).expect("a process");
+        let status = script.process.reap(PATIENCE).expect("its end");
+        assert_eq!(status.signal(), Some(signal.as_raw()));
     }
 }
 
@@ -433,7 +406,8 @@ fn nobody_reading_any_more_is_a_quiet_end() {
     assert!(line.contains("\"online\""), "{line}");
     drop(lines);
     // Nothing happens that it would write.
-    assert_eq!(end(&mut child).code(), Some(0));
+    let status = reap(&mut child, PATIENCE).expect("its end");
+    assert_eq!(status.code(), Some(0));
     let errors: ChildStderr = child.stderr.take().expect("its errors");
     assert_eq!(std::io::read_to_string(errors).expect("text"), "");
 }

@@ -1,17 +1,15 @@
 //! The members' processes, and what each has told.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use pg_peers::crossbeam_channel::{Receiver, Sender, unbounded};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::line::{Line, Peers, Resources, Seen, Told};
+use crate::line::{Line, Peers, Seen, Told};
 use crate::replay::Replay;
-use crate::{Outcome, PATIENCE, member};
+use crate::rig::{PATIENCE, Subprocess, Usage};
+use crate::{Outcome, member};
 
 /// The place of a member, which it keeps when it starts again.
 pub(crate) type Id = usize;
@@ -96,8 +94,7 @@ struct Member {
 /// One start of a member.
 struct Life {
     number: u64,
-    child: Child,
-    orders: ChildStdin,
+    process: Subprocess,
     /// Once it is online.
     incarnation: Option<u64>,
     replay: Replay,
@@ -105,9 +102,9 @@ struct Life {
     answered: u64,
     /// Whether the roster that it answered with was right.
     roster: Result<(), String>,
-    resources: Resources,
+    usage: Usage,
     /// At its first quiet point.
-    first: Option<Resources>,
+    first: Option<Usage>,
     /// It recovers from a flood.
     flooded: bool,
     /// How much more memory it had after a flood than at its first quiet point, at most.
@@ -127,8 +124,8 @@ pub(crate) struct Lived {
     pub(crate) name: String,
     /// It is there since all started, and did not end.
     pub(crate) throughout: bool,
-    pub(crate) first: Resources,
-    pub(crate) last: Resources,
+    pub(crate) first: Usage,
+    pub(crate) last: Usage,
     /// How much more memory it had after a flood than at its first quiet point, at most.
     pub(crate) flooded_kb: u64,
     /// How many peers left that it knew.
@@ -172,27 +169,21 @@ impl Crowd {
 
     pub(crate) fn spawn(&mut self, id: Id) -> Outcome<()> {
         let member = &mut self.members[id];
-        let mut child = member::spawn(&member.name, &member.params, member.version)?;
-        let orders = child.stdin.take().ok_or("no standard input")?;
-        let output = child.stdout.take().ok_or("no standard output")?;
         self.lives += 1;
         let (say, life) = (self.say.clone(), self.lives);
-        thread::spawn(move || {
-            let lines = BufReader::new(output).lines().map_while(Result::ok);
-            for line in lines.map(Some).chain([None]) {
-                let at = Instant::now();
-                let _ = say.send(Said { at, id, life, line });
-            }
-        });
+        let hear = move |line| {
+            let at = Instant::now();
+            let _ = say.send(Said { at, id, life, line });
+        };
+        let process = member::start(&member.name, &member.params, member.version, hear)?;
         member.life = Some(Life {
             number: life,
-            child,
-            orders,
+            process,
             incarnation: None,
             replay: Replay::default(),
             answered: 0,
             roster: Ok(()),
-            resources: Resources::default(),
+            usage: Usage::default(),
             first: None,
             flooded: false,
             flooded_kb: 0,
@@ -208,9 +199,8 @@ impl Crowd {
     /// Kills a member with -9.
     pub(crate) fn kill(&mut self, id: Id) -> Outcome<()> {
         let mut life = self.members[id].life.take().ok_or("it is not alive")?;
-        life.child.kill()?;
-        life.child.wait()?;
-        self.bury(id, &life);
+        life.process.kill()?;
+        self.note_end(id, &life);
         Ok(())
     }
 
@@ -226,16 +216,16 @@ impl Crowd {
         }
         for &id in ids {
             let mut life = self.members[id].life.take().ok_or("it is not alive")?;
-            let status = life.child.wait()?;
+            let status = life.process.reap(PATIENCE)?;
             if !status.success() {
                 return Err(format!("told to leave, {} ended with {status}", name(id)).into());
             }
-            self.bury(id, &life);
+            self.note_end(id, &life);
         }
         Ok(())
     }
 
-    fn bury(&mut self, id: Id, life: &Life) {
+    fn note_end(&mut self, id: Id, life: &Life) {
         let lived = life.lived(&name(id));
         self.ended.extend(lived.map(|lived| Lived {
             throughout: false,
@@ -249,12 +239,13 @@ impl Crowd {
 
     pub(crate) fn signal(&self, id: Id, signal: Signal) -> Outcome<()> {
         let life = self.members[id].life.as_ref().ok_or("it is not alive")?;
-        Ok(kill_process(Pid::from_child(&life.child), signal)?)
+        Ok(life.process.signal(signal)?)
     }
 
     pub(crate) fn order(&mut self, id: Id, order: &str) -> Outcome<()> {
         let life = self.life_mut(id)?;
-        writeln!(life.orders, "{order}").map_err(|e| format!("{}: {order}: {e}", name(id)).into())
+        let said = life.process.order(order);
+        said.map_err(|e| format!("{}: {order}: {e}", name(id)).into())
     }
 
     fn life_mut(&mut self, id: Id) -> Outcome<&mut Life> {
@@ -429,12 +420,9 @@ impl Life {
                 self.answered = question;
                 self.roster = self.judge(online, &peers);
             }
-            Line::Resources {
-                question,
-                resources,
-            } => {
+            Line::Usage { question, usage } => {
                 self.answered = question;
-                self.resources = resources;
+                self.usage = usage;
             }
             Line::Note => {}
         }
@@ -446,7 +434,7 @@ impl Life {
             name: name.to_owned(),
             throughout: self.number <= SIZE as u64,
             first: self.first?,
-            last: self.resources,
+            last: self.usage,
             flooded_kb: self.flooded_kb,
             departures: self.departures,
         })
@@ -553,9 +541,9 @@ impl Crowd {
     }
 
     /// What the members take, by their answers.
-    pub(crate) fn resources(&self) -> impl Iterator<Item = (&str, Resources)> {
+    pub(crate) fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
         let members = self.members.iter();
-        members.filter_map(|member| Some((&*member.name, member.life.as_ref()?.resources)))
+        members.filter_map(|member| Some((&*member.name, member.life.as_ref()?.usage)))
     }
 
     /// From here to the next quiet point there is a flood.
@@ -566,9 +554,9 @@ impl Crowd {
     }
 
     /// A quiet point: the first for those who have seen none.
-    pub(crate) fn note_resources(&mut self) {
+    pub(crate) fn note_usage(&mut self) {
         for life in self.lives_mut() {
-            let now = life.resources;
+            let now = life.usage;
             let first = *life.first.get_or_insert(now);
             if std::mem::take(&mut life.flooded) {
                 let grown = now.memory_kb.saturating_sub(first.memory_kb);
@@ -623,11 +611,4 @@ fn differences(peers: &Peers, expected: &Peers) -> Option<String> {
     let missing = missing.map(|(name, seen)| format!("lacks {name} ({seen})"));
     let all: Vec<String> = surplus.chain(missing).collect();
     (!all.is_empty()).then(|| all.join(", "))
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

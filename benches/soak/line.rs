@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 
 use pg_peers::{Cluster, Event, Peer, Reason};
+
+use crate::rig::Usage;
 
 /// The tag by which a change of tags is seen.
 pub(crate) const VERSION: &str = "version";
@@ -27,9 +28,9 @@ pub(crate) enum Line {
         online: bool,
         peers: Peers,
     },
-    Resources {
+    Usage {
         question: u64,
-        resources: Resources,
+        usage: Usage,
     },
     /// For a person.
     Note,
@@ -56,14 +57,6 @@ pub(crate) enum Why {
     Replaced,
 }
 
-/// What a member's process takes of the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Resources {
-    pub(crate) memory_kb: u64,
-    pub(crate) descriptors: u64,
-    pub(crate) threads: u64,
-}
-
 impl Line {
     pub(crate) fn roster(question: &str, cluster: &Cluster) -> String {
         let mut line = format!("roster\t{question}\t{}", cluster.status().online);
@@ -73,14 +66,14 @@ impl Line {
         line
     }
 
-    pub(crate) fn resources(question: &str) -> std::io::Result<String> {
-        let Resources {
+    pub(crate) fn usage(question: &str) -> std::io::Result<String> {
+        let Usage {
             memory_kb,
             descriptors,
             threads,
-        } = Resources::of_this_process()?;
+        } = Usage::of_this_process()?;
         Ok(format!(
-            "resources\t{question}\t{memory_kb}\t{descriptors}\t{threads}"
+            "usage\t{question}\t{memory_kb}\t{descriptors}\t{threads}"
         ))
     }
 
@@ -96,9 +89,9 @@ impl Line {
                 online: online == "true",
                 peers: peers.chunks(3).map(seen).collect::<Option<_>>()?,
             },
-            ["resources", question, memory, descriptors, threads] => Self::Resources {
+            ["usage", question, memory, descriptors, threads] => Self::Usage {
                 question: question.parse().ok()?,
-                resources: Resources {
+                usage: Usage {
                     memory_kb: memory.parse().ok()?,
                     descriptors: descriptors.parse().ok()?,
                     threads: threads.parse().ok()?,
@@ -201,21 +194,6 @@ impl Why {
             Self::SessionGone => "leave SessionGone",
             Self::Replaced => "leave Replaced",
         }
-    }
-}
-
-impl Resources {
-    fn of_this_process() -> std::io::Result<Self> {
-        let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
-        let anonymous = rollup
-            .lines()
-            .find_map(|line| line.strip_prefix("Anonymous:"));
-        let kilobytes = anonymous.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok());
-        Ok(Self {
-            memory_kb: kilobytes.ok_or_else(|| std::io::Error::other("smaps_rollup: Anonymous"))?,
-            descriptors: fs::read_dir("/proc/self/fd")?.count() as u64,
-            threads: fs::read_dir("/proc/self/task")?.count() as u64,
-        })
     }
 }
 

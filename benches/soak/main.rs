@@ -20,35 +20,19 @@
 
 mod crowd;
 mod fault;
-#[allow(unreachable_pub, reason = "shared with the tests")]
-#[path = "../../tests/support/flood.rs"]
-mod flood;
 mod line;
 mod member;
-#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
-#[path = "../../tests/support/pgbouncer.rs"]
-mod pgbouncer;
-#[allow(dead_code, unreachable_pub, reason = "the tests use more of it")]
-#[path = "../../tests/support/postgres.rs"]
-mod postgres_server;
-#[allow(unreachable_pub, reason = "shared with the tests")]
-#[path = "../../tests/support/proxy.rs"]
-mod proxy;
 mod replay;
+#[path = "../../tests/support/rig/mod.rs"]
+mod rig;
 mod soak;
 mod summary;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 
-use postgres_server::{Server, Stop, as_server_user, free_port, server_user};
-
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// The longest that anything may take until it is as it must be.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Inflict random faults on a cluster, and check that it recovers from each.
 #[derive(Parser)]

@@ -1,15 +1,15 @@
 //! A member: a host that prints every event, and on request what it knows and what it takes.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
-use pg_peers::crossbeam_channel::{Receiver, never, select, unbounded};
+use pg_peers::crossbeam_channel::{never, select};
 use pg_peers::{Cluster, Config, Event};
 
 use crate::Outcome;
 use crate::line::{Line, Told, VERSION};
+use crate::rig::{Subprocess, lines_of};
 
 /// Short, so that expiry happens within a soak. All else is as it is by default.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -31,17 +31,20 @@ pub(crate) fn name() -> Option<String> {
     std::env::var(NAME).ok()
 }
 
-/// Runs this program again as a member. It ends with the thread that calls this.
-pub(crate) fn spawn(name: &str, params: &str, version: u32) -> Outcome<Child> {
-    let child = Command::new(std::env::current_exe()?)
+/// Runs this program again as a member, whose lines `hear` gets. It ends with the thread that calls this.
+pub(crate) fn start(
+    name: &str,
+    params: &str,
+    version: u32,
+    hear: impl FnMut(Option<String>) + Send + 'static,
+) -> Outcome<Subprocess> {
+    let mut program = Command::new(std::env::current_exe()?);
+    program
         .env(NAME, name)
         .env(PARAMS, params)
         .env(INITIAL_VERSION, version.to_string())
-        .envs(GIVES_BACK)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    Ok(child)
+        .envs(GIVES_BACK);
+    Ok(Subprocess::start(&mut program, hear)?)
 }
 
 pub(crate) fn run(name: String) -> Outcome<()> {
@@ -60,7 +63,7 @@ pub(crate) fn run(name: String) -> Outcome<()> {
         .heartbeat_interval(HEARTBEAT)
         .tag(VERSION, std::env::var(INITIAL_VERSION)?)
         .join(&std::env::var(PARAMS)?)?;
-    let orders = read_lines(std::io::stdin());
+    let orders = lines_of(std::io::stdin());
     let mut drains = true;
     loop {
         let events = if drains {
@@ -97,7 +100,7 @@ fn obey(order: &str, drains: bool, cluster: &Cluster) -> Outcome<()> {
             }
             println!("{}", Line::roster(question, cluster));
         }
-        Some(("resources", question)) => println!("{}", Line::resources(question)?),
+        Some(("usage", question)) => println!("{}", Line::usage(question)?),
         Some(("version", version)) => cluster.set_tags([(VERSION, version)])?,
         Some(("lost", name)) => cluster.lost(name),
         _ if order == "status" => println!("{:?}", cluster.status()),
@@ -112,17 +115,4 @@ fn tell(event: &Event, cluster: &Cluster) {
         _ => None,
     };
     println!("{}", Told::line(event, own.map_or(0, |own| own.get())));
-}
-
-/// The lines of a stream, until it ends.
-fn read_lines(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
-    let (sender, lines) = unbounded();
-    thread::spawn(move || {
-        for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    lines
 }

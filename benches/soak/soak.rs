@@ -8,14 +8,12 @@ use fastrand::Rng;
 use postgres::Client;
 use rustix::process::Signal;
 
+use crate::Outcome;
 use crate::crowd::{self, Crowd, Events, Id, Lived, Route, STRANGERS};
 use crate::fault::{Back, Fault, Schedule, Step};
-use crate::flood::Flood;
-use crate::line::{Resources, Told};
-use crate::pgbouncer::PgBouncer;
-use crate::proxy::Proxy;
+use crate::line::Told;
+use crate::rig::{Flood, PATIENCE, PgBouncer, Proxy, Server, Stop, Usage, free_port};
 use crate::summary::{self, Tally, clock, seconds};
-use crate::{Outcome, PATIENCE, Server, Stop, free_port};
 
 /// The channel that members meet on by default.
 const CHANNEL: &str = "cluster";
@@ -46,7 +44,7 @@ pub(crate) struct Soak {
     /// By kind of fault.
     tally: BTreeMap<&'static str, Tally>,
     /// The least that any member took at the first quiet point: what a member takes that has nothing under way.
-    least: Resources,
+    least: Usage,
     /// When this step began.
     began: Instant,
     /// How long it took after that until all had noticed who was gone.
@@ -95,7 +93,7 @@ impl Soak {
             crowd,
             start,
             tally: BTreeMap::new(),
-            least: Resources::default(),
+            least: Usage::default(),
             began: start,
             noticed: None,
             disturbed: 0,
@@ -389,7 +387,7 @@ impl Soak {
         };
         self.settle()?;
         self.crowd.set_lag(false);
-        self.crowd.note_resources();
+        self.crowd.note_usage();
         Ok(took)
     }
 
@@ -397,9 +395,9 @@ impl Soak {
     fn settle(&mut self) -> Outcome<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            self.crowd.ask("resources", Instant::now() + PATIENCE)?;
-            if self.least == Resources::default() {
-                self.least = least(self.crowd.resources());
+            self.crowd.ask("usage", Instant::now() + PATIENCE)?;
+            if self.least == Usage::default() {
+                self.least = least(self.crowd.usage());
             }
             let Some(left) = self.left_behind()? else {
                 return Ok(());
@@ -414,11 +412,11 @@ impl Soak {
     fn left_behind(&self) -> Outcome<Option<String>> {
         let least = self.least;
         let surplus =
-            |what: Resources| what.threads > least.threads || what.descriptors > least.descriptors;
+            |what: Usage| what.threads > least.threads || what.descriptors > least.descriptors;
         let mut left: Vec<String> = self
             .crowd
-            .resources()
-            .filter(|(_, resources)| surplus(*resources))
+            .usage()
+            .filter(|(_, usage)| surplus(*usage))
             .map(|(name, has)| {
                 let (threads, descriptors) = (has.threads, has.descriptors);
                 format!("{name} has {threads} threads and {descriptors} descriptors")
@@ -472,7 +470,7 @@ impl Soak {
             "{} times something happened after a recovery\n",
             self.disturbed
         );
-        println!("{}", summary::of_resources(&lived));
+        println!("{}", summary::of_usage(&lived));
         let grown: Vec<String> = lived.iter().filter_map(Lived::grown).collect();
         if !grown.is_empty() {
             return Err(format!("with seed {seed}: {}", grown.join(", ")).into());
@@ -517,9 +515,9 @@ fn junk(seed: u64) -> Vec<String> {
     (0..JUNK).map(one).collect()
 }
 
-fn least<'a>(all: impl Iterator<Item = (&'a str, Resources)>) -> Resources {
-    let all = all.map(|(_, resources)| resources);
-    let least = all.reduce(|a, b| Resources {
+fn least<'a>(all: impl Iterator<Item = (&'a str, Usage)>) -> Usage {
+    let all = all.map(|(_, usage)| usage);
+    let least = all.reduce(|a, b| Usage {
         memory_kb: a.memory_kb.min(b.memory_kb),
         descriptors: a.descriptors.min(b.descriptors),
         threads: a.threads.min(b.threads),

@@ -81,7 +81,7 @@ pub(crate) fn of_faults(tally: &BTreeMap<&str, Tally>) -> String {
 }
 
 /// Every member that lived throughout, at the first and at the last quiet point.
-pub(crate) fn of_resources(lived: &[Lived]) -> String {
+pub(crate) fn of_usage(lived: &[Lived]) -> String {
     let mut text = "from the first quiet point to the last:\n".to_owned();
     for member in lived.iter().filter(|lived| lived.throughout) {
         text += &format!("{:6} {member}\n", member.name);

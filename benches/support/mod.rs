@@ -9,10 +9,12 @@
 pub mod bare;
 pub mod latency;
 pub mod plot;
-#[path = "../../tests/support/postgres.rs"]
-pub mod postgres;
+#[path = "../../tests/support/rig/mod.rs"]
+mod rig;
 
 use std::process::Command;
+
+pub use rig::*;
 
 /// What kind of machine the numbers come from.
 pub fn machine() -> String {
@@ -24,7 +26,7 @@ pub fn machine() -> String {
             Some(line.split_once(':')?.1.trim().to_owned())
         })
         .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-    let server = postgres::command("postgres")
+    let server = command("postgres")
         .and_then(|mut command| command.arg("--version").output().map_err(|e| e.to_string()))
         .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
         .unwrap_or_default();
@@ -41,7 +43,7 @@ pub fn machine() -> String {
 }
 
 /// What the server's processes have used, in microseconds.
-pub fn server_cpu(server: &postgres::Server) -> f64 {
+pub fn server_cpu(server: &Server) -> f64 {
     let pids = server.processes();
     let nanoseconds = pids.iter().filter_map(|pid| {
         let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;

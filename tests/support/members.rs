@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config};
 
-use super::{PATIENCE, expect, words};
+use super::{PATIENCE, Usage, expect, words};
 
 /// Members of these configurations that are online and know each other; the events that told so are drained.
 pub fn acquainted<const N: usize>(configs: [Config; N], params: &str) -> [Cluster; N] {
@@ -187,10 +187,7 @@ impl Leavers {
 
 /// What the process has that a member could leave behind.
 #[derive(Clone, Copy, Debug)]
-pub struct Resources {
-    threads: usize,
-    descriptors: usize,
-}
+pub struct Resources(Usage);
 
 impl Resources {
     /// Of this process when it is at rest: there are threads and connections that come and go. Nothing on systems without
@@ -203,21 +200,17 @@ impl Resources {
             least.threads = least.threads.min(now.threads);
             least.descriptors = least.descriptors.min(now.descriptors);
         }
-        least
+        Self(least)
     }
 
     /// Whether there is nothing now that was not there then.
     pub fn are_all(&self) -> bool {
         let now = Self::now();
-        now.threads <= self.threads && now.descriptors <= self.descriptors
+        now.threads <= self.0.threads && now.descriptors <= self.0.descriptors
     }
 
-    fn now() -> Self {
-        let count = |path: &str| fs::read_dir(path).map_or(0, Iterator::count);
-        Self {
-            threads: count("/proc/self/task"),
-            descriptors: count("/proc/self/fd"),
-        }
+    fn now() -> Usage {
+        Usage::of_this_process().unwrap_or_default()
     }
 }
 

@@ -7,16 +7,13 @@
     reason = "shared by tests that each use a part of it"
 )]
 
-mod flood;
 mod intruder;
 mod logs;
 mod members;
 mod network;
-mod pgbouncer;
-mod postgres;
 mod process;
-mod proxy;
 mod raw;
+mod rig;
 #[cfg(feature = "auth")]
 mod signer;
 mod terminal;
@@ -26,23 +23,17 @@ use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config, Event, Reason};
 
-pub use self::flood::Flood;
 pub use self::intruder::{Intruder, inbox};
 pub use self::logs::{keep_logs, logged};
 pub use self::members::*;
 pub use self::network::Network;
-pub use self::pgbouncer::PgBouncer;
-pub use self::postgres::{Server, Stop, as_server_user, free_port, server_user};
 pub use self::process::{Process, be_a_participant, be_a_participant_as, memory_of};
-pub use self::proxy::Proxy;
 pub use self::raw::Raw;
+pub use self::rig::*;
 #[cfg(feature = "auth")]
 pub use self::signer::{sign, sign_at};
 pub use self::terminal::Terminal;
 pub use self::tls::{Authority, Identity, PASSWORD, TlsServer};
-
-/// The longest a test waits for something that must come. Only a failure takes this long.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A heartbeat for tests that wait for an expiry.
 pub const SHORT: Duration = Duration::from_millis(200);
@@ -128,16 +119,6 @@ pub fn fence(from: &Cluster, to: &Cluster) {
     let event = expect(to, &format!("update {name}"));
     let peer = event.peer().expect("a peer");
     assert_eq!(peer.tag("fence"), Some(&*nonce));
-}
-
-/// Waits until something is so.
-#[track_caller]
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 pub fn names(cluster: &Cluster) -> Vec<String> {

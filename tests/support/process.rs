@@ -1,17 +1,15 @@
 //! Participants in processes of their own, to be killed and frozen: the test program itself, run again for one test.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 use pg_peers::Config;
 use pg_peers::crossbeam_channel;
-use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Network, PATIENCE, SHORT, Server, words};
+use super::{Network, PATIENCE, SHORT, Server, Subprocess, Usage, words};
 
 const PARAMS: &str = "PG_PEERS_TEST_PARAMS";
 const NAME: &str = "PG_PEERS_TEST_NAME";
@@ -19,7 +17,7 @@ const HEARTBEAT: &str = "PG_PEERS_TEST_HEARTBEAT_MS";
 
 /// A participant with a short heartbeat in a process of its own.
 pub struct Process {
-    child: Child,
+    process: Subprocess,
     events: Receiver<String>,
 }
 
@@ -64,27 +62,21 @@ impl Process {
     }
 
     fn run(mut program: Command, params: &str, name: &str, heartbeat: Duration) -> Self {
-        let mut child = program
+        program
             .args(["--exact", "participant_process", "--nocapture"])
             .env(PARAMS, params)
             .env(NAME, name)
-            .env(HEARTBEAT, heartbeat.as_millis().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a process");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+            .env(HEARTBEAT, heartbeat.as_millis().to_string());
         let (sender, events) = unbounded();
-        thread::spawn(move || {
-            let events = lines.map_while(Result::ok);
+        let hear = move |line: Option<String>| {
+            let line = line.unwrap_or_default();
             // The test harness writes lines too, and with one thread it begins one that this ends.
-            for event in events.filter_map(|line| Some(line.split_once("event: ")?.1.to_owned())) {
-                if sender.send(event).is_err() {
-                    break;
-                }
+            if let Some((_, event)) = line.split_once("event: ") {
+                let _ = sender.send(event.to_owned());
             }
-        });
-        let mut process = Self { child, events };
+        };
+        let process = Subprocess::start(&mut program, hear).expect("a process");
+        let mut process = Self { process, events };
         process.expect("online");
         process
     }
@@ -121,31 +113,20 @@ impl Process {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
     /// Kills it with -9.
     pub fn kill(mut self) {
-        self.end();
+        self.process.kill().expect("a process to kill");
     }
 
     pub fn freeze(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::STOP).expect("a process to stop");
+        self.process.freeze().expect("a process to stop");
     }
 
     pub fn thaw(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("a process to continue");
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.end();
+        self.process.thaw().expect("a process to continue");
     }
 }
 
@@ -163,10 +144,7 @@ fn libfaketime() -> Option<PathBuf> {
 
 /// Its anonymous memory, in bytes; 0 on systems without /proc.
 pub fn memory_of(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find(|line| line.starts_with("Anonymous:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
+    Usage::of(pid).map_or(0, |usage| usage.memory_kb * 1024)
 }
 
 fn this_program() -> PathBuf {

@@ -9,7 +9,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
-use super::postgres::{Server, server_user};
+use super::{Server, server_user};
 
 /// Of all roles but `postgres`, who comes over the socket.
 pub const PASSWORD: &str = "hunter2";

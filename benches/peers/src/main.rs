@@ -25,7 +25,7 @@ use tokio_postgres::{AsyncMessage, NoTls};
 
 use support::latency::{CHANNEL, Subject, measure, ratio, table};
 use support::plot::{Panel, distributions};
-use support::postgres::Server;
+use support::Server;
 
 #[derive(Parser)]
 struct Arguments {

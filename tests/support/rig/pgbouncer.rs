@@ -5,10 +5,8 @@ use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Server, as_server_user, free_port, server_user};
+use super::{Server, as_server_user, eventually, free_port, server_user};
 
 /// How the entry of the only database begins.
 const DATABASE: &str = "postgres = ";
@@ -97,11 +95,9 @@ impl PgBouncer {
     }
 
     fn await_acceptance(&self) {
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < deadline, "PgBouncer does not accept");
-            thread::sleep(Duration::from_millis(10));
-        }
+        eventually("PgBouncer accepts", || {
+            TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
     }
 
     pub fn params(&self) -> String {
