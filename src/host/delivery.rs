@@ -1,7 +1,7 @@
 //! The way of what happened to the host: first into its view, then into its events.
 //!
-//! What an event says, [`peers`](crate::Cluster::peers) already shows when the event can be received. So changes are
-//! [taken](Delivery::take), the view is [shown](Delivery::show), and only then are events [sent](Delivery::send).
+//! What an event says, [`peers`](crate::Cluster::peers) and [`status`](crate::Cluster::status) already show when the event can be
+//! received: [`send`](Delivery::send) shows what was taken and not shown yet, first.
 
 use std::sync::{Arc, MutexGuard};
 
@@ -22,7 +22,9 @@ pub(crate) struct Delivery {
     view: View,
     outbox: Outbox,
     events: Sender<Event>,
-    /// The host took events, and more are pending.
+    /// Something was taken that the view does not show to the host yet.
+    unshown: bool,
+    /// The host made room for events since this was last asked.
     draining: bool,
 }
 
@@ -34,6 +36,7 @@ impl Delivery {
             view: View::default(),
             outbox: Outbox::default(),
             events,
+            unshown: false,
             draining: false,
         }
     }
@@ -83,6 +86,7 @@ impl Delivery {
             Kind::TookName => {}
         }
         self.outbox.push(change);
+        self.unshown = true;
     }
 
     fn log(&self, change: &Change) {
@@ -101,6 +105,7 @@ impl Delivery {
         self.view.status.online = true;
         self.view.status.connected += 1;
         self.outbox.push_online();
+        self.unshown = true;
     }
 
     /// The link broke, for this reason.
@@ -108,6 +113,7 @@ impl Delivery {
         self.view.status.online = false;
         self.view.status.last_error = Some(reason.clone());
         self.outbox.push_offline(reason);
+        self.unshown = true;
     }
 
     /// An attempt to connect failed, for this reason. The host is told of it where no link was ever up, once.
@@ -118,6 +124,7 @@ impl Delivery {
         if status.connected == 0 && status.failed_attempts == 1 {
             self.outbox.push_offline(reason);
         }
+        self.unshown = true;
     }
 
     /// Shows the view to the host.
@@ -125,13 +132,16 @@ impl Delivery {
         self.view.status.peers = self.view.peers.len();
         self.view.status.undelivered = self.outbox.len();
         self.shared.show(&self.view);
+        self.unshown = false;
     }
 
     /// Sends events for which there is room. Never waits for the host: what does not fit stays in the outbox.
     pub(crate) fn send(&mut self) {
+        if self.unshown {
+            self.show();
+        }
         while !self.events.is_full() {
             let Some(event) = self.outbox.pop() else {
-                self.draining = false;
                 return;
             };
             // The one sender found room, so this does not block; that nobody receives any more is the host's choice.
@@ -142,11 +152,79 @@ impl Delivery {
 
     /// Whether the host took events since this was last asked, and more are pending.
     pub(crate) fn take_draining(&mut self) -> bool {
-        std::mem::take(&mut self.draining)
+        std::mem::take(&mut self.draining) && self.is_pending()
     }
 
     /// Whether events wait for room at the host.
     pub(crate) fn is_pending(&self) -> bool {
         self.outbox.len() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error;
+    use crate::peer::{Peer, Tags};
+
+    fn delivery(room: usize) -> (Delivery, Arc<Shared>, crossbeam_channel::Receiver<Event>) {
+        let shared = Arc::new(Shared::default());
+        let (events, received) = crossbeam_channel::bounded(room);
+        let delivery = Delivery::new("c".to_owned(), Arc::clone(&shared), events);
+        (delivery, shared, received)
+    }
+
+    fn joined(name: &str) -> Change {
+        Change {
+            peer: Peer::new(name.into(), None, Tags::default()),
+            kind: Kind::Joined,
+        }
+    }
+
+    fn reason() -> Error {
+        Error::new(error::Kind::Link, "the server is gone")
+    }
+
+    #[test]
+    fn what_an_event_says_is_shown_by_then() {
+        let (mut delivery, shared, events) = delivery(10);
+        delivery.take_failure(reason());
+        delivery.send();
+        assert!(matches!(events.try_recv(), Ok(Event::Offline(_))));
+        assert_eq!(shared.look(|view| view.status.failed_attempts), 1);
+        delivery.take_online();
+        delivery.send();
+        assert!(matches!(events.try_recv(), Ok(Event::Online)));
+        assert!(shared.look(|view| view.status.online));
+        delivery.take(joined("a"));
+        delivery.send();
+        assert!(matches!(events.try_recv(), Ok(Event::Join(_))));
+        assert_eq!(
+            shared.look(|view| (view.peers.len(), view.status.peers)),
+            (1, 1)
+        );
+        delivery.take_offline(reason());
+        delivery.send();
+        assert!(matches!(events.try_recv(), Ok(Event::Offline(_))));
+        assert!(!shared.look(|view| view.status.online));
+    }
+
+    #[test]
+    fn a_host_that_drains_is_told_from_one_that_sleeps() {
+        let (mut delivery, _shared, events) = delivery(1);
+        ["a", "b", "c"].map(|name| delivery.take(joined(name)));
+        delivery.send();
+        assert!(delivery.take_draining() && delivery.is_pending());
+        delivery.send();
+        assert!(!delivery.take_draining(), "it took nothing");
+        let taken = events.recv_timeout(Duration::ZERO);
+        assert!(taken.is_ok());
+        delivery.send();
+        assert!(delivery.take_draining());
+        assert!(events.try_recv().is_ok());
+        delivery.send();
+        assert!(!delivery.is_pending() && !delivery.take_draining());
     }
 }
