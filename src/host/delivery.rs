@@ -214,7 +214,9 @@ mod tests {
     #[test]
     fn a_host_that_drains_is_told_from_one_that_sleeps() {
         let (mut delivery, _shared, events) = delivery(1);
-        ["a", "b", "c"].map(|name| delivery.take(joined(name)));
+        for name in ["a", "b", "c"] {
+            delivery.take(joined(name));
+        }
         delivery.send();
         assert!(delivery.take_draining() && delivery.is_pending());
         delivery.send();

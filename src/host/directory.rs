@@ -1,5 +1,8 @@
 //! The peers that are there, as the host sees them: in the order of their names, in pieces, so that a view which differs from
 //! the one before by one peer shares all else with it.
+//!
+//! A sorted `Vec` in an `Arc` does not do: the host may hold the view before, so each change copies all ten thousand peers, on
+//! the way of an event. A map with shared nodes is a dependency, and takes more memory for each peer.
 
 use std::iter;
 use std::sync::Arc;

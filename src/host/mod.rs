@@ -1,11 +1,22 @@
 //! What the host program takes from the thread, and what it asks of it.
 //!
 //! [`outbox`] holds events that the host has not taken yet, at most one for each peer; [`directory`] the peers as the host sees
-//! them; [`shared`] is where the handle and the thread meet. Nothing here waits for Postgres, and the host waits for
+//! them; [`shared`] is where the handle and the thread meet, over what is
+//! [`published`]. Nothing here waits for Postgres, and the host waits for
 //! nothing here but the thread's next look. It may use the core's [`Change`](crate::core::roster::Change) and the nouns that
 //! the host sees, and never the link.
 
 pub(crate) mod delivery;
 pub(crate) mod directory;
 pub(crate) mod outbox;
+mod published;
 pub(crate) mod shared;
+
+/// What [`published`] is made of. The model in `tests/loom.rs` puts loom's in its place.
+mod sync {
+    pub(super) use std::hint::spin_loop;
+    pub(super) use std::sync::atomic::{AtomicUsize, Ordering};
+    pub(super) use std::sync::{
+        Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError,
+    };
+}

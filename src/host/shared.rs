@@ -1,40 +1,21 @@
-//! What the handle and the thread share.
-//!
-//! Whoever looks at what the thread shows never waits for it, though a busy machine may take the thread's core away at any
-//! moment, and with it any lock that it holds, for tens of milliseconds. So it writes into a slot that nobody is shown, and
-//! then shows that one: a reader finds a slot locked only if another has been shown since, and looks there. The thread waits
-//! for a reader only if one has lost its core in each of the hidden slots.
+//! Where the handle and the thread meet: what the thread shows, and what the host asks of it.
 
-use std::array;
 use std::collections::HashMap;
-use std::hint;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{
-    Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, TryLockError,
-};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 
-use crate::host::directory::Directory;
+use super::directory::Directory;
+use super::published::Published;
 use crate::peer::{Peer, Sighting};
 use crate::status::Status;
-
-/// One is shown, one is being written, and in the others a reader may have lost its core.
-const SLOTS: usize = 4;
 
 /// Where the handle and the thread meet. Neither holds a lock while it waits for anything else.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     requests: Mutex<Requests>,
-    views: [RwLock<View>; SLOTS],
-    /// The one that is shown.
-    shown: AtomicUsize,
-    /// How many threads of the host wait for a change.
-    waiting: AtomicUsize,
-    /// Held by those from their look at the view until they wait.
-    waits: Mutex<()>,
-    changed: Condvar,
+    published: Published<View>,
 }
 
 /// What the host asks of the thread. Bounded: each kind holds what is asked, not how often.
@@ -47,7 +28,7 @@ pub(crate) struct Requests {
     /// Where to tell what is known of each peer.
     pub(crate) sightings: Option<Sender<Vec<Sighting>>>,
     pub(crate) leave: bool,
-    /// The thread may wait for long: whoever asks for something wakes it.
+    /// The thread may wait for long: who asks for something wakes it.
     pub(crate) asleep: bool,
     /// Somebody is about to.
     pub(crate) waking: bool,
@@ -69,43 +50,12 @@ impl Shared {
 
     /// Looks at what is shown; more than once, if it changes meanwhile.
     pub(crate) fn look<T>(&self, look: impl Fn(&View) -> T) -> T {
-        loop {
-            let shown = self.shown.load(Ordering::SeqCst);
-            if let Some(view) = reading(&self.views[shown]) {
-                let seen = look(&view);
-                // What was written there since may not be shown yet, and who has seen it must not see an older one next.
-                if self.shown.load(Ordering::SeqCst) == shown {
-                    return seen;
-                }
-            }
-            hint::spin_loop();
-        }
+        self.published.look(look)
     }
 
-    /// Shows this to the host, and wakes those who wait for a change. By the thread alone.
+    /// Shows this to the host, and wakes those who wait for a change. Called by the thread alone.
     pub(crate) fn show(&self, view: &View) {
-        let shown = self.shown.load(Ordering::SeqCst);
-        let hidden = array::from_fn::<_, { SLOTS - 1 }, _>(|n| (shown + 1 + n) % SLOTS);
-        let free = hidden
-            .into_iter()
-            .find_map(|at| Some((at, self.views[at].try_write().ok()?)));
-        // A reader has lost its core in each.
-        let (at, mut slot) = free.unwrap_or_else(|| {
-            let slot = &self.views[hidden[0]];
-            (
-                hidden[0],
-                slot.write().unwrap_or_else(PoisonError::into_inner),
-            )
-        });
-        slot.clone_from(view);
-        drop(slot);
-        self.shown.store(at, Ordering::SeqCst);
-        // A lock and a system call, on the way of every event to the host.
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            // Whoever has looked before this was shown waits by now.
-            drop(self.waits());
-            self.changed.notify_all();
-        }
+        self.published.show(view);
     }
 
     /// Whether the thread has ended: by a panic, where nobody has left.
@@ -128,57 +78,21 @@ impl Shared {
         timeout: Duration,
         wanted: impl Fn(&View) -> Option<T>,
     ) -> Option<T> {
-        // A deadline too far for the clock is none.
-        let deadline = Instant::now().checked_add(timeout);
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        let _end = NoLongerWaiting(&self.waiting);
-        let mut waits = self.waits();
-        loop {
-            let (found, ended) = self.look(|view| (wanted(view), view.ended));
-            if found.is_some() {
-                return found;
-            }
-            let left = deadline.map_or(Duration::MAX, |deadline| {
-                deadline.saturating_duration_since(Instant::now())
-            });
-            if left.is_zero() || ended {
-                return None;
-            }
-            let woken = self.changed.wait_timeout(waits, left);
-            waits = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    fn waits(&self) -> MutexGuard<'_, ()> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// At once; `None` if it is being written.
-fn reading(slot: &RwLock<View>) -> Option<RwLockReadGuard<'_, View>> {
-    match slot.try_read() {
-        Ok(view) => Some(view),
-        Err(TryLockError::Poisoned(view)) => Some(view.into_inner()),
-        Err(TryLockError::WouldBlock) => None,
-    }
-}
-
-/// However the wait ends.
-struct NoLongerWaiting<'a>(&'a AtomicUsize);
-
-impl Drop for NoLongerWaiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.published.wait(timeout, wanted, |view| view.ended)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::peer::Tags;
     use std::cell::Cell;
-    use std::sync::atomic::AtomicU64;
+    use std::hint;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::host::published::{SLOTS, reading};
+    use crate::peer::Tags;
 
     fn peer(n: u64) -> Peer {
         Peer::new(format!("p{n}").into(), None, Tags::default())
@@ -198,8 +112,10 @@ mod tests {
         let mut readers = Vec::new();
         for heard in 1..SLOTS as u64 {
             shared.show(&view(heard));
-            readers
-                .push(reading(&shared.views[shared.shown.load(Ordering::SeqCst)]).expect("free"));
+            readers.push(
+                reading(&shared.published.slots[shared.published.shown.load(Ordering::SeqCst)])
+                    .expect("free"),
+            );
         }
         for heard in 4..20 {
             shared.show(&view(heard));
@@ -213,9 +129,11 @@ mod tests {
     fn whoever_writes_for_long_holds_nobody_up() {
         let shared = Shared::default();
         shared.show(&view(1));
-        let shown = shared.shown.load(Ordering::SeqCst);
+        let shown = shared.published.shown.load(Ordering::SeqCst);
         let hidden = (0..SLOTS).filter(|&at| at != shown);
-        let _writing: Vec<_> = hidden.map(|at| shared.views[at].write()).collect();
+        let _writing: Vec<_> = hidden
+            .map(|at| shared.published.slots[at].write())
+            .collect();
         assert_eq!(shared.look(|view| view.status.heard), 1);
         assert!(
             shared
@@ -227,9 +145,11 @@ mod tests {
     #[test]
     fn a_writer_waits_while_all_hidden_slots_are_read() {
         let shared = Shared::default();
-        let shown = shared.shown.load(Ordering::SeqCst);
+        let shown = shared.published.shown.load(Ordering::SeqCst);
         let hidden = (0..SLOTS).filter(|&at| at != shown);
-        let readers: Vec<_> = hidden.map(|at| reading(&shared.views[at])).collect();
+        let readers: Vec<_> = hidden
+            .map(|at| reading(&shared.published.slots[at]))
+            .collect();
         thread::scope(|scope| {
             let writer = scope.spawn(|| shared.show(&view(1)));
             let waits = Instant::now() + Duration::from_millis(20);
@@ -323,6 +243,6 @@ mod tests {
             shared.end();
             assert_eq!(waiter.join().expect("no panic"), None);
         });
-        assert_eq!(shared.waiting.into_inner(), 0);
+        assert_eq!(shared.published.waiting.into_inner(), 0);
     }
 }
