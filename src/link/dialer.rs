@@ -1,6 +1,6 @@
 //! Attempts to open a link, each on a thread that can be left behind: connecting can hang for ever.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -10,12 +10,9 @@ use super::Pid;
 use super::connector::Connect;
 use super::detached::{catch, close, spawn};
 use super::patience::Patience;
-use super::redial::{DIAL_TIMEOUT, Hosts, hosts, patience};
+use super::redial::{Hosts, Step, hosts, limit};
 use super::session::{Link, SessionNames, hear_probe, listen_to_inbox, send_probe};
 use crate::error::{Error, Kind, Result};
-
-/// How long the second connection of an attempt may take to open, with its notification.
-const SECOND_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Opens a link. What succeeds after the dialer is gone is closed by its own thread.
 pub(crate) struct Dialer {
@@ -25,8 +22,8 @@ pub(crate) struct Dialer {
     given_up: Option<Pid>,
     patience: Patience,
     /// Each attempt sends what came of it: no link, if its first connection was taken away from it.
-    finished: Receiver<(Arc<Slot>, Result<Option<Link>>)>,
-    finish: Sender<(Arc<Slot>, Result<Option<Link>>)>,
+    finished: Receiver<(Arc<Progress>, Result<Option<Link>>)>,
+    finish: Sender<(Arc<Progress>, Result<Option<Link>>)>,
     /// How many attempts run: the current one, and those that hang.
     running: u32,
     /// The newest attempt, until its outcome has come.
@@ -34,31 +31,48 @@ pub(crate) struct Dialer {
 }
 
 struct Attempt {
-    started: Instant,
     /// It was reported as hung; its outcome may still come.
     given_up: bool,
-    slot: Arc<Slot>,
+    progress: Arc<Progress>,
 }
 
-/// Where an attempt leaves its first connection while it opens the second: in a full pool that one waits for this one to
-/// be given up, so it must be possible to take it away.
-#[derive(Default)]
-struct Slot(Mutex<Option<(Client, Instant)>>);
+/// How far an attempt is. Between its two connections it leaves the first one here: in a full pool the second waits for the
+/// first to be given up, so it must be possible to take that away.
+struct Progress(Mutex<(Step, Instant, Option<Client>)>);
 
-impl Slot {
-    fn put(&self, client: Client) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((client, Instant::now()));
+impl Progress {
+    fn new() -> Self {
+        Self(Mutex::new((Step::First, Instant::now(), None)))
+    }
+
+    /// The first connection is open, and listens to its inbox.
+    fn handle_first(&self, client: Client) {
+        let mut progress = self.lock();
+        let took = progress.1.elapsed();
+        *progress = (Step::Second { first: took }, Instant::now(), Some(client));
+    }
+
+    /// The second connection has done its work. `None` if the first was taken away.
+    fn handle_second(&self) -> Option<Client> {
+        let mut progress = self.lock();
+        let client = progress.2.take()?;
+        (progress.0, progress.1) = (Step::SetUp, Instant::now());
+        Some(client)
+    }
+
+    /// The step that takes longer than it may, with the first connection if it is there.
+    fn overdue(&self, hung: u32) -> Option<(Step, Option<Client>)> {
+        let mut progress = self.lock();
+        let overdue = progress.1.elapsed() > limit(progress.0, hung);
+        overdue.then(|| (progress.0, progress.2.take()))
     }
 
     fn take(&self) -> Option<Client> {
-        self.take_after(Duration::ZERO)
+        self.lock().2.take()
     }
 
-    /// The client, if it has been there for this long.
-    fn take_after(&self, time: Duration) -> Option<Client> {
-        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (client, _) = slot.take_if(|(_, since)| since.elapsed() >= time)?;
-        Some(client)
+    fn lock(&self) -> MutexGuard<'_, (Step, Instant, Option<Client>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -108,76 +122,75 @@ impl Dialer {
     /// Starts an attempt.
     fn dial(&mut self) -> Result<()> {
         // What an attempt that hangs has left there since would hold a place in the pool for nothing.
-        if let Some(first) = self.current.take().and_then(|hung| hung.slot.take()) {
+        if let Some(first) = self.current.take().and_then(|hung| hung.progress.take()) {
             close(first);
         }
         let (connect, names) = (Arc::clone(&self.connect), self.names.clone());
         let (finish, given_up) = (self.finish.clone(), self.given_up);
-        let patience = self.patience.clone();
-        let hosts = hosts(self.running);
-        let slot = Arc::<Slot>::default();
-        let in_attempt = Arc::clone(&slot);
+        let (patience, hosts) = (self.patience.clone(), hosts(self.running));
+        let progress = Arc::new(Progress::new());
+        let of_attempt = Arc::clone(&progress);
         spawn("dial", move || {
-            let outcome = catch(|| open(&connect, hosts, &names, given_up, patience, &in_attempt));
-            let _ = finish.send((in_attempt, outcome));
+            let open = || open(&connect, hosts, &names, given_up, patience, &of_attempt);
+            let outcome = catch(open);
+            let _ = finish.send((of_attempt, outcome));
         })?;
         self.running += 1;
         self.current = Some(Attempt {
-            started: Instant::now(),
             given_up: false,
-            slot,
+            progress,
         });
         Ok(())
     }
 
     fn wait(&mut self, wait: Duration) -> Option<Result<Link>> {
-        let Ok((slot, outcome)) = self.finished.recv_timeout(wait) else {
+        let Ok((progress, outcome)) = self.finished.recv_timeout(wait) else {
             return self.give_up().map(Err);
         };
         self.running -= 1;
         self.current
-            .take_if(|current| Arc::ptr_eq(&current.slot, &slot));
+            .take_if(|current| Arc::ptr_eq(&current.progress, &progress));
         outcome.transpose()
     }
 
-    /// Gives the current attempt up if it takes too long, and says why.
+    /// Gives the current attempt up if a step of it takes too long, and says why.
     fn give_up(&mut self) -> Option<Error> {
         let hung = self.running.saturating_sub(1);
         let current = self.current.as_mut().filter(|attempt| !attempt.given_up)?;
-        let why = match current.slot.take_after(SECOND_TIMEOUT) {
-            Some(first) => {
-                close(first);
-                format!(
-                    "a second, short-lived connection, which proves that the first one carries notifications, could \
-                     not be opened within {SECOND_TIMEOUT:?}: leave room for one more session in the pool and in \
-                     max_connections"
-                )
-            }
-            None if current.started.elapsed() > patience(hung) => {
-                format!("connecting to Postgres takes longer than {DIAL_TIMEOUT:?}")
-            }
-            None => return None,
-        };
+        let (step, first) = current.progress.overdue(hung)?;
         current.given_up = true;
+        if let Some(first) = first {
+            close(first);
+        }
+        let limit = limit(step, hung);
+        let why = match step {
+            Step::First => format!("connecting to Postgres takes longer than {limit:.0?}"),
+            Step::Second { first } => format!(
+                "a second, short-lived connection, which proves that the first one carries notifications, could not be \
+                 opened within {limit:.1?}, though the first one took {first:.1?}: leave room for one more session in the \
+                 pool and in max_connections"
+            ),
+            Step::SetUp => format!("preparing the session takes longer than {limit:.0?}"),
+        };
         Some(Error::new(Kind::Timeout, why))
     }
 }
 
-/// Connects, proves that the connection carries notifications, and listens. May hang, and then the first connection is in
-/// the slot; `None` if it was taken from there.
+/// Connects, proves that the connection carries notifications, and listens. May hang. `None` if its first connection was
+/// taken away from it.
 fn open(
     connect: &Connect,
     hosts: Hosts,
     names: &SessionNames,
     given_up: Option<Pid>,
     patience: Patience,
-    slot: &Slot,
+    progress: &Progress,
 ) -> Result<Option<Link>> {
     let mut client = connect(hosts)?;
     let pid = listen_to_inbox(&mut client, &names.inbox)?;
-    slot.put(client);
+    progress.handle_first(client);
     let probe = send_probe(connect, hosts, &names.inbox);
-    let Some(mut client) = slot.take() else {
+    let Some(mut client) = progress.handle_second() else {
         return Ok(None);
     };
     hear_probe(&mut client, &names.inbox, probe)?;

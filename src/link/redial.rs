@@ -1,5 +1,5 @@
-//! When to dial again, for how long an attempt may hang before another starts beside it, and which host comes first. Pure:
-//! time is a parameter.
+//! When to dial again, for how long a step of an attempt may hang before another attempt starts beside it, and which host comes
+//! first. Pure: time is a parameter.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,24 @@ const LAST_BACKOFF: Duration = Duration::from_millis(750);
 /// After a link that lasted this long the next failure starts to back off anew.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
 
-/// After this long an attempt counts as hung, and another may start beside it. The limit doubles with each attempt that
-/// hangs, so that they stay few.
-pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// After this long a step of an attempt counts as hung, and another attempt may start beside it. The limit doubles with each
+/// attempt that hangs, so that they stay few.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_DOUBLINGS: u32 = 5;
+
+/// The least that the second connection of an attempt may take. One that does not fit into a full pool never opens.
+const SECOND_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A part of an attempt to connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Connecting, logging in, listening to the inbox.
+    First,
+    /// The second connection, which proves that notifications arrive. The first took this long.
+    Second { first: Duration },
+    /// Making the session ready.
+    SetUp,
+}
 
 /// The order in which to try several hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +85,13 @@ impl Redial {
     }
 }
 
-/// How long an attempt may take beside this many that hang already.
-pub(super) fn patience(hung: u32) -> Duration {
-    DIAL_TIMEOUT * 2u32.pow(hung.min(MAX_DOUBLINGS))
+/// How long a step may take, in an attempt beside this many that hang already.
+pub(super) fn limit(step: Step, hung: u32) -> Duration {
+    match step {
+        Step::First | Step::SetUp => STEP_TIMEOUT * 2u32.pow(hung.min(MAX_DOUBLINGS)),
+        // Logging in can take seconds and be healthy, and then it does so twice.
+        Step::Second { first } => SECOND_TIMEOUT.max(first * 2),
+    }
 }
 
 /// Which host an attempt tries first beside this many that hang already.
@@ -156,8 +174,21 @@ mod tests {
     fn each_attempt_that_hangs_makes_the_next_wait_longer_and_look_elsewhere() {
         let seconds = [10, 20, 40, 80, 160, 320, 320, 320];
         for (hung, seconds) in (0..).zip(seconds) {
-            assert_eq!(patience(hung), Duration::from_secs(seconds));
+            for step in [Step::First, Step::SetUp] {
+                assert_eq!(limit(step, hung), Duration::from_secs(seconds));
+            }
             assert_eq!(hosts(hung) == Hosts::AsConfigured, hung == 0);
+        }
+    }
+
+    #[test]
+    fn the_second_connection_may_take_twice_what_the_first_took() {
+        for (first, second) in [(10, 3_000), (1_500, 3_000), (4_000, 8_000), (8_000, 16_000)] {
+            let first = Duration::from_millis(first);
+            for hung in 0..5 {
+                let limit = limit(Step::Second { first }, hung);
+                assert_eq!(limit, Duration::from_millis(second));
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ mod pooler;
 mod processes;
 mod refusals;
 mod server;
+mod slow;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
