@@ -216,7 +216,7 @@ impl Cluster {
 
     /// Asks what is known of each peer that is there besides what it announces: when it was last heard, how often it will be,
     /// and by which backend. In the order of their names. Returns at once; the answer comes, once, within a second, or with
-    /// a server that does not answer within two. It costs nothing to those who do not ask.
+    /// a server that does not answer within six. It costs nothing to those who do not ask.
     ///
     /// A second question before the answer to the first takes its place: the earlier receiver is disconnected.
     pub fn sightings(&self) -> Receiver<Vec<Sighting>> {

@@ -88,7 +88,7 @@
 //! | a peer is killed | known within 3.3 seconds, by the [`session_check`](Config::session_check) |
 //! | a peer's host dies | known in about ten seconds, as Postgres notices it |
 //! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 95 participants) |
-//! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within a heartbeat interval and some 1.7 s; if it freezes while connecting, after 10 s |
+//! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within two heartbeat intervals (3 s where those are shorter than 1.5 s); if it freezes while connecting, after 10 s |
 //! | Postgres is back | [`Online`](Event::Online) within about a second |
 //!
 //! Whom the [`session_check`](Config::session_check) finds is known at the same speed whatever the interval is. What the
@@ -133,7 +133,8 @@
 //! # Failure
 //!
 //! Postgres may be down, frozen, out of reach, full, failing over or refusing: that is an [`Offline`](Event::Offline) with the
-//! reason, retries for ever, at most 0.75 seconds apart, and an [`Online`](Event::Online). An attempt that hangs is left behind
+//! reason, retries for ever, at most 0.75 seconds apart, and an [`Online`](Event::Online). A statement may take as long as the heartbeat interval, from 1.5 to 5 seconds, and longer where the server is far:
+//! slow is not dead. An attempt that hangs is left behind
 //! after ten seconds, one beside it after twenty, and so on up to five minutes. The roster stays as it was, and after
 //! the return everybody has the time of its expiry to be heard again. The README has a table of what happens when, with the
 //! times that were measured.

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::peer::Incarnation;
 
 /// How a participant is doing: its link to Postgres and its counts since it joined. A snapshot, as of what the thread did
-/// last; as old as a call that waits for a server which does not answer (1.5 seconds).
+/// last; as old as a call that waits for a server which does not answer: up to the heartbeat interval, between 1.5 and 5 seconds.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Status {
