@@ -274,31 +274,39 @@ impl Server {
     /// backend that happens to hold a lock of the whole server stops all, so it gets the time to let it go.
     pub fn freeze_backends(&mut self, names: &[&str]) {
         let query = "SELECT pid FROM pg_stat_activity WHERE application_name = ANY($1)";
-        let mut client = self.client();
         let deadline = Instant::now() + STEP_LIMIT;
         loop {
-            let rows = client.query(query, &[&names]).expect("backends");
+            let rows = self.client().query(query, &[&names]).expect("backends");
             assert!(rows.len() >= names.len(), "one backend each of {names:?}");
             for pid in rows.iter().filter_map(|row| Pid::from_raw(row.get(0))) {
                 kill_process(pid, Signal::STOP).expect("a backend to stop");
                 self.frozen.push(pid);
             }
-            let (tell, told) = mpsc::channel();
-            let others = thread::spawn(move || {
-                let answered = client.batch_execute("NOTIFY pg_peers_thaw");
-                let _ = tell.send(());
-                answered.map(|()| client)
-            });
-            let answer = told.recv_timeout(Duration::from_millis(500));
-            if answer.is_err() {
-                self.thaw();
-            }
-            client = others.join().expect("a thread").expect("an answer");
-            if answer.is_ok() {
+            if self.serves_others() {
                 return;
             }
             assert!(Instant::now() < deadline, "{names:?} hold up the server");
         }
+    }
+
+    /// Whether a newcomer can do what a participant does, beside what is frozen. Thaws all if not.
+    fn serves_others(&mut self) -> bool {
+        let params = self.params();
+        let (tell, told) = mpsc::channel();
+        let newcomer = thread::spawn(move || {
+            let statements =
+                "SELECT count(*) FROM pg_stat_activity; LISTEN pg_peers_thaw; NOTIFY pg_peers_thaw";
+            let mut client = Client::connect(&params, NoTls)?;
+            client.batch_execute(statements)?;
+            let _ = tell.send(());
+            Ok::<_, postgres::Error>(())
+        });
+        let served = told.recv_timeout(Duration::from_millis(500)).is_ok();
+        if !served {
+            self.thaw();
+        }
+        newcomer.join().expect("a thread").expect("an answer");
+        served
     }
 
     /// Takes a copy of what `initdb` makes: that takes a second of a core, which adds up when every test has a server.
