@@ -436,7 +436,7 @@ mod tests {
 
     #[cfg(feature = "auth")]
     #[test]
-    fn secrets_that_are_too_short_or_have_no_use_are_refused_and_not_shown() {
+    fn bad_secrets_are_refused_and_not_shown() {
         let long = "hunter2-and-16-bytes";
         for (config, words) in [
             (Config::new("n").secret(""), "at least 16 bytes"),

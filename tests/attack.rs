@@ -250,7 +250,7 @@ fn mangled_messages_harm_nobody() {
 }
 
 #[test]
-fn whatever_is_said_of_members_without_a_secret_those_that_come_after_find_each_other() {
+fn without_a_secret_lies_end_with_the_liar() {
     keep_logs();
     let server = Server::start();
     let mut intruder = Intruder::enter(&server);
@@ -290,7 +290,7 @@ fn whatever_is_said_of_members_without_a_secret_those_that_come_after_find_each_
 }
 
 #[test]
-fn names_that_would_act_on_a_terminal_are_refused_and_odd_ones_are_shown_as_they_are() {
+fn names_that_act_on_a_terminal_are_refused() {
     keep_logs();
     let server = Server::start();
     let member = join(&server, "member");
@@ -354,7 +354,7 @@ fn names_that_would_act_on_a_terminal_are_refused_and_odd_ones_are_shown_as_they
 }
 
 #[test]
-fn a_flood_of_new_names_fills_no_more_than_the_bound_and_those_who_are_there_stay() {
+fn a_flood_of_new_names_keeps_the_bound_and_the_peers() {
     keep_logs();
     let server = Server::start();
     let config = |name| {
@@ -392,7 +392,7 @@ fn a_flood_of_new_names_fills_no_more_than_the_bound_and_those_who_are_there_sta
 }
 
 #[test]
-fn a_stranger_who_knows_the_inbox_keeps_nobody_from_coming_back_online() {
+fn a_stranger_at_the_inbox_keeps_nobody_offline() {
     keep_logs();
     let server = Server::start();
     let mut intruder = Intruder::enter(&server);

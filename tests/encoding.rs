@@ -121,7 +121,7 @@ fn survive(encoding: &str, statements: &[&str], code: &SqlState) {
 }
 
 #[test]
-fn where_all_text_has_an_equivalent_nobody_is_warned_and_no_byte_does_harm() {
+fn safe_encodings_cause_no_warning_and_no_harm() {
     log_warnings();
     let server = Server::start();
     create(&server, "LATIN1");

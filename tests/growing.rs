@@ -61,7 +61,7 @@ fn a_newcomer_is_told_everybody_with_tags_by_one_member() {
 }
 
 #[test]
-fn those_that_start_together_know_each_other_though_nobody_can_answer_them() {
+fn members_that_start_together_know_each_other() {
     let server = Server::start();
     let all: Vec<Cluster> = (0..20)
         .map(|n| {
@@ -76,7 +76,7 @@ fn those_that_start_together_know_each_other_though_nobody_can_answer_them() {
 }
 
 #[test]
-fn a_killed_process_is_gone_within_seconds_whoever_asks_for_its_session() {
+fn a_killed_process_is_gone_within_seconds() {
     let server = Server::start();
     // The oldest and the youngest; the oldest looks after sessions itself.
     let oldest = Process::join_with(&server, "oldest", RARE);
@@ -133,7 +133,7 @@ fn whose_backend_is_terminated_is_not_gone() {
 }
 
 #[test]
-fn after_a_restart_of_the_server_nobody_is_gone_though_backends_have_other_numbers() {
+fn nobody_is_gone_after_a_restart_of_the_server() {
     let mut server = Server::start();
     let a = online(rare("a"), &server);
     let b = online(rare("b"), &server);
@@ -150,7 +150,7 @@ fn after_a_restart_of_the_server_nobody_is_gone_though_backends_have_other_numbe
 }
 
 #[test]
-fn who_speaks_from_another_session_than_its_own_is_not_gone_with_it() {
+fn a_member_outlives_a_session_that_is_not_its_own() {
     let server = Server::start();
     let a = online(rare("a"), &server);
     let b = online(rare("b"), &server);
@@ -218,7 +218,7 @@ fn without_the_session_check_nobody_asks() {
 }
 
 #[test]
-fn behind_a_session_pooler_the_session_outlives_its_process_and_expiry_decides() {
+fn behind_a_session_pooler_expiry_decides() {
     let server = Server::start();
     let Some(pooler) = PgBouncer::start(&server, "session") else {
         return;
@@ -241,7 +241,7 @@ fn behind_a_session_pooler_the_session_outlives_its_process_and_expiry_decides()
 }
 
 #[test]
-fn a_host_that_vanishes_is_known_to_be_gone_and_heals_when_it_is_back() {
+fn a_host_that_vanishes_leaves_and_heals_when_it_is_back() {
     let Some(mut network) = Network::new() else {
         return;
     };

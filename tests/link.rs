@@ -9,7 +9,7 @@ use pg_peers::{Config, Event};
 use support::*;
 
 #[test]
-fn a_participant_that_starts_before_postgres_joins_once_it_is_up() {
+fn a_participant_that_starts_before_postgres_joins_later() {
     let mut server = Server::start();
     server.stop(Stop::Fast);
     let a = Config::new("a").join(&server.params()).expect("valid");

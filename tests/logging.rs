@@ -47,7 +47,7 @@ fn an_outage_is_two_lines_however_many_attempts_fail() {
 }
 
 #[test]
-fn a_name_that_is_taken_is_a_warning_and_who_is_there_is_for_whoever_asks() {
+fn a_taken_name_is_a_warning_and_peers_are_debug_lines() {
     keep_logs();
     let server = Server::start();
     let config = |name| Config::new(name).channel("taken");

@@ -289,7 +289,7 @@ fn waiting_has_an_end_and_says_what_is_missing() {
 }
 
 #[test]
-fn several_clusters_live_in_one_program_and_their_handles_can_be_shared() {
+fn several_clusters_live_in_one_program() {
     fn shared<T: Send + Sync>(_: &T) {}
     let server = Server::start();
     let clusters: Vec<_> = (0..20)
@@ -303,7 +303,7 @@ fn several_clusters_live_in_one_program_and_their_handles_can_be_shared() {
 }
 
 #[test]
-fn a_request_is_seen_though_no_connection_can_be_had_to_wake_the_thread() {
+fn a_request_is_seen_without_a_connection_that_wakes() {
     let server = Server::start();
     let params = server.params();
     let calls = AtomicUsize::new(0);
@@ -326,7 +326,7 @@ fn a_request_is_seen_though_no_connection_can_be_had_to_wake_the_thread() {
 }
 
 #[test]
-fn whoever_looks_sees_when_each_peer_was_heard_and_by_which_backend() {
+fn sightings_say_when_and_from_which_backend() {
     let server = Server::start();
     let a = join_short(&server, "a");
     let observer = online(Config::observer(), &server);

@@ -96,7 +96,7 @@ fn the_role_of_the_readme_takes_part_in_everything() {
 }
 
 #[test]
-fn the_role_of_the_readme_can_do_nothing_else_and_nobody_else_can_come_in() {
+fn the_role_of_the_readme_has_no_other_right() {
     let server = start();
     let mut client = Client::connect(&params(&server), NoTls).expect("a session");
     for statement in [

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use support::*;
 
 #[test]
-fn a_shared_key_has_one_owner_and_moves_only_from_who_left_or_to_a_newcomer() {
+fn a_shared_key_has_one_owner_and_moves_only_when_it_must() {
     let mut processes = Recipe::start_several("sharing", 3, server());
     let before = shares(&mut processes);
 
@@ -60,7 +60,7 @@ fn shares(processes: &mut [Recipe]) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn the_first_that_started_leads_with_the_lock_and_the_next_after_it_was_killed() {
+fn the_oldest_leads_and_the_next_after_it_was_killed() {
     let mut processes = Recipe::start_several("leader", 3, server());
     expect_leader_of(&mut processes);
     drop(processes.remove(0));

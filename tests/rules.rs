@@ -53,7 +53,7 @@ fn rule_1_a_process_whose_name_is_taken_falls_silent() {
 }
 
 #[test]
-fn rule_1_a_process_steps_over_a_higher_incarnation_that_only_its_peers_remember() {
+fn rule_1_a_start_supersedes_what_only_its_peers_remember() {
     let server = Server::start();
     let watcher = join(&server, "watcher");
     // The predecessor's clock was a year ahead, and it has said goodbye.
@@ -142,7 +142,7 @@ fn rule_4_nobody_expires_while_the_link_is_down() {
 }
 
 #[test]
-fn rule_4_no_peer_expires_when_it_is_our_own_link_that_is_silent() {
+fn rule_4_no_peer_expires_while_our_own_link_is_silent() {
     let mut server = Server::start();
     let a = join(&server, "a");
     let b = join_short(&server, "b");

@@ -47,7 +47,7 @@ fn members_with_a_secret_join_change_and_leave_as_others_do() {
 }
 
 #[test]
-fn a_member_is_told_of_all_though_their_tags_fill_many_payloads() {
+fn a_newcomer_is_told_of_all_in_many_payloads() {
     let server = Server::start();
     // As long as they may be.
     let longest = (7_000..8_000).rev().find(|&length| {
@@ -69,7 +69,7 @@ fn a_member_is_told_of_all_though_their_tags_fill_many_payloads() {
 }
 
 #[test]
-fn while_a_secret_is_introduced_members_see_each_other_one_sidedly() {
+fn a_secret_that_is_introduced_divides_for_a_while() {
     let server = Server::start();
     let plain = join(&server, "plain");
     let (a, b) = (online(member("a"), &server), online(member("b"), &server));
@@ -128,7 +128,7 @@ fn a_member_behind_a_pooler_in_session_mode_is_believed() {
 }
 
 #[test]
-fn who_signs_as_documented_is_heard_and_who_is_a_minute_off_is_named() {
+fn a_signature_as_documented_is_heard_and_a_late_one_named() {
     keep_logs();
     let server = Server::start();
     let a = online(member("a").channel("größe's \"x\""), &server);
@@ -214,7 +214,7 @@ fn a_member_whose_clock_is_a_day_back_is_not_heard_and_named() {
 }
 
 #[test]
-fn what_waits_for_a_member_that_was_stopped_for_longer_than_a_signature_holds_is_heard() {
+fn what_waits_through_a_long_stop_is_not_too_old() {
     if std::env::var_os("PG_PEERS_LONG").is_none() {
         eprintln!("skipped: PG_PEERS_LONG is not set");
         return;

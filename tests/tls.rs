@@ -47,7 +47,7 @@ fn certificate(pem: &str) -> CertificateDer<'static> {
 }
 
 #[test]
-fn a_password_that_is_bound_cannot_be_passed_on_by_somebody_between() {
+fn a_bound_password_cannot_be_passed_on() {
     let Some((authority, server)) = start() else {
         return;
     };

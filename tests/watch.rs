@@ -425,7 +425,7 @@ fn refusal(arguments: &[&str]) -> (String, Option<i32>) {
 }
 
 #[test]
-fn bad_arguments_are_refused_by_value_and_rule_and_no_password_is_shown() {
+fn bad_arguments_are_refused_without_showing_a_password() {
     let server = Server::start();
     let params = server.params();
     let secure = format!("{params} sslmode=require");

@@ -5,7 +5,7 @@ use pg_peers::Event;
 use super::*;
 
 #[test]
-fn one_that_restarts_with_its_clock_a_day_back_replaces_its_predecessor() {
+fn a_restart_with_the_clock_a_day_back_replaces() {
     let server = Server::start();
     let members = acquainted(["a", "b"].map(Config::new), &server.params());
     let first = Process::join(&server, "c");
@@ -31,7 +31,7 @@ fn one_that_restarts_with_its_clock_a_day_back_replaces_its_predecessor() {
 }
 
 #[test]
-fn of_two_live_processes_with_one_name_the_later_stays_though_its_clock_is_a_day_back() {
+fn the_later_of_two_stays_though_its_clock_is_a_day_back() {
     let server = Server::start();
     let [a, b] = acquainted(["a", "b"].map(Config::new), &server.params());
     let old = online(Config::new("c").heartbeat_interval(SHORT), &server);

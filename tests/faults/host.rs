@@ -10,7 +10,7 @@ use pg_peers::Event;
 use super::*;
 
 #[test]
-fn a_host_that_does_not_drain_for_half_a_minute_is_then_told_the_truth_and_nobody_noticed() {
+fn a_host_that_drains_late_is_told_the_truth() {
     const PEERS: u32 = 200;
     const SILENCE: Duration = Duration::from_secs(30);
     let server = Server::start();
@@ -87,74 +87,71 @@ fn replay(member: &Cluster, told: &mut BTreeMap<String, Incarnation>) {
 }
 
 #[test]
-fn whatever_a_host_does_with_its_handles_nothing_is_left_behind() {
-    alone(
-        "host::whatever_a_host_does_with_its_handles_nothing_is_left_behind",
-        || {
-            let server = Server::start();
-            let watcher = join(&server, "watcher");
-            let before = Resources::at_rest();
-            let member = || {
-                let member = join(&server, "member");
-                expect(&watcher, "join member");
-                expect(&member, "join watcher");
-                member
-            };
-            let gone = || {
-                expect(&watcher, "leave member: Goodbye");
-                eventually("nothing is left behind", || before.are_all());
-            };
-
-            // It drops the handle and keeps a receiver, whose events then end.
-            let one = member();
-            let events = one.events().clone();
-            drop(one);
-            assert!(events.iter().next().is_none(), "the events end");
-            gone();
-
-            // A thread of it panics, with the handle.
-            let one = member();
-            let result = panic::catch_unwind(AssertUnwindSafe(move || {
-                let _one = one;
-                panic!("on purpose");
-            }));
-            result.expect_err("a panic");
-            gone();
-
-            // It leaves from another thread, while the first waits for events.
-            let one = member();
-            let events = one.events().clone();
-            let waiter = thread::spawn(move || events.iter().count());
-            thread::spawn(move || one.leave())
-                .join()
-                .expect("no panic")
-                .expect("a goodbye");
-            assert_eq!(waiter.join().expect("no panic"), 0);
-            gone();
-
-            // It asks for something from many threads, and drops the handle meanwhile.
-            let one = std::sync::Arc::new(member());
-            let askers = (0..8).map(|n| {
-                let one = std::sync::Arc::clone(&one);
-                thread::spawn(move || {
-                    for i in 0..50 {
-                        one.set_tags([("n", format!("{n} {i}"))]).expect("tags");
-                        one.lost("watcher");
-                        let _ = (one.peers(), one.status());
-                    }
-                })
-            });
-            let askers: Vec<_> = askers.collect();
-            drop(one);
-            askers
-                .into_iter()
-                .for_each(|asker| asker.join().expect("no panic"));
-            eventually("a goodbye", || {
-                waiting(&watcher).contains(&"leave member: Goodbye".to_owned())
-            });
+fn nothing_is_left_behind_by_any_use_of_handles() {
+    alone("host::nothing_is_left_behind_by_any_use_of_handles", || {
+        let server = Server::start();
+        let watcher = join(&server, "watcher");
+        let before = Resources::at_rest();
+        let member = || {
+            let member = join(&server, "member");
+            expect(&watcher, "join member");
+            expect(&member, "join watcher");
+            member
+        };
+        let gone = || {
+            expect(&watcher, "leave member: Goodbye");
             eventually("nothing is left behind", || before.are_all());
-        },
-    );
+        };
+
+        // It drops the handle and keeps a receiver, whose events then end.
+        let one = member();
+        let events = one.events().clone();
+        drop(one);
+        assert!(events.iter().next().is_none(), "the events end");
+        gone();
+
+        // A thread of it panics, with the handle.
+        let one = member();
+        let result = panic::catch_unwind(AssertUnwindSafe(move || {
+            let _one = one;
+            panic!("on purpose");
+        }));
+        result.expect_err("a panic");
+        gone();
+
+        // It leaves from another thread, while the first waits for events.
+        let one = member();
+        let events = one.events().clone();
+        let waiter = thread::spawn(move || events.iter().count());
+        thread::spawn(move || one.leave())
+            .join()
+            .expect("no panic")
+            .expect("a goodbye");
+        assert_eq!(waiter.join().expect("no panic"), 0);
+        gone();
+
+        // It asks for something from many threads, and drops the handle meanwhile.
+        let one = std::sync::Arc::new(member());
+        let askers = (0..8).map(|n| {
+            let one = std::sync::Arc::clone(&one);
+            thread::spawn(move || {
+                for i in 0..50 {
+                    one.set_tags([("n", format!("{n} {i}"))]).expect("tags");
+                    one.lost("watcher");
+                    let _ = (one.peers(), one.status());
+                }
+            })
+        });
+        let askers: Vec<_> = askers.collect();
+        drop(one);
+        askers
+            .into_iter()
+            .for_each(|asker| asker.join().expect("no panic"));
+        eventually("a goodbye", || {
+            waiting(&watcher).contains(&"leave member: Goodbye".to_owned())
+        });
+        eventually("nothing is left behind", || before.are_all());
+    });
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn a_host_that_vanishes_for_a_minute() {
 }
 
 #[test]
-fn a_slow_network_that_stalls_now_and_then_is_no_reason_to_leave() {
+fn nobody_leaves_on_a_slow_network_that_stalls() {
     let server = Server::start();
     let proxy = Proxy::start(&server, Duration::from_millis(200));
     let members = two_and_one_behind(&server, &proxy.params());

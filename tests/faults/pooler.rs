@@ -34,7 +34,7 @@ fn a_pooler_that_restarts_is_one_offline_and_one_online() {
 }
 
 #[test]
-fn a_pooler_in_a_mode_that_carries_no_notifications_concerns_only_who_is_behind_it() {
+fn a_transaction_pooler_concerns_only_its_own_clients() {
     for mode in ["transaction", "statement"] {
         let server = Server::start();
         let Some(pooler) = PgBouncer::start(&server, mode) else {

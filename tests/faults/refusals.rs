@@ -45,7 +45,7 @@ fn on_a_standby_the_reason_is_said_until_it_is_promoted() {
 }
 
 #[test]
-fn without_a_connection_to_spare_the_reason_is_said_until_there_is_one() {
+fn a_full_server_is_the_reason_until_there_is_room() {
     let server =
         Server::start_with(&["max_connections = 12", "superuser_reserved_connections = 0"]);
     let [a, b] = acquainted(["a", "b"].map(Config::new), &server.params());

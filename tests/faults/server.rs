@@ -94,7 +94,7 @@ fn a_failover_to_a_standby() {
 }
 
 #[test]
-fn members_that_start_while_the_server_is_down_meet_once_it_is_up() {
+fn members_that_start_before_the_server_meet_once_it_is_up() {
     let mut server = Server::start();
     server.stop(Stop::Fast);
     let join = |name| Config::new(name).join(&server.params()).expect("valid");
@@ -114,7 +114,7 @@ fn members_that_start_while_the_server_is_down_meet_once_it_is_up() {
 }
 
 #[test]
-fn one_whose_backend_is_terminated_again_and_again_concerns_nobody_else() {
+fn a_backend_ended_again_and_again_concerns_nobody_else() {
     let server = Server::start();
     let members = three(&server);
     let leavers = Leavers::join(&server.params());

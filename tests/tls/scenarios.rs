@@ -155,7 +155,7 @@ fn a_client_certificate_is_shown_where_the_server_wants_one() {
 }
 
 #[test]
-fn a_server_that_cannot_be_trusted_is_refused_and_the_text_says_why() {
+fn an_untrusted_server_is_refused_and_the_text_says_why() {
     let Some((authority, server)) = start() else {
         return;
     };
@@ -194,7 +194,7 @@ impl log::Log for Logger {
 }
 
 #[test]
-fn a_refusal_that_tells_the_time_is_logged_once_however_often_it_is_met() {
+fn a_refusal_that_tells_the_time_is_logged_once() {
     log::set_logger(&Logger).expect("the only logger");
     log::set_max_level(log::LevelFilter::Warn);
     let authority = Authority::new("ours");

@@ -23,9 +23,9 @@ use sqlx::postgres::PgListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{AsyncMessage, NoTls};
 
+use support::Server;
 use support::latency::{CHANNEL, Subject, measure, ratio, table};
 use support::plot::{Panel, distributions};
-use support::Server;
 
 #[derive(Parser)]
 struct Arguments {

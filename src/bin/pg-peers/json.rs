@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_in_a_line_acts_on_a_terminal_and_all_of_it_is_read_again() {
+    fn a_line_acts_on_no_terminal_and_is_read_again() {
         let hostile = "große \"Straße\" \\ \u{1b}[2J\u{7f}\u{9b}31m\u{202e}\u{200b}\u{e0061}\n";
         let offline = News::Offline(hostile.to_owned());
         let text = text(&offline);

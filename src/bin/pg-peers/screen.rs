@@ -476,7 +476,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_and_the_state_are_seen_wherever_there_is_room_for_both() {
+    fn name_and_state_are_seen_where_there_is_room() {
         for width in 18..200 {
             let (name, columns) = columns(width, 63);
             assert!(columns.contains(&Column::State), "{width}");

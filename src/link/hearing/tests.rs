@@ -256,7 +256,7 @@ fn in_a_flood_the_link_does_what_the_side_channel_cannot() {
 }
 
 #[test]
-fn a_backlog_is_heard_before_anything_is_said_if_that_is_soon_done() {
+fn a_short_backlog_is_heard_before_anything_is_said() {
     let (mut hearing, now) = opened();
     assert_eq!(hearing.speak(now, Some(now), Aside::Ready), Speak::OnLink);
     hearing.handle_notification(now, 10);
