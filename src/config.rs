@@ -142,8 +142,9 @@ impl Config {
     /// [`Reason::SessionGone`](crate::Reason::SessionGone), within 3.3 seconds (more, if the two oldest died with it), and
     /// one whose host died within about ten. It takes the right to execute `pg_stat_get_activity`, which every role has
     /// unless it was revoked; without that nobody is found gone. Without the check, or behind a pooler, where sessions
-    /// outlive their clients, such a process expires. A process so far from the server that it takes over a second to connect
-    /// (round trips of 100 ms and more) may be found gone when its session ends while it lives, and then heals. Also without
+    /// outlive their clients, such a process expires. A process that takes long to connect, since it is far from
+    /// the server or logging in is slow, announces that, and is found gone that much later: after twice what connecting took, and
+    /// 0.75 seconds. Also without
     /// the check this participant believes what others find. Defaults to `true`.
     pub fn session_check(mut self, check: bool) -> Self {
         self.session_check = check;

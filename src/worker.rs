@@ -359,6 +359,7 @@ impl Worker {
     fn go_online(&mut self, pid: Pid) {
         let now = Instant::now();
         self.guard.all_heard(Duration::ZERO);
+        self.roster.set_back(self.connection.back());
         self.roster.handle_link_up(now, Some(pid));
         match self.say_hello() {
             Ok(()) => {

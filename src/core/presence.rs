@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::wire::{Announce, Body, Inbox, Message, Pid, WireTags};
+use crate::core::wire::{Announce, Body, Inbox, LEAST_BACK, MOST_BACK, Message, Pid, WireTags};
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
 
@@ -36,6 +36,8 @@ pub(crate) struct Presence {
     inbox: Inbox,
     /// The backend of its session.
     pid: Option<Pid>,
+    /// Within this time it would be back if its session ended.
+    back: Duration,
     seq: u64,
     stage: Stage,
     schedule: Schedule,
@@ -95,6 +97,7 @@ impl Presence {
             tags,
             inbox,
             pid: None,
+            back: LEAST_BACK,
             seq: 0,
             stage: Stage::New,
             schedule: Schedule::default(),
@@ -122,6 +125,11 @@ impl Presence {
     /// The link is down, so nothing is due.
     pub(crate) fn handle_link_down(&mut self) {
         self.schedule.next = None;
+    }
+
+    /// Announces from now on that it would be back within this time if its session ended.
+    pub(crate) fn set_back(&mut self, back: Duration) {
+        self.back = back.clamp(LEAST_BACK, MOST_BACK);
     }
 
     /// Announces other tags at once.
@@ -272,6 +280,7 @@ impl Presence {
             pid: self.pid,
             inbox: hello.then_some(self.inbox),
             age: None,
+            back: self.back,
             tags: WireTags::encoded(&self.tags),
         }))
     }

@@ -20,7 +20,8 @@
 //!    returns `true`, ask the server for a sign of life and call it again (rule 4).
 //! 7. [`poll_change`](Roster::poll_change) until it returns nothing, after any of these.
 //!
-//! The host's requests ([`set_tags`](Roster::set_tags), [`report_unreachable`](Roster::report_unreachable)) may come at any
+//! [`set_back`](Roster::set_back) comes before a link is up, when it is known how long connecting takes. The host's requests
+//! ([`set_tags`](Roster::set_tags), [`report_unreachable`](Roster::report_unreachable)) may come at any
 //! time, and so may [`grant_grace`](Roster::grant_grace) for a process that was paused and
 //! [`handle_round_trip`](Roster::handle_round_trip) for a server that answered. [`goodbye`](Roster::goodbye) is the last call.
 //!
@@ -251,6 +252,14 @@ impl Roster {
                 entry.standing = Standing::Unreachable;
             }
             _ => {}
+        }
+    }
+
+    /// This participant would be back within this time if its session ended. Checkers wait for that long before they take a
+    /// missing session for a death.
+    pub(crate) fn set_back(&mut self, back: Duration) {
+        if let Some(presence) = &mut self.presence {
+            presence.set_back(back);
         }
     }
 

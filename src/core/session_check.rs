@@ -3,8 +3,8 @@
 //!
 //! A few members ask for all, without an election: the two oldest every two seconds, the third every eight, and some one of
 //! the others about every four, should those three be dead. That is less than two checks a second in the whole cluster, also
-//! while somebody is found missing all the time. A peer that is missing twice, with nothing heard in between, is gone. One
-//! that merely reconnects has been heard by then.
+//! while somebody is found missing all the time. A peer that is missing twice, with nothing heard in between, is gone, if
+//! between the two lies the time within which it announced that it would be back. One that merely reconnects was heard by then.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::core::wire::Pid;
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
 
-/// How often the two oldest members ask: two, since one may be among the dead. With [`CONFIRMED`] it bounds how late a death
-/// is known.
+/// How often the two oldest members ask: two, since one may be among the dead. With
+/// the time in which a peer announces that it would be back, it bounds how late a death is known.
 const INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often the third oldest asks.
@@ -24,15 +24,12 @@ const THIRD: Duration = Duration::from_secs(8);
 /// How often one of all others asks, on average.
 const OTHERS: Duration = Duration::from_secs(4);
 
-/// Missing for this long means gone. Longer than reconnecting takes: the longest back-off, and a moment to connect.
-const CONFIRMED: Duration = Duration::from_millis(1_250);
-
 /// When to ask, and which peers were missing.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCheck {
     /// When to ask next.
     next: Option<Instant>,
-    /// The peers that were missing, by name, and since when.
+    /// The peers that were missing, by name, and by when each is back or gone.
     suspects: HashMap<Arc<str>, Instant>,
 }
 
@@ -82,10 +79,19 @@ impl SessionCheck {
         older.len() >= 2 && oldest.any(|(_, pid)| !missing.contains(pid))
     }
 
-    /// This peer was missing when Postgres was asked at that time. Returns whether it is gone.
-    pub(crate) fn handle_missing(&mut self, asked: Instant, name: &Arc<str>) -> bool {
-        let since = *self.suspects.entry(Arc::clone(name)).or_insert(asked);
-        let gone = asked >= since + CONFIRMED;
+    /// This peer, which would be back within that time, was missing when Postgres was asked at `asked`. Returns whether it is
+    /// gone.
+    pub(crate) fn handle_missing(
+        &mut self,
+        asked: Instant,
+        name: &Arc<str>,
+        back: Duration,
+    ) -> bool {
+        let suspect = self
+            .suspects
+            .entry(Arc::clone(name))
+            .or_insert(asked + back);
+        let gone = asked >= *suspect;
         if gone {
             self.suspects.remove(name);
         }
@@ -94,9 +100,8 @@ impl SessionCheck {
 
     /// Asks again as soon as that can confirm that a peer is gone.
     pub(crate) fn confirm(&mut self) {
-        let first = self.suspects.values().min();
-        if let Some(confirmed) = first.map(|&since| since + CONFIRMED) {
-            self.next = self.next.map(|next| next.min(confirmed));
+        if let Some(&first) = self.suspects.values().min() {
+            self.next = self.next.map(|next| next.min(first));
         }
     }
 

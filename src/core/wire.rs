@@ -13,6 +13,12 @@ pub(crate) const MAX_PAYLOAD: usize = 7_999;
 /// The longest time until the next announcement that is understood. It bounds how long a forged peer can stay.
 pub(crate) const MAX_DUE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Within this time a member is back whose session ended, if it announces none that is longer.
+pub(crate) const LEAST_BACK: Duration = Duration::from_millis(1_250);
+
+/// The longest time to be back that is understood. It bounds how long a forged one can keep a dead peer.
+pub(crate) const MOST_BACK: Duration = Duration::from_secs(60);
+
 const VERSION: &str = "pg-peers/1";
 const TAG: &str = "tag.";
 
@@ -109,6 +115,8 @@ pub(crate) struct Announce<'a> {
     pub(crate) inbox: Option<Inbox>,
     /// How long ago it was heard; only in an answer.
     pub(crate) age: Option<Duration>,
+    /// Within this time the sender would be back if its session ended.
+    pub(crate) back: Duration,
     pub(crate) tags: WireTags<'a>,
 }
 
@@ -167,6 +175,7 @@ pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
         pid: Some(Pid::MAX),
         inbox: Some(Inbox(u64::MAX)),
         age: None,
+        back: MOST_BACK,
         tags: WireTags::encoded(tags),
     };
     let in_answer = Announce {
@@ -216,6 +225,9 @@ fn encode_fields(message: &Message<'_>, text: &mut String) {
             field("due", announce.due.as_nanos().div_ceil(1_000_000) as u64);
             if let Some(age) = announce.age {
                 field("age", age.as_millis() as u64);
+            }
+            if announce.back > LEAST_BACK {
+                field("back", announce.back.as_millis() as u64);
             }
             if let Some(pid) = announce.pid {
                 field("pid", u64::from(pid.get().unsigned_abs()));
@@ -344,6 +356,7 @@ struct Fields<'a> {
     seq: Option<u64>,
     due: Option<Duration>,
     age: Option<Duration>,
+    back: Option<Duration>,
     pid: Option<Pid>,
     inbox: Option<Inbox>,
     attempt: Option<u64>,
@@ -371,6 +384,7 @@ impl<'a> Fields<'a> {
                 "seq" => set(&mut fields.seq, number(value)?)?,
                 "due" => set(&mut fields.due, due(number(value)?)?)?,
                 "age" => set(&mut fields.age, Duration::from_millis(number(value)?))?,
+                "back" => set(&mut fields.back, Duration::from_millis(number(value)?))?,
                 "pid" => set(&mut fields.pid, pid(number(value)?)?)?,
                 "inbox" => set(&mut fields.inbox, Inbox::parse(value)?)?,
                 "try" => set(&mut fields.attempt, number(value)?)?,
@@ -402,6 +416,7 @@ impl<'a> Fields<'a> {
             pid: self.pid,
             inbox: self.inbox.filter(|_| hello),
             age: self.age,
+            back: self.back.unwrap_or_default().clamp(LEAST_BACK, MOST_BACK),
             tags: self.tags,
         });
         let name = self.name?;
@@ -480,6 +495,7 @@ mod tests {
                 pid: Pid::new(4711),
                 inbox: Some(Inbox(0xbeef)),
                 age: None,
+                back: LEAST_BACK,
                 tags: WireTags::encoded(tags),
             }),
         }
@@ -490,6 +506,25 @@ mod tests {
             Body::Announce(announce) => announce.tags.to_tags(),
             other => panic!("no announcement: {other:?}"),
         }
+    }
+
+    #[test]
+    fn the_time_to_be_back_has_bounds_and_a_default() {
+        let back = |field: &str| {
+            let text = format!("pg-peers/1 beat name=n inc=7 seq=1 due=5000{field};");
+            let message = decode(&text)?;
+            match message.body {
+                Body::Announce(announce) => Some(announce.back),
+                _ => None,
+            }
+        };
+        assert_eq!(back(""), Some(LEAST_BACK));
+        assert_eq!(back(" back=0"), Some(LEAST_BACK));
+        assert_eq!(back(" back=9000"), Some(Duration::from_secs(9)));
+        assert_eq!(back(" back=18446744073709551615"), Some(MOST_BACK));
+        assert_eq!(back(" back=x"), None);
+        let usual = encode(&announce("n", ""));
+        assert!(!usual.contains("back"), "{usual}");
     }
 
     #[test]
@@ -620,7 +655,7 @@ mod tests {
         fn what_is_encoded_decodes_to_the_same(
             name in name(), hello: bool, inc: u64, seq: u64, due in 1..=86_400_000u64,
             tags in prop::collection::vec((name(), text()), 0..4), kind in 0..5, pid in 1..=i32::MAX,
-            inbox: Option<u64>
+            inbox: Option<u64>, back in 1_250..=60_000u64
         ) {
             let tags: Tags = tags.into_iter().collect();
             let encoded = encode_tags(&tags);
@@ -628,7 +663,8 @@ mod tests {
             let body = match kind {
                 0 => Body::Announce(Announce {
                     hello, incarnation, seq, due: Duration::from_millis(due), pid: Pid::new(pid),
-                    inbox: inbox.filter(|_| hello).map(Inbox), age: None, tags: WireTags::encoded(&encoded),
+                    inbox: inbox.filter(|_| hello).map(Inbox), age: None, back: Duration::from_millis(back),
+                    tags: WireTags::encoded(&encoded),
                 }),
                 1 => Body::Bye { incarnation, seq },
                 2 => Body::Gone { incarnation, seq },
@@ -645,7 +681,7 @@ mod tests {
                     prop_assert!(a.tags.same_as(&tags));
                     prop_assert_eq!(a.tags.to_tags(), tags);
                     prop_assert_eq!((a.hello, a.incarnation, a.seq, a.due), (b.hello, b.incarnation, b.seq, b.due));
-                    prop_assert_eq!((a.pid, a.inbox), (b.pid, b.inbox));
+                    prop_assert_eq!((a.pid, a.inbox, a.back), (b.pid, b.inbox, b.back));
                     prop_assert!(payload.len() <= longest_announcement(&name, &encoded));
                 }
                 (a, b) => prop_assert_eq!(a, b),

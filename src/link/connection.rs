@@ -116,6 +116,14 @@ impl<M: Send + 'static> Connection<M> {
         }
     }
 
+    /// Within how much time this link would be back if its session ended, by how long it took to open.
+    pub(crate) fn back(&self) -> Duration {
+        let (State::Up(up) | State::HeldUp { up, .. }) = &self.state else {
+            return Duration::ZERO;
+        };
+        self.redial.back(up.link.took)
+    }
+
     /// The hello of this link is out.
     pub(crate) fn handle_hello(&mut self, now: Instant) {
         if let State::Up(up) = &self.state {

@@ -186,6 +186,7 @@ fn open(
     patience: Patience,
     progress: &Progress,
 ) -> Result<Option<Link>> {
+    let start = Instant::now();
     let mut client = connect(hosts)?;
     let pid = listen_to_inbox(&mut client, &names.inbox)?;
     progress.handle_first(client);
@@ -194,5 +195,7 @@ fn open(
         return Ok(None);
     };
     hear_probe(&mut client, &names.inbox, probe)?;
-    Link::set_up(client, pid, names, given_up, patience).map(Some)
+    let mut link = Link::set_up(client, pid, names, given_up, patience)?;
+    link.took = start.elapsed();
+    Ok(Some(link))
 }

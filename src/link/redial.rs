@@ -63,6 +63,12 @@ impl Redial {
         }
     }
 
+    /// Within how much time a link is back that took this long to open: once for an attempt, once more for a slower one, and the
+    /// longest back-off.
+    pub(crate) fn back(&self, took: Duration) -> Duration {
+        took * 2 + self.longest
+    }
+
     /// How long until the next attempt is due.
     pub(crate) fn wait(&self, now: Instant) -> Duration {
         self.at.saturating_duration_since(now)
@@ -168,6 +174,13 @@ mod tests {
             assert!(redial.wait(now) <= longest);
             assert_eq!(redial.backoff, longest);
         }
+    }
+
+    #[test]
+    fn a_link_is_back_after_twice_what_it_took_and_the_back_off() {
+        let redial = Redial::new(Instant::now(), Duration::from_secs(5));
+        let took = Duration::from_secs(2);
+        assert_eq!(redial.back(took), took * 2 + LAST_BACKOFF);
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub(crate) struct Link {
     encoding: Option<String>,
     /// What was received while looking for an echo.
     unread: VecDeque<Notice>,
+    /// How long it took to open.
+    pub(super) took: Duration,
 }
 
 impl Link {
@@ -120,6 +122,7 @@ impl Link {
             pid,
             encoding,
             unread: VecDeque::new(),
+            took: Duration::ZERO,
         })
     }
 

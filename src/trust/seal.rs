@@ -274,6 +274,7 @@ mod tests {
                 pid: Some(SENDER),
                 inbox: hello.then_some(Inbox::new(number)),
                 age: None,
+                back: wire::MOST_BACK,
                 tags: WireTags::encoded(tags),
             })
         };

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::core::wire::{Announce, Pid, WireTags};
+use crate::core::wire::{Announce, LEAST_BACK, Pid, WireTags};
 use crate::event::Reason;
 use crate::peer::{Incarnation, Peer};
 
@@ -15,6 +15,8 @@ pub(super) struct Entry {
     pub(super) seq: u64,
     /// Within this time of each announcement the next comes; milliseconds, to keep an entry small.
     pub(super) due: u32,
+    /// Within this time it is back if its session ends; milliseconds.
+    pub(super) back: u16,
     /// Its session with our server, if it announces itself from one.
     pub(super) pid: Option<Pid>,
     /// It was heard, or told of, since the link came up.
@@ -39,6 +41,7 @@ pub(super) struct Heartbeat<'a> {
     pub(super) pid: Option<Pid>,
     /// How long ago it was heard, where another member tells us.
     pub(super) age: Option<Duration>,
+    pub(super) back: Duration,
     pub(super) tags: WireTags<'a>,
 }
 
@@ -47,6 +50,7 @@ impl Entry {
     pub(super) fn refresh(&mut self, now: Instant, heartbeat: &Heartbeat<'_>, missed: u32) {
         self.seq = heartbeat.seq;
         self.due = u32::try_from(heartbeat.due.as_millis()).unwrap_or(u32::MAX);
+        self.back = u16::try_from(heartbeat.back.as_millis()).unwrap_or(u16::MAX);
         self.pid = heartbeat.pid;
         self.confirmed = true;
         let age = heartbeat.age.unwrap_or_default();
@@ -56,6 +60,11 @@ impl Entry {
     /// How long it may be silent (rule 2).
     pub(super) fn grace(&self, missed: u32) -> Duration {
         Duration::from_millis(self.due.into()) * missed
+    }
+
+    /// How long its session may be missing before it has left.
+    pub(super) fn back(&self) -> Duration {
+        Duration::from_millis(self.back.into())
     }
 
     /// When it was heard, or was given a new grace period.
@@ -102,6 +111,7 @@ impl<'a> Heartbeat<'a> {
             due: announce.due,
             pid: announce.pid,
             age: announce.age,
+            back: announce.back,
             tags: announce.tags,
         }
     }
@@ -114,6 +124,7 @@ impl<'a> Heartbeat<'a> {
             due,
             pid: None,
             age: None,
+            back: LEAST_BACK,
             tags: WireTags::default(),
         }
     }

@@ -149,6 +149,7 @@ impl Roster {
             standing: Standing::Alive,
             seq: heartbeat.seq,
             due: 0,
+            back: 0,
             pid: None,
             confirmed: true,
             until: now,

@@ -106,6 +106,7 @@ impl Roster {
                 pid: entry.pid,
                 inbox: None,
                 age: Some(entry.age(now, self.limits.missed)),
+                back: entry.back(),
                 tags: WireTags::encoded(tags),
             }),
         });

@@ -42,9 +42,11 @@ impl Roster {
         let missing = self
             .alive()
             .filter(|entry| entry.pid.is_some_and(|pid| missing.contains(&pid)));
-        let missing: Vec<_> = missing.map(|entry| entry.peer.shared_name()).collect();
-        for name in missing {
-            if self.session_check.handle_missing(asked, &name) {
+        let missing: Vec<_> = missing
+            .map(|entry| (entry.peer.shared_name(), entry.back()))
+            .collect();
+        for (name, back) in missing {
+            if self.session_check.handle_missing(asked, &name, back) {
                 self.depart(now, &name, Reason::SessionGone);
                 self.gone_to_tell.push_back((now, name));
             }

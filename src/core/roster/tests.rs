@@ -14,6 +14,7 @@ use crate::simulator::setup::{HEARTBEAT, MISSED, Setup};
 use crate::trust::seal::keys_of;
 
 mod delivery;
+mod far;
 mod growing;
 mod happenings;
 #[cfg(feature = "auth")]
