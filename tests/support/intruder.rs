@@ -1,12 +1,13 @@
 //! A hostile session: a role that may connect and nothing else, hears everything, and says what it likes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fallible_iterator::FallibleIterator;
 use pg_peers::Cluster;
 use pg_peers::postgres::{Client, NoTls};
 
-use super::{PATIENCE, Server, backend_of, eventually, expect};
+use super::raw::hear_part;
+use super::{Server, backend_of, eventually, expect};
 
 pub struct Intruder {
     client: Client,
@@ -59,15 +60,7 @@ impl Intruder {
     /// Waits until it hears a payload of which this is a part.
     #[track_caller]
     pub fn hear(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let wait = deadline.saturating_duration_since(Instant::now());
-            assert!(!wait.is_zero(), "nobody said {part:?}");
-            match self.hear_one(wait) {
-                Some(payload) if payload.contains(part) => return payload,
-                _ => {}
-            }
-        }
+        hear_part(part, |wait| self.hear_one(wait))
     }
 
     /// Makes a member ask who is there, until it hears the answer, too: to the inbox that was named in the first hello.

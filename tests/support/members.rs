@@ -59,7 +59,7 @@ fn name(member: &Cluster) -> &str {
 }
 
 /// How long `peers` and `status` may take in any state of the server.
-const ANSWERS_WITHIN: Duration = Duration::from_millis(10);
+const SNAPSHOT_LIMIT: Duration = Duration::from_millis(10);
 
 /// Does something while `peers` and `status` of all these are called all the time: they must answer at once. Not we, but a busy
 /// machine holds up a call that has no core, so that time does not count.
@@ -89,7 +89,7 @@ pub fn meanwhile<T>(members: &[impl Borrow<Cluster> + Sync], work: impl FnOnce()
             "peers() and status(): 99 of 100 within {most:?}, the slowest {slowest:?}, of which with a core {held_up:?}"
         );
         assert!(
-            most < ANSWERS_WITHIN && held_up < Some(ANSWERS_WITHIN),
+            most < SNAPSHOT_LIMIT && held_up < Some(SNAPSHOT_LIMIT),
             "{most:?}, {held_up:?}"
         );
         result

@@ -1,6 +1,6 @@
 //! A bare session on the channel: what a stranger, or an Elixir node, sees and says there.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fallible_iterator::FallibleIterator;
 use pg_peers::postgres::Client;
@@ -32,15 +32,24 @@ impl Raw {
     /// The next payload of which this is a part.
     #[track_caller]
     pub fn hear(&mut self, part: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let wait = deadline.saturating_duration_since(Instant::now());
-            assert!(!wait.is_zero(), "nobody said {part:?}");
+        hear_part(part, |wait| {
             let heard = self.client.notifications().timeout_iter(wait).next();
-            match heard.expect("a session") {
-                Some(heard) if heard.payload().contains(part) => return heard.payload().to_owned(),
-                _ => {}
-            }
+            let heard = heard.expect("a session");
+            heard.map(|heard| heard.payload().to_owned())
+        })
+    }
+}
+
+/// The next payload of which this is a part; `next` waits that long for one.
+#[track_caller]
+pub fn hear_part(part: &str, mut next: impl FnMut(Duration) -> Option<String>) -> String {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        assert!(!wait.is_zero(), "nobody said {part:?}");
+        match next(wait) {
+            Some(payload) if payload.contains(part) => return payload,
+            _ => {}
         }
     }
 }
