@@ -426,7 +426,7 @@ impl Demo {
         self.expect(&online)
     }
 
-    /// The members' sessions, as they say themselves to whoever watches.
+    /// The members' sessions, as an observer learns of them from their announcements.
     fn backends(&self, params: &str) -> Outcome<Vec<i32>> {
         let observer = Config::observer().channel(&self.channel).join(params)?;
         observer.wait_for_peers(self.members.len(), PATIENCE)?;

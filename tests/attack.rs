@@ -67,7 +67,7 @@ fn assert_is_alive(cluster: &Cluster, server: &Server, newcomer: Config) {
     eventually("it has left", || !names(cluster).contains(&name));
 }
 
-/// Everything that one can say against members of whom one heard these payloads, and to whom they speak.
+/// Every forgery about the members that sent these payloads, on the channels that they came on.
 fn slander(heard: &[(String, String)]) -> Vec<(String, String)> {
     let to_all = |payload: String| ("cluster".to_owned(), payload);
     let mut said = Vec::new();
@@ -198,7 +198,7 @@ impl Change {
     }
 }
 
-/// So many mangled payloads, the same ones every time.
+/// This many mangled payloads, the same ones in every run.
 fn many_mangled(real: &[(String, String)], count: usize) -> Vec<String> {
     let real = real.iter().map(|(_, payload)| payload.clone()).collect();
     let strategy = mangled(real);

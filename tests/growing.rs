@@ -22,7 +22,7 @@ fn rare(name: &str) -> Config {
     Config::new(name).heartbeat_interval(RARE)
 }
 
-/// Sessions were asked for twice since now, whoever did it.
+/// Waits until members have asked twice for each other's sessions.
 fn checked_twice(clusters: &[&Cluster]) {
     let count = || clusters.iter().map(|c| c.status().checked).sum::<u64>();
     let before = count();

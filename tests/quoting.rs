@@ -43,7 +43,7 @@ const FRAGMENTS: [&str; 24] = [
     "😀",
 ];
 
-/// Not empty, at most so many bytes, made of characters that the configuration allows.
+/// Not empty, at most this many bytes, made of characters that the configuration allows.
 fn text(bytes: usize) -> impl Strategy<Value = String> {
     let part = prop_oneof![
         3 => prop::sample::select(FRAGMENTS.to_vec()).prop_map(str::to_owned),

@@ -251,7 +251,7 @@ fn the_demo_also_uses_a_server_that_runs() {
     assert!(status.success(), "{:?}", demo.last(""));
 }
 
-/// One for all but those who stop it: each recipe has a channel of its own. It ends with this program.
+/// One server for all tests but those that stop it: each recipe has another channel. It ends with this program.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(Server::start)

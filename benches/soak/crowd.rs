@@ -19,22 +19,22 @@ pub(crate) type Events = BTreeMap<&'static str, usize>;
 
 pub(crate) const SIZE: usize = 30;
 
-/// Groups of members, each behind a link of its own. One more is behind a pooler.
+/// Groups of members, each behind another link. One more group is behind a pooler.
 pub(crate) const LINKS: [&str; 2] = ["east", "west"];
 const POOLED: &str = "pool";
 const GROUP: usize = 4;
 const DIRECT: usize = SIZE - (LINKS.len() + 1) * GROUP;
 
-/// One member in so many is never made to end, so that what it takes can be compared over the whole time.
+/// Every fifth member is never made to end, so that its memory can be compared over the whole time.
 const IMMORTAL: usize = 5;
 
-/// How many of those come and go while a host does not drain: their events are more than wait for it one by one.
+/// How many strangers come and go while a host does not drain: more events than its queue holds.
 pub(crate) const STRANGERS: usize = 300;
 
-/// How much of what a member told is shown when it breaks.
+/// How many of a member's last lines are shown when it breaks a rule.
 const HISTORY: usize = 30;
 
-/// Of how many members.
+/// Of how many members the last lines are shown.
 const SHOWN: usize = 3;
 
 pub(crate) fn name(id: Id) -> String {

@@ -57,7 +57,7 @@ pub(crate) enum Fault {
     Flood {
         time: Duration,
     },
-    FalseObituary {
+    FalseGone {
         member: Id,
     },
     Lost {
@@ -91,7 +91,7 @@ pub(crate) struct Step {
 /// The last needs a pooler.
 const KINDS: usize = 20;
 
-/// One step of so many has two faults at once.
+/// One step in this many has two faults at once.
 const DOUBLE: u32 = 4;
 
 /// Draws steps without end.
@@ -185,7 +185,7 @@ impl Schedule {
             13 => Fault::Junk {
                 seed: self.rng.u64(..),
             },
-            14 => Fault::FalseObituary { member },
+            14 => Fault::FalseGone { member },
             15 => self.of_the_host(members),
             16 => Fault::Failover,
             17 => Fault::Flood {
@@ -258,7 +258,7 @@ impl Fault {
             Self::LinkSlow { .. } => "link: slow",
             Self::Junk { .. } => "junk on the channel",
             Self::Flood { .. } => "a flood of junk",
-            Self::FalseObituary { .. } => "a false obituary",
+            Self::FalseGone { .. } => "a false gone message",
             Self::Lost { .. } => "peers reported lost",
             Self::Retagged { .. } => "tags changed",
             Self::StopsDraining { .. } => "a host not draining",
@@ -285,7 +285,7 @@ impl Fault {
             | Self::Leave { .. }
             | Self::LinkStalls { .. }
             | Self::LinkSlow { .. }
-            | Self::FalseObituary { .. }
+            | Self::FalseGone { .. }
             | Self::StopsDraining { .. } => false,
             // Thirty times as much as two sessions can say is more than a small machine can carry in three heartbeats as short
             // as these.
@@ -293,7 +293,7 @@ impl Fault {
         }
     }
 
-    /// As it can be while another lasts, in which nobody may notice who is gone.
+    /// This fault as part of another, during which members may not notice a departure.
     fn hurried(self) -> Self {
         let back = Back::After(Duration::from_secs(1));
         match self {
@@ -323,7 +323,7 @@ impl Fault {
             | Self::AllSessionsEnd
             | Self::PoolerRestarts
             | Self::Junk { .. }
-            | Self::FalseObituary { .. }
+            | Self::FalseGone { .. }
             | Self::Lost { .. }
             | Self::Retagged { .. } => false,
             // Who tells when the strangers have gone must not be gone itself.
@@ -355,7 +355,7 @@ impl Fault {
             self,
             Self::Junk { .. }
                 | Self::Flood { .. }
-                | Self::FalseObituary { .. }
+                | Self::FalseGone { .. }
                 | Self::StopsDraining { .. }
         )
     }
@@ -400,7 +400,7 @@ impl fmt::Display for Fault {
             }
             Self::Junk { .. } => f.write_str("junk on the channel"),
             Self::Flood { time } => write!(f, "the channel flooded with junk for {time:.1?}"),
-            Self::FalseObituary { member } => write!(f, "{} falsely said gone", name(member)),
+            Self::FalseGone { member } => write!(f, "{} falsely said gone", name(member)),
             Self::Lost { member } => write!(f, "{} reported all its peers lost", name(member)),
             Self::Retagged { member } => write!(f, "{} changed its tags", name(member)),
             Self::StopsDraining { member, restarts } => write!(

@@ -1,4 +1,4 @@
-//! A cluster under every fault that can be made on one machine, at random, for as long as you like, and a check after each.
+//! Injects random faults into thirty processes, for as long as you like, and checks after each that all has recovered.
 //!
 //! ```text
 //! cargo bench --bench soak -- --quick                     # a minute
@@ -8,15 +8,16 @@
 //! It is a bench, since it wants optimized code and much time, and reports times and memory. A `cargo bench` that does not
 //! say for how long does not run it.
 //!
-//! Starts a private PostgreSQL and thirty members, each a process of its own, some of them behind a proxy that can delay or
-//! swallow everything, and some behind PgBouncer, if it is installed. Then PostgreSQL is stopped, killed, frozen, flooded
-//! and replaced by a standby, PgBouncer restarts, and sessions and members end and freeze; see `fault.rs`. Every member tells
-//! every event that it sees. These must come in the order that `Event` documents, and lead to what `peers()` returns; and
-//! after each fault every roster must soon be the truth, and every thread, descriptor and session gone that was needed
-//! meanwhile.
+//! It starts a private PostgreSQL and thirty members. Each member is a process. Some connect through a proxy that can delay
+//! or swallow everything, some through PgBouncer, if it is installed. Then PostgreSQL is stopped, killed, frozen, flooded and
+//! replaced by a standby, PgBouncer restarts, and sessions and members end and freeze: see `fault.rs`.
 //!
-//! The last line starts with `ok:` and the exit status is 0 only if all that was so, and no member's memory grew. Needs
-//! Linux, for `/proc`.
+//! Every member reports every event that it sees. The events must come in the order that `Event` documents, and lead to what
+//! `peers()` returns. After each fault every roster must soon be correct, and every thread, descriptor and session that was
+//! needed meanwhile must be gone.
+//!
+//! The last line starts with `ok:` and the exit status is 0 only if all this holds and no member's memory grew. Needs Linux,
+//! for `/proc`.
 
 mod crowd;
 mod fault;

@@ -24,7 +24,7 @@ const SETTINGS: &[&str] = &["max_connections = 200"];
 /// A pooler that tries again soon when it cannot connect.
 const POOLER: &str = "server_login_retry = 0.2";
 
-/// Between two looks at what has no event of its own.
+/// How often to look for what no event tells.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How many payloads of junk come at a time.
@@ -212,7 +212,7 @@ impl Soak {
                 self.crowd.begin_flood();
                 self.flood = Some(Flood::start(&self.server, &[(CHANNEL, 50)]));
             }
-            Fault::FalseObituary { member } => self.say(&[self.obituary(member)?])?,
+            Fault::FalseGone { member } => self.say(&[self.gone_message(member)?])?,
             Fault::Lost { member } => self.crowd.lose_all(member)?,
             Fault::Retagged { member } => self.crowd.retag(member)?,
             Fault::StopsDraining { member, restarts } => self.overflow(member, restarts)?,
@@ -238,7 +238,7 @@ impl Soak {
             | Fault::AllSessionsEnd
             | Fault::PoolerRestarts
             | Fault::Junk { .. }
-            | Fault::FalseObituary { .. }
+            | Fault::FalseGone { .. }
             | Fault::Lost { .. }
             | Fault::Retagged { .. }
             | Fault::StopsDraining { .. } => Ok(()),
@@ -285,7 +285,7 @@ impl Soak {
             | Fault::AllSessionsEnd
             | Fault::PoolerRestarts
             | Fault::Junk { .. }
-            | Fault::FalseObituary { .. }
+            | Fault::FalseGone { .. }
             | Fault::Lost { .. }
             | Fault::Retagged { .. } => {}
         }
@@ -331,8 +331,8 @@ impl Soak {
             .try_for_each(|payload| notify(&mut client, payload))
     }
 
-    /// What tells that a member is gone, up to whatever it said last.
-    fn obituary(&self, member: Id) -> Outcome<String> {
+    /// A message that this member is gone, with a higher number than any that it has sent.
+    fn gone_message(&self, member: Id) -> Outcome<String> {
         let incarnation = self.crowd.incarnation(member).ok_or("it is not online")?;
         let name = crowd::name(member);
         Ok(format!(
@@ -340,13 +340,13 @@ impl Soak {
         ))
     }
 
-    /// While a host does not drain its events, more happens than waits for it one by one.
+    /// A host does not drain its events, and more happen than its queue holds.
     fn overflow(&mut self, member: Id, restarts: Id) -> Outcome<()> {
         self.crowd.order(member, "stop draining")?;
         self.crowd.set_away(member, true);
         self.crowd.kill(restarts)?;
         self.crowd.spawn(restarts)?;
-        // A host that drains, too, may be slower than so many.
+        // Even a host that drains may be slower than this many strangers.
         self.crowd.set_lag(true);
         let start = SystemTime::UNIX_EPOCH.elapsed()?.as_micros();
         let beat = |name: &str| format!("pg-peers/1 beat name={name} inc={start} seq=1 due=60000;");

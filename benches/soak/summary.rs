@@ -6,17 +6,17 @@ use std::time::Duration;
 
 use crate::crowd::Lived;
 
-/// Memory may grow by so much: an allocator keeps some of what was needed once, for each thread that there was at a time.
+/// How much a member's memory may grow: an allocator keeps some of what each thread once needed.
 const ALLOWANCE_KB: u64 = 1_024;
 
-/// And by what a member remembers of each departure, for an hour, of so many at most: some 80 bytes, and room to grow.
+/// What a member remembers of each departure for an hour: some 80 bytes, and room to grow. And of how many at most.
 const DEPARTURE_BYTES: u64 = 100;
 const REMEMBERED: u64 = 10_000;
 
-/// A flood may add so much for a while: what comes while a statement is under way is read before its answer.
+/// How much a flood may add for a while: what arrives during a statement is read before its answer.
 const FLOODS_KB: u64 = 100 * 1_024;
 
-/// And leaves so much with the link, room for what came at once, until the next link.
+/// How much of that the session keeps until it ends, as room for what arrived at once.
 const AFTER_FLOODS_KB: u64 = 16 * 1_024;
 
 /// How a kind of fault went.

@@ -1,13 +1,13 @@
-//! Cache invalidation: whoever changes something tells all peers over TCP, at the address that each has as a tag.
+//! Cache invalidation: the process that changes a value tells all peers over TCP, at the address in each peer's tags.
 //!
 //! ```text
 //! export DATABASE_URL=postgres://postgres@localhost/postgres
 //! cargo run --example cache          # in one terminal, and again in another; then type a key
 //! ```
 //!
-//! A peer that is not there yet, or cannot be reached, misses an invalidation; so whoever meets one, also anew, tells it to
-//! forget everything. Until then it has what is old: where that matters, let entries also end by their age. Only this
-//! machine is served; elsewhere, bind and announce an address that the peers can reach.
+//! A peer that has not joined yet, or cannot be reached, misses an invalidation. So each process tells every peer that joins
+//! or heals to forget everything. Until then that peer has old values: where this matters, let entries also expire by age.
+//! The example serves this machine only. Elsewhere, bind and announce an address that the peers can reach.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};

@@ -1,5 +1,5 @@
 //! Graceful shutdown: at SIGTERM, or Ctrl-C, this process first announces that it takes no more work, ends what it has in
-//! hand, and says goodbye, so that nobody has to find out.
+//! hand, and says goodbye, so that its peers know at once.
 //!
 //! ```text
 //! export DATABASE_URL=postgres://postgres@localhost/postgres

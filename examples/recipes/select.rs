@@ -46,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     println!("did {job}");
                     done += 1;
                 }
-                // Whoever submitted them has gone, here with Ctrl-D.
+                // No more jobs will come: here, Ctrl-D was pressed.
                 Err(_) => break,
             },
             recv(seconds) -> _ => if done != reported {

@@ -1,13 +1,13 @@
-//! Sharing work by rendezvous hashing: whoever has the highest score for a key owns it. All reckon alike, from the names of
-//! the peers alone, so a key moves only when its owner leaves, or to a newcomer.
+//! Sharing work by rendezvous hashing: the member with the highest score for a key owns it. All compute the same scores, from
+//! the names of the peers alone, so a key moves only when its owner leaves, or to a newcomer.
 //!
 //! ```text
 //! export DATABASE_URL=postgres://postgres@localhost/postgres
 //! cargo run --example sharing        # in one terminal, and again in another
 //! ```
 //!
-//! Views differ for a moment, so that two may own a key, or nobody, until both have heard the same: the work must bear
-//! being done twice. A process that is killed keeps its keys for the 3.3 seconds until it is known.
+//! Views differ for a moment: a key may have two owners, or none, until all have heard the same. So doing work twice must do
+//! no harm. A process that is killed keeps its keys for the 3.3 seconds until it is known.
 
 use std::error::Error;
 use std::time::Duration;

@@ -124,7 +124,7 @@ fn a_password_that_changes_while_members_run_is_supplied_anew() {
             .replace("postgres", "app password=before dbname=postgres");
         Leavers::start(&params).leave_in_time();
     });
-    // Without a session for so long, it is found gone.
+    // After this long without a session, a session check misses it.
     for member in [&members[0], &members[2]] {
         expect(member, "leave b: SessionGone");
     }

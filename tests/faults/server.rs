@@ -165,7 +165,7 @@ fn three_quick(server: &Server) -> [Cluster; 3] {
     acquainted(["a", "b", "c"].map(quick), &server.params())
 }
 
-/// The backend that serves one of three, and that of one which leaves, are stopped for so long.
+/// The backends of one of three members and of two that leave are stopped for this long.
 fn frozen_backend(time: Duration) {
     let mut server = Server::start();
     // On a busy machine the one takes its time to notice and to be back.
@@ -293,7 +293,7 @@ fn a_server_frozen_for_two_heartbeats_again_and_again() {
             server.freeze();
             last_until(Instant::now() + 2 * HEARTBEAT);
             server.thaw();
-            // For a grace period nobody could have left before.
+            // During the grace period no peer can leave.
             last_until(Instant::now() + 4 * HEARTBEAT);
             for member in &members {
                 member.wait_online(PATIENCE).expect("online");

@@ -13,7 +13,7 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Floods these channels, with so many payloads each at a time: many at once are more than one at a time.
+    /// Floods these channels, each with this many payloads a statement: large statements send more than small ones.
     pub fn start(server: &Server, channels: &[(&str, u64)]) -> Self {
         let mut batch = String::new();
         for (channel, count) in channels {
