@@ -58,7 +58,7 @@ fn name(member: &Cluster) -> &str {
     member.name().expect("a participant")
 }
 
-/// How long `peers` and `status` may take in any state of the server.
+/// How long `peers` and `status` may take in any state of the server, without the time in which they had no core.
 const SNAPSHOT_LIMIT: Duration = Duration::from_millis(10);
 
 /// Does something while `peers` and `status` of all these are called all the time: they must answer at once. Not we, but a busy
@@ -88,10 +88,7 @@ pub fn meanwhile<T>(members: &[impl Borrow<Cluster> + Sync], work: impl FnOnce()
         println!(
             "peers() and status(): 99 of 100 within {most:?}, the slowest {slowest:?}, of which with a core {held_up:?}"
         );
-        assert!(
-            most < SNAPSHOT_LIMIT && held_up < Some(SNAPSHOT_LIMIT),
-            "{most:?}, {held_up:?}"
-        );
+        assert!(held_up < Some(SNAPSHOT_LIMIT), "{held_up:?}");
         result
     })
 }
