@@ -58,7 +58,6 @@ mod redial;
 mod session;
 mod side_channel;
 mod sql;
-mod targets;
 pub(crate) mod up;
 mod wake;
 

@@ -306,7 +306,7 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
 
 /// Notifies the inbox of the first connection, over the second.
 pub(super) fn send_probe(connect: &Connect, hosts: Hosts, inbox: &str) -> Result<()> {
-    let mut second = connect.open(hosts)?;
+    let mut second = connect(hosts)?;
     run(&mut second, &sql::notify_briefly(inbox, PROBE))
 }
 
