@@ -188,9 +188,9 @@ fn open(
 ) -> Result<Option<Link>> {
     let start = Instant::now();
     let mut client = connect(hosts)?;
-    let pid = listen_to_inbox(&mut client, &names.inbox)?;
+    let pid = listen_to_inbox(&mut client, &names.inbox, patience.lock())?;
     progress.handle_first(client);
-    let probe = send_probe(connect, hosts, &names.inbox);
+    let probe = send_probe(connect, hosts, &names.inbox, patience.lock());
     let Some(mut client) = progress.handle_second() else {
         return Ok(None);
     };

@@ -281,12 +281,12 @@ impl Drop for Link {
 
 /// Listens to the inbox, and returns the pid of our own backend. Comes before anything is set in the session: behind a
 /// pooler in transaction mode the settings would land in somebody else's.
-pub(super) fn listen_to_inbox(client: &mut Client, inbox: &str) -> Result<Pid> {
+pub(super) fn listen_to_inbox(client: &mut Client, inbox: &str, lock: Duration) -> Result<Pid> {
     run(client, &sql::listen(inbox))?;
     // Our own notification tells our backend's pid, without the right to execute any function. Nobody else can say the same
     // before us: not another attempt, which has the same inbox, nor a stranger who has learnt of it.
     let own = format!("own {:016x}", jitter::random());
-    let notify = sql::notify_briefly(inbox, &own);
+    let notify = sql::notify_within(inbox, &own, lock);
     run(client, &notify).or_else(|error| retry_if_full(client, &notify, error))?;
     let pid = receive(client, inbox, &own, Duration::ZERO)?;
     pid.ok_or_else(not_carried)
@@ -305,9 +305,14 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
 }
 
 /// Notifies the inbox of the first connection, over the second.
-pub(super) fn send_probe(connect: &Connect, hosts: Hosts, inbox: &str) -> Result<()> {
+pub(super) fn send_probe(
+    connect: &Connect,
+    hosts: Hosts,
+    inbox: &str,
+    lock: Duration,
+) -> Result<()> {
     let mut second = connect(hosts)?;
-    run(&mut second, &sql::notify_briefly(inbox, PROBE))
+    run(&mut second, &sql::notify_within(inbox, PROBE, lock))
 }
 
 /// Whether the first connection carries the notifications of others. If it does not, it stops listening: a pooler's

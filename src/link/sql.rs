@@ -34,11 +34,12 @@ pub(super) fn notify(channel: &str, payload: &str) -> String {
     format!("NOTIFY {}, {}", identifier(channel), literal(payload))
 }
 
-/// Notifies in a session that is not set up. It fails where another transaction holds NOTIFY up, so that it does not hold a
-/// place in the pool meanwhile.
-pub(super) fn notify_briefly(channel: &str, payload: &str) -> String {
+/// Notifies in a session that is not set up. It waits for a lock no longer than `lock`, so that where another transaction holds
+/// NOTIFY up it does not hold a place in the pool meanwhile.
+pub(super) fn notify_within(channel: &str, payload: &str, lock: Duration) -> String {
     format!(
-        "SET LOCAL lock_timeout = '1s'; {}",
+        "SET LOCAL lock_timeout = '{}ms'; {}",
+        lock.as_millis(),
         notify(channel, payload)
     )
 }

@@ -1,6 +1,7 @@
 //! Waking the thread: nothing but the server can end its wait in `postgres`, so that is what a host's request does.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postgres::Client;
 
@@ -11,6 +12,9 @@ use super::sql;
 use crate::error::Result;
 use crate::logging::LINK;
 
+/// How long a wake-up waits for a lock. Without it the thread looks by itself in less time.
+const LOCK: Duration = Duration::from_secs(1);
+
 /// Makes [`Link::next`](super::Link::next) return, in a link of this session. Returns at once; `woken` is called when that was
 /// done, or failed.
 pub(crate) fn wake(
@@ -18,7 +22,7 @@ pub(crate) fn wake(
     names: &SessionNames,
     woken: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
-    let statement = sql::notify_briefly(&names.inbox, "wake");
+    let statement = sql::notify_within(&names.inbox, "wake", LOCK);
     let wake = move |client: &mut Client| run(client, &statement);
     let channel = names.channel.clone();
     with_connection("wake", Arc::clone(connect), wake, move |done| {

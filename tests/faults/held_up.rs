@@ -149,3 +149,21 @@ fn notify_is_held_up_for_a_minute() {
         hold_up(Duration::from_secs(60));
     }
 }
+
+#[test]
+fn a_short_wait_for_notify_is_no_outage() {
+    let server = Server::start_with(&["synchronous_commit=off"]);
+    let members = three(&server);
+    let holder = Holder::hold(&server);
+    let start = Instant::now();
+    // It waits for as long as a member does that is online.
+    let newcomer = Config::new("new").join(&server.params()).expect("valid");
+    last_until(start + Duration::from_millis(2_500));
+    holder.release();
+    expect(&newcomer, "online");
+    assert_eq!(newcomer.status().failed_attempts, 0);
+    for member in &members {
+        expect(member, "join new");
+        expect_nothing(member);
+    }
+}
