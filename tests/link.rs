@@ -66,6 +66,7 @@ fn a_terminated_backend_is_noticed_there_only() {
     expect(&b, "join a");
     for _ in 0..3 {
         let pid = backend_of(&server, "b");
+        wait_until_idle(&server);
         server.run(&format!("SELECT pg_terminate_backend({pid})"));
         let Event::Offline(reason) = expect(&b, "offline") else {
             panic!("offline")

@@ -141,6 +141,18 @@ pub fn backend_of(server: &Server, name: &str) -> i32 {
     row.get(0)
 }
 
+/// Waits until no session has said anything for a while. Where a statement is under way when Postgres ends a session, the
+/// `postgres` crate tells of it only that the connection was closed.
+pub fn wait_until_idle(server: &Server) {
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
+                AND (state <> 'idle' OR clock_timestamp() - state_change < interval '300 ms')";
+    let mut client = server.client();
+    eventually("idle sessions", || {
+        let row = client.query_one(busy, &[]).expect("a count");
+        row.get::<_, i64>(0) == 0
+    });
+}
+
 /// The reason in a `Leave`.
 pub fn reason(event: &Event) -> Option<Reason> {
     match event {
