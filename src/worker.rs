@@ -365,6 +365,8 @@ impl Worker {
             Ok(()) => {
                 self.connection.handle_hello(now);
                 self.host.take_online();
+                // What it is known by came with the hello.
+                self.publish();
             }
             Err(error) => {
                 self.roster.handle_link_down();

@@ -12,6 +12,21 @@ use support::*;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
 #[test]
+fn what_online_says_is_shown_by_then() {
+    let server = Server::start();
+    std::thread::scope(|scope| {
+        for n in 0..30 {
+            let server = &server;
+            scope.spawn(move || {
+                let member = join(server, &format!("m{n}"));
+                let status = member.status();
+                assert!(status.online && status.incarnation.is_some(), "{status:?}");
+            });
+        }
+    });
+}
+
+#[test]
 fn participant_process() {
     be_a_participant();
 }
