@@ -23,8 +23,8 @@ pub struct Status {
     /// one that announces nothing, every [`heartbeat_interval`](crate::Config::heartbeat_interval), that it is there.
     pub echo: Option<Duration>,
     /// How often this participant announces itself now: its
-    /// [`heartbeat_interval`](crate::Config::heartbeat_interval), or longer in a large cluster; see
-    /// [`Config::delivery_budget`](crate::Config::delivery_budget).
+    /// [`heartbeat_interval`](crate::Config::heartbeat_interval), or longer in a large cluster (see
+    /// [`Config::delivery_budget`](crate::Config::delivery_budget)), and at least twice the round trip to the server.
     pub interval: Duration,
     /// How many announcements went out.
     pub announced: u64,

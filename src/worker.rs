@@ -361,6 +361,10 @@ impl Worker {
         self.guard.all_heard(Duration::ZERO);
         self.roster.set_back(self.connection.back());
         self.roster.handle_link_up(now, Some(pid));
+        let measured = self.connection.up().ok();
+        if let Some(took) = measured.and_then(|up| up.link.patience().round_trip()) {
+            self.roster.handle_round_trip(now, took);
+        }
         match self.say_hello() {
             Ok(()) => {
                 self.connection.handle_hello(now);

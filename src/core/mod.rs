@@ -6,10 +6,11 @@
 //!
 //! [`roster`] is the door: [`Roster`](roster::Roster) takes what happened and gives what to do next. [`wire`] reads and writes
 //! payloads; [`presence`] is this participant, [`roster_sync`] how it learns who is there, [`session_check`] when it asks
-//! Postgres which sessions are gone.
+//! Postgres which sessions are gone, [`round_trip`] how far away that is.
 
 pub(crate) mod presence;
 pub(crate) mod roster;
 pub(crate) mod roster_sync;
+pub(crate) mod round_trip;
 pub(crate) mod session_check;
 pub(crate) mod wire;

@@ -5,9 +5,10 @@
 //!
 //! The verbs are those of quinn-proto: `handle_*` takes what happened, `poll_*` gives what to do next.
 //!
-//! 1. [`handle_link_up`](Roster::handle_link_up) when LISTEN is in place (rule 3), and
-//!    [`handle_link_down`](Roster::handle_link_down) when the link is lost. While it is down only the host's requests and
-//!    [`poll_change`](Roster::poll_change) have a meaning; the other polls return nothing.
+//! 1. [`handle_link_up`](Roster::handle_link_up) when LISTEN is in place (rule 3), then
+//!    [`handle_round_trip`](Roster::handle_round_trip) if it is known how far the server is, so that the hello promises no more
+//!    than that allows (rule 2), and [`handle_link_down`](Roster::handle_link_down) when the link is lost. While it is down
+//!    only the host's requests and [`poll_change`](Roster::poll_change) have a meaning; the other polls return nothing.
 //! 2. When it is time by [`poll_timeout`](Roster::poll_timeout): [`poll_announcement`](Roster::poll_announcement) until it
 //!    returns nothing, each time with the same `now`. Each message is sent to all, and
 //!    [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again.
@@ -47,6 +48,7 @@ use self::queries::Queries;
 use self::tombstones::Tombstones;
 use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
+use crate::core::round_trip::RoundTrip;
 use crate::core::session_check::SessionCheck;
 use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart};
 use crate::event::Reason;
@@ -138,8 +140,8 @@ pub(crate) struct Roster {
     gone_to_tell: VecDeque<(Instant, Arc<str>)>,
     changes: VecDeque<Change>,
     online: bool,
-    /// How long the server took for its last answer.
-    round_trip: Duration,
+    /// How long the server takes to answer, since the link came up.
+    round_trip: RoundTrip,
 }
 
 impl Roster {
@@ -165,7 +167,7 @@ impl Roster {
             gone_to_tell: VecDeque::new(),
             changes: VecDeque::new(),
             online: false,
-            round_trip: Duration::ZERO,
+            round_trip: RoundTrip::default(),
         }
     }
 
@@ -180,9 +182,11 @@ impl Roster {
     }
 
     /// How often this participant announces itself now. Every peer hears it, so with more peers it becomes rarer, and the
-    /// cost to the database stays what it is (the idea of RFC 3550, 6.2).
+    /// cost to the database stays what it is (the idea of RFC 3550, 6.2). An announcement takes a round trip, and the next one
+    /// goes out after it, so with a server that is far away it cannot be more frequent than that (rule 2).
     pub(crate) fn interval(&self) -> Duration {
         self.time_for_all(1.0)
+            .max(self.round_trip.twice())
             .clamp(self.limits.heartbeat, wire::MAX_DUE)
     }
 
@@ -190,6 +194,8 @@ impl Roster {
     /// heard (rule 4).
     pub(crate) fn handle_link_up(&mut self, now: Instant, pid: Option<Pid>) {
         self.online = true;
+        // This server may be nearer than the last, or farther.
+        self.round_trip = RoundTrip::default();
         self.grant_grace(now);
         match &mut self.presence {
             Some(presence) if !presence.is_replaced() => presence.handle_link_up(now, pid),
@@ -236,10 +242,10 @@ impl Roster {
     /// some of them took their link for dead and must connect anew, so everybody gets a full grace period (rule 4). One that
     /// always takes as long is merely far away.
     pub(crate) fn handle_round_trip(&mut self, now: Instant, took: Duration) {
-        if took >= self.limits.heartbeat && took > 2 * self.round_trip {
+        if took >= self.limits.heartbeat && took > 2 * self.round_trip.last() {
             self.grant_grace(now);
         }
-        self.round_trip = took;
+        self.round_trip.handle(took);
     }
 
     /// The host's own connection to this peer broke: its next sign of life is a heal.

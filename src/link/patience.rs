@@ -57,6 +57,11 @@ impl Patience {
         });
     }
 
+    /// The smoothed round trip, if one was measured.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip.map(|round_trip| round_trip.smoothed)
+    }
+
     /// How long a statement of this many bytes may take before the link counts as broken.
     pub(crate) fn statement(&self, bytes: usize) -> Duration {
         let measured = self.round_trip.map_or(Duration::ZERO, |round_trip| {

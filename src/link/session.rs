@@ -104,7 +104,7 @@ impl Link {
         pid: Pid,
         names: &SessionNames,
         given_up: Option<Pid>,
-        patience: Patience,
+        mut patience: Patience,
     ) -> Result<Self> {
         if let Some(pid) = given_up {
             // A role may have lost the right to; then that backend reads on until its client is gone.
@@ -112,7 +112,10 @@ impl Link {
         }
         let _ = run(&mut client, sql::NO_IDLE_TIMEOUT);
         let set_up = sql::set_up(&names.channel, &names.application_name, patience.lock());
+        let start = Instant::now();
         let shown = client.simple_query(&set_up).map_err(broken)?;
+        // The hello, which comes next, promises no more than the distance allows.
+        patience.handle_round_trip(start.elapsed());
         let encoding = column(&shown).next().map(str::to_owned);
         Ok(Self {
             client: Some(client),

@@ -139,6 +139,8 @@ impl Net {
             process.reconnected = process.participant.host.online.is_some();
             process.seal.all_heard(process.clock);
             process.participant.link_up(now, process.pid);
+            let took = self.latency + process.delay;
+            process.participant.roster.handle_round_trip(now, took);
             self.deaf_online += usize::from(!process.hears);
         }
     }
@@ -346,8 +348,8 @@ impl Net {
         while let Some(message) = self.processes[id].participant.roster.poll_announcement(now) {
             let payload = wire::encode(&message);
             self.say(id, &payload);
+            self.wait_for_the_server(id);
             let process = &mut self.processes[id];
-            process.busy_until = self.now + self.latency + process.delay;
             let sent = self.epoch + process.busy_until;
             process.participant.roster.handle_sent(sent);
         }
@@ -375,6 +377,17 @@ impl Net {
         );
         participant.settle();
         participant.check();
+    }
+
+    /// A statement of this process went out, and its thread waits until the server has answered.
+    fn wait_for_the_server(&mut self, id: Id) {
+        let process = &mut self.processes[id];
+        process.busy_until = self.now + self.latency + process.delay;
+        let (answered, took) = (
+            self.epoch + process.busy_until,
+            process.busy_until - self.now,
+        );
+        process.participant.roster.handle_round_trip(answered, took);
     }
 
     pub(crate) fn clock(&self) -> Instant {

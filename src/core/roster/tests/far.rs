@@ -77,6 +77,50 @@ fn the_death_of_a_far_member_is_known_when_it_would_be_back() {
 }
 
 #[test]
+fn who_is_far_promises_no_more_than_the_distance_allows() {
+    for heartbeat in [ms(5), ms(40), ms(200)] {
+        let mut net = Net::new(1);
+        let near = net.start("near", 1);
+        net.run(SETTLED);
+        net.told(near);
+        let far = net.start_offline(Setup {
+            heartbeat,
+            delivery_budget: u32::MAX,
+            ..Setup::new("far", 2)
+        });
+        net.processes[far].delay = ms(150);
+        for round in 1..=5 {
+            net.reconnect(far);
+            net.run(secs(10));
+            let told = net.told(near);
+            let first = if round == 1 { &["join far.2"][..] } else { &[] };
+            assert_eq!(told, first, "{heartbeat:?}, round {round}");
+            net.disconnect(far);
+            net.run(ms(200));
+        }
+    }
+}
+
+#[test]
+fn the_interval_shows_the_distance() {
+    let interval = |heartbeat, delay| {
+        let mut net = Net::new(1);
+        let id = net.start_offline(Setup {
+            heartbeat,
+            ..Setup::new("a", 1)
+        });
+        net.processes[id].delay = delay;
+        net.reconnect(id);
+        net.run(secs(10));
+        net.processes[id].participant.roster.interval()
+    };
+    assert_eq!(interval(ms(40), ms(0)), ms(40));
+    assert_eq!(interval(ms(40), ms(150)), (LATENCY + ms(150)) * 2);
+    assert_eq!(interval(secs(5), ms(150)), secs(5));
+    assert_eq!(interval(secs(1), ms(700)), (LATENCY + ms(700)) * 2);
+}
+
+#[test]
 fn a_newcomer_is_told_how_long_a_far_member_takes() {
     let took = secs(5);
     let mut net = Net::new(1);
