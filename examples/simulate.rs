@@ -29,7 +29,7 @@ use clap::Parser;
 use crate::core::wire::{self, Body, Inbox};
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
-use crate::simulator::net::{Id, Net};
+use crate::simulator::net::{Id, Net, STRANGER};
 use crate::simulator::process::Process;
 use crate::simulator::setup::Setup;
 
@@ -153,7 +153,7 @@ impl Simulation {
         let answer = wire::decode_roster("pg-peers/1 roster part=1 parts=1;").expect("an answer");
         let now = self.net.clock();
         let roster = &mut self.net.processes[id].participant.roster;
-        roster.handle_sync_part(now, &answer);
+        roster.handle_sync_part(now, STRANGER, &answer);
     }
 
     fn interval(&self) -> Duration {

@@ -189,13 +189,13 @@ impl Worker {
     /// Answers those who asked who is there (rule 6).
     fn answer(&mut self) -> Result<()> {
         let start = self.pace.now();
-        while let Some((inbox, payloads)) = self.roster.poll_answer(self.pace.now()) {
-            let (inbox, pid) = (inbox.channel(), self.up()?.link.pid());
+        while let Some(piece) = self.roster.poll_answer(self.pace.now()) {
+            let (inbox, pid) = (piece.inbox.channel(), self.up()?.link.pid());
             let sign = |payload| self.guard.sign(pid, Some(&inbox), payload);
-            let payloads: Vec<_> = payloads.into_iter().map(sign).collect();
+            let payloads: Vec<_> = piece.payloads.into_iter().map(sign).collect();
             self.call(|link| link.answer(&inbox, &payloads))?;
-            self.host.status_mut().answered += 1;
-            // The host may have something to ask; the other questions can wait.
+            self.host.status_mut().answered += u64::from(piece.is_last);
+            // The host may have something to ask; the rest of the answer, and the other questions, can wait.
             if self.pace.is_late(start) {
                 break;
             }
@@ -249,7 +249,7 @@ impl Worker {
         }
         match inbox {
             None => self.handle_payload(now, sender, payload),
-            Some(_) => self.handle_sync_part(now, payload),
+            Some(_) => self.handle_sync_part(now, sender, payload),
         }
     }
 
@@ -270,9 +270,9 @@ impl Worker {
         }
     }
 
-    fn handle_sync_part(&mut self, now: Instant, payload: &str) {
+    fn handle_sync_part(&mut self, now: Instant, sender: Pid, payload: &str) {
         let part = wire::decode_roster(payload);
-        let outcome = part.map(|part| self.roster.handle_sync_part(now, &part));
+        let outcome = part.map(|part| self.roster.handle_sync_part(now, sender, &part));
         self.host.status_mut().heard += u64::from(outcome == Some(Outcome::News));
     }
 

@@ -358,7 +358,7 @@ impl Member {
                 self.roster.handle_message(now, sender, &message);
             }
         } else if let Some(part) = wire::decode_roster(payload) {
-            self.roster.handle_sync_part(now, &part);
+            self.roster.handle_sync_part(now, sender, &part);
         }
         verdict
     }
@@ -369,9 +369,10 @@ impl Member {
         while let Some(message) = self.roster.poll_announcement(now) {
             said.push((None, wire::encode(&message)));
         }
-        while let Some((inbox, payloads)) = self.roster.poll_answer(now) {
-            let inbox = inbox.channel();
-            said.extend(payloads.into_iter().map(|p| (Some(inbox.clone()), p)));
+        while let Some(piece) = self.roster.poll_answer(now) {
+            let inbox = piece.inbox.channel();
+            let payloads = piece.payloads.into_iter();
+            said.extend(payloads.map(|p| (Some(inbox.clone()), p)));
         }
         said
     }

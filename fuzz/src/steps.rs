@@ -262,9 +262,12 @@ impl Process {
         self.remember(sender, payload.to_owned());
     }
 
+    /// Answers of different lengths come from different members.
     fn hear_answer(&mut self, payload: &str) {
         if let (Some(_), Some(part)) = (self.link, wire::decode_roster(payload)) {
-            self.participant.roster.handle_sync_part(self.now, &part);
+            let sender = Pid::new(1 + (part.parts % 8) as i32).expect("above zero");
+            let roster = &mut self.participant.roster;
+            roster.handle_sync_part(self.now, sender, &part);
         }
     }
 
@@ -374,8 +377,15 @@ impl Process {
 
     fn answer(&mut self, own: Pid) {
         let mut count = 0;
-        while let Some((_, payloads)) = self.participant.roster.poll_answer(self.now) {
+        let mut payloads = Vec::new();
+        while let Some(piece) = self.participant.roster.poll_answer(self.now) {
             assert!(!self.participant.silenced && self.style == Some(Style::Full));
+            let bytes: usize = piece.payloads.iter().map(String::len).sum();
+            assert!((1..=16_000).contains(&bytes));
+            payloads.extend(piece.payloads);
+            if !piece.is_last {
+                continue;
+            }
             let mut named = HashSet::new();
             for (payload, number) in payloads.iter().zip(1..) {
                 assert!(payload.len() <= wire::MAX_PAYLOAD);
@@ -387,7 +397,7 @@ impl Process {
             }
             assert!(named.contains(OWN_NAME));
             assert!(named.len() <= peers(&self.participant.roster).count() + 1);
-            for payload in payloads {
+            for payload in payloads.drain(..) {
                 self.remember(own, payload);
             }
             count += 1;

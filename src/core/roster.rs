@@ -12,7 +12,8 @@
 //! 2. When it is time by [`poll_timeout`](Roster::poll_timeout): [`poll_announcement`](Roster::poll_announcement) until it
 //!    returns nothing, each time with the same `now`. Each message is sent to all, and
 //!    [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again.
-//! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing; each answer is sent to its inbox (rule 6).
+//! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing, or until there is something else to do; each piece of an
+//!    answer is sent to its inbox, in one statement (rule 6).
 //! 4. [`poll_session_check`](Roster::poll_session_check). If Postgres is to be asked, its answer goes to
 //!    [`handle_session_check`](Roster::handle_session_check) once everything that arrived before it was heard.
 //! 5. [`handle_message`](Roster::handle_message) for each notification on the channel, and
@@ -196,6 +197,7 @@ impl Roster {
         self.online = true;
         // This server may be nearer than the last, or farther.
         self.round_trip = RoundTrip::default();
+        self.sync.set_patience(self.round_trip.twice());
         self.grant_grace(now);
         match &mut self.presence {
             Some(presence) if !presence.is_replaced() => presence.handle_link_up(now, pid),
@@ -246,6 +248,7 @@ impl Roster {
             self.grant_grace(now);
         }
         self.round_trip.handle(took);
+        self.sync.set_patience(self.round_trip.twice());
     }
 
     /// The host's own connection to this peer broke: its next sign of life is a heal.
@@ -338,9 +341,14 @@ impl Roster {
         }
     }
 
-    /// A payload of an answer came to our inbox (rule 6). One that nobody waits for any more may name peers that have left
+    /// A payload of an answer came to our inbox, from the backend `sender` (rule 6). One that nobody waits for any more may name peers that have left
     /// since, and is ignored.
-    pub(crate) fn handle_sync_part(&mut self, now: Instant, part: &RosterPart<'_>) -> Outcome {
+    pub(crate) fn handle_sync_part(
+        &mut self,
+        now: Instant,
+        sender: Pid,
+        part: &RosterPart<'_>,
+    ) -> Outcome {
         if !self.sync.is_open() {
             return Outcome::Stale;
         }
@@ -357,7 +365,7 @@ impl Roster {
                 _ => {}
             }
         }
-        self.sync.handle_part(part.part, part.parts);
+        self.sync.handle_part(now, sender, part.part, part.parts);
         self.schedule_session_check(now);
         Outcome::News
     }

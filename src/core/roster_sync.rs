@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::wire::{Announce, Inbox};
+use crate::core::wire::{Announce, Inbox, Pid};
 use crate::peer::Incarnation;
 
-/// How long an answer may take before the next in rank is asked.
-const PATIENCE: Duration = Duration::from_millis(200);
+/// The least time that an answer may take before the next in rank is asked.
+const LEAST_PATIENCE: Duration = Duration::from_millis(200);
+
+/// The most answers that are followed at a time. Each question but the one to all asks for one.
+const ANSWERS: usize = ASK_ALL as usize;
 
 /// The attempt that asks everybody. Each one before it asks another member, since one may have died lately, or be busy.
 pub(crate) const ASK_ALL: u64 = 3;
@@ -21,8 +24,14 @@ pub(crate) struct RosterSync {
     stage: Stage,
     /// A query was polled, and may not have gone out yet.
     in_flight: bool,
-    /// How many payloads of the answer have come.
-    parts: u64,
+    /// How long an answer may take before the next in rank is asked.
+    patience: Duration,
+    /// When the first question went out, or, since one was heard, the last part of an answer.
+    progress: Option<Instant>,
+    /// The longest time without progress that an answer has taken. Who answers may be far away, or this link slow.
+    slowest: Duration,
+    /// How many parts of each answer have come, one after the other, by the backend that it comes from: they may alternate.
+    answers: Vec<(Pid, u64)>,
     /// The peers that were said to have left while an answer is awaited, which may have been written before: the start that
     /// left, and its last message.
     departures: HashMap<Arc<str>, (Incarnation, u64)>,
@@ -51,7 +60,10 @@ impl RosterSync {
             inbox,
             stage: Stage::Idle,
             in_flight: false,
-            parts: 0,
+            patience: LEAST_PATIENCE,
+            progress: None,
+            slowest: Duration::ZERO,
+            answers: Vec::new(),
             departures: HashMap::new(),
         }
     }
@@ -75,17 +87,29 @@ impl RosterSync {
         matches!(self.stage, Stage::Asking { .. } | Stage::Listening { .. })
     }
 
+    /// This participant's link is so slow that twice a round trip takes that long. No answer can come sooner than in one.
+    pub(crate) fn set_patience(&mut self, twice_a_round_trip: Duration) {
+        self.patience = twice_a_round_trip.max(LEAST_PATIENCE);
+    }
+
     /// Asks, as soon as it is polled.
     pub(crate) fn begin(&mut self, now: Instant) {
         self.ask_next(0, now);
-        self.parts = 0;
+        self.expect_answers(now);
     }
 
     /// The hello that goes out now is the first attempt.
     pub(crate) fn asked_by_hello(&mut self, now: Instant) {
-        self.ask_next(1, now + PATIENCE);
+        self.ask_next(1, now + self.patience);
         self.in_flight = true;
-        self.parts = 0;
+        self.expect_answers(now);
+    }
+
+    /// Nothing of an answer has come.
+    fn expect_answers(&mut self, now: Instant) {
+        self.progress = Some(now);
+        self.slowest = Duration::ZERO;
+        self.answers.clear();
     }
 
     fn ask_next(&mut self, attempt: u64, at: Instant) {
@@ -96,11 +120,13 @@ impl RosterSync {
     pub(crate) fn stop(&mut self) {
         self.stage = Stage::Idle;
         self.in_flight = false;
+        self.answers.clear();
         self.departures.clear();
     }
 
     fn settle(&mut self) {
         self.stage = Stage::Settled;
+        self.answers.clear();
         self.departures.clear();
     }
 
@@ -145,7 +171,7 @@ impl RosterSync {
                 if attempt == ASK_ALL {
                     self.listen(now, spread);
                 } else {
-                    self.ask_next(attempt + 1, now + PATIENCE);
+                    self.ask_next(attempt + 1, now + self.patience);
                 }
                 self.in_flight = true;
                 return Some(attempt);
@@ -163,7 +189,7 @@ impl RosterSync {
     }
 
     fn listen(&mut self, since: Instant, spread: Duration) {
-        let until = since + PATIENCE + spread;
+        let until = since + self.patience + spread;
         self.stage = Stage::Listening { since, until };
     }
 
@@ -173,7 +199,12 @@ impl RosterSync {
             return;
         }
         match &mut self.stage {
-            Stage::Asking { at, .. } => *at = now + PATIENCE,
+            Stage::Asking { attempt, at } => {
+                *at = (*at).max(now + self.patience);
+                if *attempt == 1 {
+                    self.progress = self.progress.max(Some(now));
+                }
+            }
             Stage::Listening { since, until } => {
                 *until += now.saturating_duration_since(*since);
                 *since = now;
@@ -191,15 +222,36 @@ impl RosterSync {
         }
     }
 
-    /// A payload of an answer has come. They come in order, and those of one answer without others between.
-    pub(crate) fn handle_part(&mut self, part: u64, parts: u64) {
-        self.parts = match part {
-            1 => 1,
-            _ if part == self.parts + 1 => part,
-            _ => 0,
-        };
-        if self.parts == parts {
-            self.settle();
+    /// A payload of an answer has come from this backend. Those of one answer come in order, and answers may alternate.
+    pub(crate) fn handle_part(&mut self, now: Instant, sender: Pid, part: u64, parts: u64) {
+        let known = self.answers.iter().position(|(from, _)| *from == sender);
+        let came = known.map_or(0, |place| self.answers.remove(place).1);
+        if part != 1 && part != came + 1 {
+            // One is missing, or it belongs to an answer from before. The answer will not be whole.
+            return;
+        }
+        if part == parts {
+            return self.settle();
+        }
+        if self.answers.len() == ANSWERS {
+            self.answers.remove(0);
+        }
+        self.answers.push((sender, part));
+        self.extend_patience(now);
+    }
+
+    /// A part of an answer was heard, so the next one is worth waiting for. It may take as long as those before, and as long
+    /// again.
+    fn extend_patience(&mut self, now: Instant) {
+        let took = self.progress.map(|at| now.saturating_duration_since(at));
+        self.slowest = self.slowest.max(took.unwrap_or_default());
+        self.progress = Some(now);
+        let patience = self.patience.max(self.slowest * 2);
+        match &mut self.stage {
+            Stage::Asking { at, .. } | Stage::Listening { until: at, .. } => {
+                *at = (*at).max(now + patience);
+            }
+            Stage::Idle | Stage::Settled => {}
         }
     }
 }

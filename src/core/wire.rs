@@ -28,7 +28,7 @@ pub(crate) const SIGNATURE: &str = " sig=";
 
 /// The most that a signature takes in a payload. Kept free also where nobody signs, so that whatever could be announced
 /// without a secret can be announced with one.
-const LONGEST_SIGNATURE: usize = " time=18446744073709551615 sig=".len() + 64;
+pub(crate) const LONGEST_SIGNATURE: usize = " time=18446744073709551615 sig=".len() + 64;
 
 /// What all payloads of an answer begin with.
 const ROSTER: &str = "pg-peers/1 roster ";

@@ -195,7 +195,7 @@ impl Link {
         ))
     }
 
-    /// Sends an answer to an inbox, all its payloads at once.
+    /// Sends a piece of an answer to an inbox, all its payloads at once.
     pub(crate) fn answer(&mut self, inbox: &str, payloads: &[String]) -> Result<()> {
         self.run(sql::notify_all(inbox, payloads))
     }

@@ -353,10 +353,14 @@ impl Net {
             let sent = self.epoch + process.busy_until;
             process.participant.roster.handle_sent(sent);
         }
-        while let Some((inbox, payloads)) = self.processes[id].participant.roster.poll_answer(now) {
-            for payload in payloads {
-                self.answer(id, inbox, &payload);
+        if let Some(piece) = self.processes[id].participant.roster.poll_answer(now) {
+            let signed = |payload: &String| payload.len() + wire::LONGEST_SIGNATURE;
+            let bytes: usize = piece.payloads.iter().map(signed).sum();
+            assert!(bytes <= 16_000, "{bytes} bytes in one statement");
+            for payload in piece.payloads {
+                self.answer(id, piece.inbox, &payload);
             }
+            self.wait_for_the_server(id);
         }
         let pids = self.processes[id]
             .participant

@@ -41,6 +41,8 @@ pub(crate) struct Process {
     pub(super) arrivals: VecDeque<Arrival>,
     /// How much later than others it receives anything, its own notifications included, whose return it waits for.
     pub(crate) delay: Duration,
+    /// The bytes a second that its link carries to it; `None` where that takes no time. What it says is not held up.
+    pub(crate) rate: Option<u32>,
     /// Until then it waits for the return of its own notification.
     pub(super) busy_until: Duration,
     /// How many of the next payloads never reach it.
@@ -61,6 +63,15 @@ pub(super) enum What {
     Answer(Pid, Arc<str>),
     /// When Postgres was asked for sessions, and which of them it does not have.
     Sessions(Instant, HashSet<Pid>),
+}
+
+impl What {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Notification(_, payload) | Self::Answer(_, payload) => payload.len(),
+            Self::Sessions(..) => 0,
+        }
+    }
 }
 
 impl Process {
@@ -85,6 +96,7 @@ impl Process {
             hears: setup.hears,
             arrivals: VecDeque::new(),
             delay: Duration::ZERO,
+            rate: None,
             busy_until: Duration::ZERO,
             deaf_to: 0,
             next_turn: None,
@@ -110,6 +122,8 @@ impl Process {
         let at = at + self.delay;
         // What one session receives keeps its order, whatever delays it.
         let at = self.arrivals.back().map_or(at, |last| at.max(last.at));
+        let carried = |rate| Duration::from_secs_f64(what.bytes() as f64 / f64::from(rate));
+        let at = at + self.rate.map_or(Duration::ZERO, carried);
         self.arrivals.push_back(Arrival { at, what });
         true
     }
@@ -134,7 +148,9 @@ impl Process {
             }
             What::Answer(sender, payload) if self.verify(*sender, Some(self.key), payload) => {
                 if let Some(part) = wire::decode_roster(payload) {
-                    self.participant.roster.handle_sync_part(now, &part);
+                    self.participant
+                        .roster
+                        .handle_sync_part(now, *sender, &part);
                 }
             }
             What::Notification(..) | What::Answer(..) => {}

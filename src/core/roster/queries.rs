@@ -10,36 +10,89 @@ use crate::core::wire::{self, Announce, Body, Inbox, Message, WireTags};
 /// This many queries may wait for an answer.
 const MAX_WAITING: usize = 100;
 
-/// The inboxes that await an answer from us, and since when.
+/// The bytes of an answer that go out in one statement, signatures included. A statement must be done within a bounded time,
+/// and an answer may have any length. Between two pieces there is time for everything else.
+const PIECE: usize = 16_000;
+
+/// The inboxes that await an answer from us.
 #[derive(Debug, Default)]
-pub(super) struct Queries(VecDeque<(Instant, Inbox)>);
+pub(super) struct Queries {
+    /// Those that have got nothing yet, and since when.
+    waiting: VecDeque<(Instant, Inbox)>,
+    /// The answer that is under way. There is one at a time, since it may be as large as the roster.
+    answer: Option<Answer>,
+}
+
+/// What is still to be sent of an answer.
+#[derive(Debug)]
+struct Answer {
+    asked: Instant,
+    inbox: Inbox,
+    payloads: VecDeque<String>,
+}
+
+/// As much of an answer as goes out in one statement.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) inbox: Inbox,
+    pub(crate) payloads: Vec<String>,
+    /// Whether the answer ends with it.
+    pub(crate) is_last: bool,
+}
 
 impl Queries {
-    /// Whether a query from there can be taken: there is room, and none from there waits.
+    /// Whether a query from there can be taken: there is room, and none from there waits or is being answered.
     pub(super) fn takes(&self, inbox: Inbox) -> bool {
-        self.0.len() < MAX_WAITING && self.0.iter().all(|(_, waiting)| *waiting != inbox)
+        let mut waiting = self.waiting.iter().map(|(_, inbox)| *inbox);
+        let answered = self.answer.as_ref().map(|answer| answer.inbox);
+        self.waiting.len() < MAX_WAITING
+            && answered != Some(inbox)
+            && waiting.all(|other| other != inbox)
     }
 
     pub(super) fn push(&mut self, now: Instant, inbox: Inbox) {
-        self.0.push_back((now, inbox));
+        self.waiting.push_back((now, inbox));
     }
 
-    pub(super) fn pop(&mut self) -> Option<Inbox> {
-        self.0.pop_front().map(|(_, inbox)| inbox)
+    /// Who is answered there asks anew. It may have missed a part, so what is left of the answer is of no use.
+    fn restart(&mut self, inbox: Inbox) {
+        self.answer.take_if(|answer| answer.inbox == inbox);
+    }
+
+    /// The next piece of the answer that is under way.
+    fn pop_piece(&mut self) -> Option<Piece> {
+        let answer = self.answer.as_mut()?;
+        let inbox = answer.inbox;
+        let (mut payloads, mut bytes) = (Vec::new(), 0);
+        while let Some(payload) = answer.payloads.front() {
+            bytes += payload.len() + wire::LONGEST_SIGNATURE;
+            if bytes > PIECE && !payloads.is_empty() {
+                break;
+            }
+            payloads.extend(answer.payloads.pop_front());
+        }
+        let is_last = answer.payloads.is_empty();
+        self.answer.take_if(|_| is_last);
+        Some(Piece {
+            inbox,
+            payloads,
+            is_last,
+        })
     }
 
     pub(super) fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 
     /// Queries are to be answered at once.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.0.front().map(|(since, _)| *since)
+        let under_way = self.answer.as_ref().map(|answer| answer.asked);
+        under_way.or_else(|| self.waiting.front().map(|(since, _)| *since))
     }
 
     #[cfg(any(test, fuzzing))]
     pub(super) fn is_bounded(&self) -> bool {
-        self.0.len() <= MAX_WAITING
+        self.waiting.len() <= MAX_WAITING
     }
 }
 
@@ -49,6 +102,9 @@ impl Roster {
         if attempt >= ASK_ALL {
             self.sync.handle_query_to_all(now);
             return self.announce_soon(now);
+        }
+        if attempt == 0 {
+            self.queries.restart(inbox);
         }
         if !self.sync.is_settled() {
             // One that is new itself may be unknown to those who answer. One that asks again has heard it.
@@ -81,13 +137,24 @@ impl Roster {
         before.take(more_than_rank).count() == rank as usize
     }
 
-    /// The payloads that answer the next query, and the inbox to which they are to be sent.
-    pub(crate) fn poll_answer(&mut self, now: Instant) -> Option<(Inbox, Vec<String>)> {
-        let inbox = self.queries.pop()?;
-        let presence = self
-            .presence
-            .as_ref()
-            .filter(|presence| presence.speaks())?;
+    /// The next piece of an answer, to be sent in one statement. The next question is answered after the last piece of the one
+    /// before.
+    pub(crate) fn poll_answer(&mut self, now: Instant) -> Option<Piece> {
+        if self.queries.answer.is_none() {
+            let (asked, inbox) = self.queries.waiting.pop_front()?;
+            let payloads = self.write_answer(now)?.into();
+            self.queries.answer = Some(Answer {
+                asked,
+                inbox,
+                payloads,
+            });
+        }
+        self.queries.pop_piece()
+    }
+
+    /// The payloads that say who is there now, all written at once, since each says how many there are.
+    fn write_answer(&self, now: Instant) -> Option<Vec<String>> {
+        let presence = self.presence.as_ref().filter(|p| p.speaks())?;
         let encoded: Vec<_> = self
             .alive()
             .filter(|entry| entry.confirmed)
@@ -111,6 +178,6 @@ impl Roster {
             }),
         });
         let everybody = peers.chain([presence.last_announcement()]);
-        Some((inbox, wire::encode_roster(everybody)))
+        Some(wire::encode_roster(everybody))
     }
 }

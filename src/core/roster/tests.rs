@@ -13,6 +13,7 @@ use crate::simulator::process::Process;
 use crate::simulator::setup::{HEARTBEAT, MISSED, Setup};
 use crate::trust::seal::keys_of;
 
+mod answers;
 mod delivery;
 mod far;
 mod growing;
