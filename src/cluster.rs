@@ -59,7 +59,10 @@ impl Config {
     /// `target_session_attrs=read-write` follow a failover. Where it sets no `connect_timeout`, `keepalives_*` or
     /// `tcp_user_timeout`, limits of seconds are set.
     ///
-    /// Returns at once: a Postgres that cannot be reached is an [`Event::Offline`] and a retry, not an error.
+    /// Returns at once: a Postgres that cannot be reached is an [`Event::Offline`] and a retry, not an error. A login that
+    /// the server rejects (SQLSTATE of class 28, such as a wrong password) is tried again every 30 seconds, so at most 20
+    /// times in ten minutes: some providers ban addresses that go on. An attempt ends at the first address that rejects the
+    /// login, and the next one tries the others first.
     ///
     /// # Errors
     ///
@@ -98,6 +101,9 @@ impl Config {
     /// notifications), and for a moment's connection when [`set_tags`](Cluster::set_tags) or leaving must wake the thread;
     /// always on a thread where it may block. While one call hangs, another may be made. What it returns must
     /// be a session of its own with the primary.
+    ///
+    /// A login that the server rejects is tried again after one second, and then less and less often, down to every 5
+    /// seconds; what the closure supplies then may be right.
     ///
     /// Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in it; the server-side settings are made here.
     ///

@@ -64,7 +64,10 @@ impl Error {
         self.0.kind == Kind::Config
     }
 
-    /// No session with Postgres could be opened, or the one there was broke. It is tried again without end.
+    /// No session with Postgres could be opened, or the one there was broke. It is tried again without end: within a second, but
+    /// where the server rejects the login ([`code`](Error::code) of class 28) every 30 seconds, or every 5 where the closure of
+    /// [`join_with`](crate::Config::join_with) supplies the credentials. Some providers ban an address that was rejected twice
+    /// in a row, for half an hour or longer while it goes on, and then "connection refused" can be what this error says.
     pub fn is_link(&self) -> bool {
         self.0.kind == Kind::Link
     }
@@ -82,15 +85,20 @@ impl Error {
 
     /// The SQLSTATE that Postgres gave, if it was Postgres that refused.
     pub fn code(&self) -> Option<&SqlState> {
-        let mut cause: Option<&(dyn StdError + 'static)> = self.source();
-        while let Some(error) = cause {
-            if let Some(error) = error.downcast_ref::<postgres::Error>() {
-                return error.code();
-            }
-            cause = error.source();
-        }
-        None
+        self.source().and_then(code_of)
     }
+}
+
+/// The SQLSTATE of an error, or of its first cause that has one.
+pub(crate) fn code_of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a SqlState> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<postgres::Error>() {
+            return error.code();
+        }
+        cause = error.source();
+    }
+    None
 }
 
 impl fmt::Display for Error {

@@ -133,11 +133,12 @@
 //! # Failure
 //!
 //! Postgres may be down, frozen, out of reach, full, failing over or refusing: that is an [`Offline`](Event::Offline) with the
-//! reason, retries for ever, at most 0.75 seconds apart, and an [`Online`](Event::Online). Slow is not dead: a statement may take
-//! as long as the heartbeat interval, from 1.5 to 5 seconds, and longer where the server is far. An attempt to connect that
-//! hangs is left behind after ten seconds, one beside it after twenty, and so on up to five minutes. The roster stays as it was,
-//! and after the return everybody has the time of its expiry to be heard again. The README has a table of what happens when,
-//! with the times that were measured.
+//! reason, retries for ever, at most 0.75 seconds apart, and an [`Online`](Event::Online). Where the server rejects the login they
+//! are 30 seconds apart, or 5 with [`join_with`](Config::join_with), since some providers ban addresses for it. Slow is not
+//! dead: a statement may take as long as the heartbeat interval, from 1.5 to 5 seconds, and longer where the server is far. An
+//! attempt to connect that hangs is left behind after ten seconds, one beside it after twenty, and so on up to five minutes. The
+//! roster stays as it was, and after the return everybody has the time of its expiry to be heard again. The README has a table of
+//! what happens when, with the times that were measured.
 //!
 //! # Logging
 //!

@@ -85,7 +85,10 @@ fn a_refused_login_is_told_and_tried_again() {
     let params = server
         .params()
         .replace("user=postgres", "user=app dbname=postgres");
-    let a = Config::new("a").join(&params).expect("valid");
+    // With a connection string that takes half a minute: `tests/faults/refusals.rs`.
+    let a = Config::new("a")
+        .join_with(move || postgres::Client::connect(&params, postgres::NoTls))
+        .expect("valid");
     let Event::Offline(reason) = expect(&a, "offline") else {
         panic!("offline")
     };

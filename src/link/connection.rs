@@ -67,7 +67,7 @@ impl<M: Send + 'static> Connection<M> {
             heartbeat,
             announces,
             jitter,
-            redial: Redial::new(Instant::now(), heartbeat),
+            redial: Redial::new(Instant::now(), heartbeat, connect.credentials()),
             operator: OperatorLog::new(names.channel.clone()),
             patience,
             state: State::Down {
@@ -161,7 +161,8 @@ impl<M: Send + 'static> Connection<M> {
             }
             drop(self.keep_if_hung(up));
         }
-        self.redial.handle_failure(now, &mut self.jitter);
+        self.redial
+            .handle_failure(now, self.connect.failure(), &mut self.jitter);
     }
 
     /// Goes on with this link.

@@ -2,16 +2,16 @@
 //! show a password.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use postgres::config::{ChannelBinding, LoadBalanceHosts, SslMode};
+use postgres::config::{ChannelBinding, SslMode};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, Socket};
 
-use super::redial::Hosts;
-use crate::error::{Error, Kind, Result};
-use crate::logging::LINK;
+use super::redial::{Credentials, Failure, Hosts, Logins};
+use super::targets::{Cause, Targets};
+use crate::error::{Error, Kind, Result, code_of};
 
 /// Limits for a connection whose string sets none: the peer of a dead connection is given up within seconds, not the
 /// system's hours. The server is asked for the same, by [`sql::set_up`](super::sql::set_up).
@@ -24,8 +24,82 @@ const KEEPALIVES_RETRIES: u32 = 3;
 /// What `postgres` sets of itself for `keepalives_idle`, by which an unset one is known.
 const DEFAULT_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Opens a connection; called again at every attempt, possibly while an earlier call still hangs.
-pub(crate) type Connect = Arc<dyn Fn(Hosts) -> Result<Client> + Send + Sync>;
+/// Shared by all who open connections.
+pub(crate) type Connect = Arc<Connector>;
+
+type Open = dyn Fn(Hosts) -> std::result::Result<Client, Cause> + Send + Sync;
+
+/// Opens connections; asked again at every attempt, possibly while an earlier one still hangs.
+pub(crate) struct Connector {
+    open: Box<Open>,
+    credentials: Credentials,
+    logins: Mutex<Logins>,
+}
+
+impl Connector {
+    fn new(
+        credentials: Credentials,
+        open: impl Fn(Hosts) -> std::result::Result<Client, Cause> + Send + Sync + 'static,
+    ) -> Connect {
+        Arc::new(Self {
+            open: Box::new(open),
+            credentials,
+            logins: Mutex::new(Logins::default()),
+        })
+    }
+
+    pub(super) fn credentials(&self) -> Credentials {
+        self.credentials
+    }
+
+    /// Why attempts fail, if they do.
+    pub(super) fn failure(&self) -> Failure {
+        self.logins().failure()
+    }
+
+    pub(super) fn open(&self, hosts: Hosts) -> Result<Client> {
+        let outcome = (self.open)(hosts);
+        let mut logins = self.logins();
+        let cause = match outcome {
+            Ok(client) => {
+                logins.handle_success();
+                return Ok(client);
+            }
+            Err(cause) => cause,
+        };
+        let code = code_of(&*cause).map(|code| code.code());
+        logins.handle_failure(Instant::now(), code);
+        let pause = self.credentials.pause().as_secs();
+        let message = match (logins.failure(), code) {
+            (Failure::Other, _) => "cannot connect to Postgres".to_owned(),
+            (Failure::Rejected, Some(_)) => {
+                format!(
+                    "cannot connect to Postgres, which rejects the login (tried again every {pause} s)"
+                )
+            }
+            (Failure::Rejected, None) => format!(
+                "cannot connect to Postgres, which rejected the login before and may have banned this address for it, as \
+                 some providers do for half an hour (tried again every {pause} s)"
+            ),
+        };
+        Err(Error::caused(Kind::Link, message, cause))
+    }
+
+    /// Opens a connection that can be done without: not while logins are being rejected.
+    pub(super) fn open_aside(&self) -> Result<Client> {
+        if !self.logins().may_try(Instant::now(), self.credentials) {
+            return Err(Error::new(
+                Kind::Link,
+                "a further connection is not tried, since Postgres rejected the last login",
+            ));
+        }
+        self.open(Hosts::AsConfigured)
+    }
+
+    fn logins(&self) -> MutexGuard<'_, Logins> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Parses a connection string into what opens connections, with limits on every wait that TCP knows.
 pub(crate) fn connector<T>(params: &str, tls: Option<T>) -> Result<Connect>
@@ -66,19 +140,16 @@ where
     if config.get_keepalives_retries().is_none() {
         config.keepalives_retries(KEEPALIVES_RETRIES);
     }
-    config.notice_callback(|notice| log::debug!(target: LINK, "Postgres says: {notice}"));
-    let mut shuffled = config.clone();
-    shuffled.load_balance_hosts(LoadBalanceHosts::Random);
-    Ok(Arc::new(move |hosts| {
-        let config = match hosts {
-            Hosts::AsConfigured => &config,
-            Hosts::Shuffled => &shuffled,
-        };
-        let client = match &tls {
+    let targets = Targets::new(&config).map_err(|counts| {
+        Error::config(format!(
+            "the connection string has {counts}: write as many of each, separated by commas"
+        ))
+    })?;
+    Ok(Connector::new(Credentials::Fixed, move |hosts| {
+        targets.connect(hosts, |config| match &tls {
             Some(tls) => config.connect(tls.clone()),
             None => config.connect(postgres::NoTls),
-        };
-        client.map_err(|e| Error::caused(Kind::Link, "cannot connect to Postgres", e))
+        })
     }))
 }
 
@@ -86,10 +157,10 @@ where
 pub(crate) fn custom_connector<F, E>(connect: F) -> Connect
 where
     F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
-    E: Into<Box<dyn StdError + Send + Sync>>,
+    E: Into<Cause>,
 {
-    Arc::new(move |_| {
-        connect().map_err(|e| Error::caused(Kind::Link, "cannot connect to Postgres", e))
+    Connector::new(Credentials::Supplied, move |_| {
+        connect().map_err(Into::into)
     })
 }
 

@@ -8,7 +8,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use postgres::Client;
 
 use super::connector::Connect;
-use super::redial::Hosts;
 use crate::error::{Error, Kind, Result};
 
 /// The longest that closing a client holds anybody up; a healthy one takes 0.1 ms.
@@ -38,7 +37,7 @@ pub(super) fn with_connection(
     spawn(what, move || {
         let mut client = None;
         // Before the client is dropped, which may take long.
-        done(catch(|| work(client.insert(connect(Hosts::AsConfigured)?))));
+        done(catch(|| work(client.insert(connect.open_aside()?))));
     })
 }
 

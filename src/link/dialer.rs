@@ -187,7 +187,7 @@ fn open(
     progress: &Progress,
 ) -> Result<Option<Link>> {
     let start = Instant::now();
-    let mut client = connect(hosts)?;
+    let mut client = connect.open(hosts)?;
     let pid = listen_to_inbox(&mut client, &names.inbox, patience.lock())?;
     progress.handle_first(client);
     let probe = send_probe(connect, hosts, &names.inbox, patience.lock());

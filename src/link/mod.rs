@@ -58,6 +58,7 @@ mod redial;
 mod session;
 mod side_channel;
 mod sql;
+mod targets;
 pub(crate) mod up;
 mod wake;
 

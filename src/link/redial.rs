@@ -1,5 +1,5 @@
-//! When to dial again, for how long a step of an attempt may hang before another attempt starts beside it, and which host comes
-//! first. Pure: time is a parameter.
+//! When to dial again, for how long a step of an attempt may hang before another attempt starts beside it, which host comes
+//! first, and what follows from a login that was rejected. Pure: time is a parameter.
 
 use std::time::{Duration, Instant};
 
@@ -42,23 +42,106 @@ pub(crate) enum Hosts {
     Shuffled,
 }
 
+/// Where the credentials come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Credentials {
+    /// They stand in the connection string.
+    Fixed,
+    /// A closure supplies them anew at every attempt.
+    Supplied,
+}
+
+impl Credentials {
+    /// The longest time between two logins of which the first was rejected. Providers ban addresses for such logins, and who
+    /// goes on is banned for longer.
+    pub(super) fn pause(self) -> Duration {
+        match self {
+            Self::Fixed => Duration::from_secs(30),
+            Self::Supplied => Duration::from_secs(5),
+        }
+    }
+
+    /// What fails for good need not be tried soon. What is supplied anew may be right the next time.
+    fn first_pause(self) -> Duration {
+        match self {
+            Self::Fixed => self.pause(),
+            Self::Supplied => Duration::from_secs(1),
+        }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// The server rejects the credentials, or does not say a word since it did: it may have banned this address.
+    Rejected,
+    Other,
+}
+
+/// Whether the server rejects the login, by its SQLSTATE: all of class 28 (manual, appendix A).
+pub(super) fn is_rejection(code: &str) -> bool {
+    code.starts_with("28")
+}
+
+/// What came of the logins so far.
+#[derive(Debug, Default)]
+pub(super) struct Logins {
+    /// When the last was rejected, if the server took none since, and refused none for another reason.
+    rejected: Option<Instant>,
+}
+
+impl Logins {
+    pub(super) fn handle_success(&mut self) {
+        self.rejected = None;
+    }
+
+    /// A login failed, with this SQLSTATE if the server gave one.
+    pub(super) fn handle_failure(&mut self, now: Instant, code: Option<&str>) {
+        match code.map(is_rejection) {
+            Some(true) => self.rejected = Some(now),
+            Some(false) => self.rejected = None,
+            None => {}
+        }
+    }
+
+    /// Why a login that fails now does.
+    pub(super) fn failure(&self) -> Failure {
+        match self.rejected {
+            Some(_) => Failure::Rejected,
+            None => Failure::Other,
+        }
+    }
+
+    /// Whether to try one that can be done without.
+    pub(super) fn may_try(&self, now: Instant, credentials: Credentials) -> bool {
+        let pause = credentials.pause();
+        self.rejected
+            .is_none_or(|at| now.saturating_duration_since(at) >= pause)
+    }
+}
+
 /// When to dial again, after attempts that failed and links that broke.
 #[derive(Debug)]
 pub(crate) struct Redial {
+    credentials: Credentials,
     /// The longest back-off.
     longest: Duration,
     /// The last back-off, before its jitter.
     backoff: Duration,
+    /// The last back-off after a login that was rejected; zero if the last was not.
+    pause: Duration,
     /// When the next attempt is due.
     at: Instant,
 }
 
 impl Redial {
     /// The first attempt is due at once.
-    pub(crate) fn new(now: Instant, heartbeat: Duration) -> Self {
+    pub(crate) fn new(now: Instant, heartbeat: Duration, credentials: Credentials) -> Self {
         Self {
+            credentials,
             longest: LAST_BACKOFF.min(heartbeat).max(FIRST_BACKOFF),
             backoff: Duration::ZERO,
+            pause: Duration::ZERO,
             at: now,
         }
     }
@@ -75,7 +158,22 @@ impl Redial {
     }
 
     /// An attempt failed.
-    pub(crate) fn handle_failure(&mut self, now: Instant, jitter: &mut Jitter) {
+    pub(crate) fn handle_failure(&mut self, now: Instant, why: Failure, jitter: &mut Jitter) {
+        match why {
+            Failure::Rejected => self.back_off_long(now),
+            Failure::Other => self.back_off(now, jitter),
+        }
+    }
+
+    /// Without jitter: who was rejected first is first again.
+    fn back_off_long(&mut self, now: Instant) {
+        let (first, longest) = (self.credentials.first_pause(), self.credentials.pause());
+        self.pause = (self.pause * 2).clamp(first, longest);
+        self.at = now + self.pause;
+    }
+
+    fn back_off(&mut self, now: Instant, jitter: &mut Jitter) {
+        self.pause = Duration::ZERO;
         // The first time at once or almost: not all members should dial in step when their server is back.
         let least = if self.backoff.is_zero() { 0.0 } else { 0.5 };
         self.backoff = (self.backoff * 2).clamp(FIRST_BACKOFF, self.longest);
@@ -87,7 +185,7 @@ impl Redial {
         if lasted >= STABLE_AFTER {
             self.backoff = Duration::ZERO;
         }
-        self.handle_failure(now, jitter);
+        self.back_off(now, jitter);
     }
 }
 
@@ -112,6 +210,10 @@ pub(super) fn hosts(hung: u32) -> Hosts {
 mod tests {
     use super::*;
 
+    fn redial(now: Instant, heartbeat: Duration) -> Redial {
+        Redial::new(now, heartbeat, Credentials::Fixed)
+    }
+
     /// The waits after failures in a row.
     fn waits(
         redial: &mut Redial,
@@ -120,7 +222,7 @@ mod tests {
         count: usize,
     ) -> Vec<Duration> {
         let wait = |_| {
-            redial.handle_failure(now, jitter);
+            redial.handle_failure(now, Failure::Other, jitter);
             redial.wait(now)
         };
         (0..count).map(wait).collect()
@@ -130,7 +232,7 @@ mod tests {
     fn the_first_attempt_is_due_at_once() {
         let now = Instant::now();
         assert_eq!(
-            Redial::new(now, Duration::from_secs(5)).wait(now),
+            redial(now, Duration::from_secs(5)).wait(now),
             Duration::ZERO
         );
     }
@@ -139,7 +241,7 @@ mod tests {
     fn failures_back_off_to_less_than_a_second() {
         let now = Instant::now();
         for seed in 0..100 {
-            let mut redial = Redial::new(now, Duration::from_secs(5));
+            let mut redial = redial(now, Duration::from_secs(5));
             let waits = waits(&mut redial, now, &mut Jitter::new(seed), 20);
             for (at, wait) in waits.iter().enumerate() {
                 let whole = (FIRST_BACKOFF * 2u32.pow(at.min(3) as u32)).min(LAST_BACKOFF);
@@ -155,7 +257,7 @@ mod tests {
     #[test]
     fn no_back_off_is_longer_than_the_heartbeat_interval() {
         let now = Instant::now();
-        let mut redial = Redial::new(now, Duration::from_millis(200));
+        let mut redial = redial(now, Duration::from_millis(200));
         let waits = waits(&mut redial, now, &mut Jitter::new(1), 20);
         assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(200)));
     }
@@ -168,7 +270,7 @@ mod tests {
             (STABLE_AFTER - Duration::from_millis(1), LAST_BACKOFF),
         ] {
             let jitter = &mut Jitter::new(1);
-            let mut redial = Redial::new(now, Duration::from_secs(5));
+            let mut redial = redial(now, Duration::from_secs(5));
             waits(&mut redial, now, jitter, 20);
             redial.handle_loss(now, lasted, jitter);
             assert!(redial.wait(now) <= longest);
@@ -178,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_link_is_back_after_twice_what_it_took_and_the_back_off() {
-        let redial = Redial::new(Instant::now(), Duration::from_secs(5));
+        let redial = redial(Instant::now(), Duration::from_secs(5));
         let took = Duration::from_secs(2);
         assert_eq!(redial.back(took), took * 2 + LAST_BACKOFF);
     }
@@ -203,5 +305,70 @@ mod tests {
                 assert_eq!(limit, Duration::from_millis(second));
             }
         }
+    }
+
+    /// When the logins are made, in seconds since the first, if each fails with what the server says then.
+    fn logins(
+        credentials: Credentials,
+        until: u64,
+        says: impl Fn(u64) -> Option<&'static str>,
+    ) -> Vec<u64> {
+        let start = Instant::now();
+        let (mut now, mut jitter) = (start, Jitter::new(1));
+        let mut logins = Logins::default();
+        let mut redial = Redial::new(now, Duration::from_secs(5), credentials);
+        let mut seconds = Vec::new();
+        loop {
+            // A login takes a moment.
+            now += redial.wait(now) + Duration::from_millis(1);
+            let second = (now - start).as_secs();
+            if second >= until {
+                return seconds;
+            }
+            seconds.push(second);
+            logins.handle_failure(now, says(second));
+            redial.handle_failure(now, logins.failure(), &mut jitter);
+        }
+    }
+
+    #[test]
+    fn rejected_logins_are_few() {
+        let rejected = |_| Some("28P01");
+        let fixed = logins(Credentials::Fixed, 600, rejected);
+        assert_eq!(fixed.len(), 20);
+        assert!(fixed.windows(2).all(|two| two[1] - two[0] <= 30));
+        let supplied = logins(Credentials::Supplied, 600, rejected);
+        assert_eq!(supplied[..6], [0, 1, 3, 7, 12, 17]);
+        assert!(supplied.windows(2).all(|two| two[1] - two[0] <= 5));
+    }
+
+    #[test]
+    fn who_may_have_been_banned_goes_on_waiting() {
+        let says = |second| (second == 0).then_some("28000");
+        assert_eq!(logins(Credentials::Fixed, 600, says).len(), 20);
+    }
+
+    #[test]
+    fn a_server_that_says_something_else_is_tried_often() {
+        let says = |second| Some(if second < 30 { "28P01" } else { "57P03" });
+        let logins = logins(Credentials::Fixed, 40, says);
+        assert_eq!(logins[..2], [0, 30]);
+        assert!(logins.len() > 10, "{logins:?}");
+    }
+
+    #[test]
+    fn what_can_be_done_without_is_not_tried_soon_after_a_rejection() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut logins = Logins::default();
+        assert!(logins.may_try(start, Credentials::Fixed));
+        logins.handle_failure(start, Some("28P01"));
+        logins.handle_failure(at(1), None);
+        assert!(!logins.may_try(at(29), Credentials::Fixed));
+        assert!(logins.may_try(at(30), Credentials::Fixed));
+        assert!(!logins.may_try(at(4), Credentials::Supplied));
+        assert!(logins.may_try(at(5), Credentials::Supplied));
+        logins.handle_success();
+        assert!(logins.may_try(at(1), Credentials::Fixed));
     }
 }

@@ -314,7 +314,7 @@ pub(super) fn send_probe(
     inbox: &str,
     lock: Duration,
 ) -> Result<()> {
-    let mut second = connect(hosts)?;
+    let mut second = connect.open(hosts)?;
     run(&mut second, &sql::notify_within(inbox, PROBE, lock))
 }
 

@@ -189,6 +189,11 @@ impl Server {
         self.directory.data()
     }
 
+    /// What the server has logged since it was last started.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path.join("log")).unwrap_or_default()
+    }
+
     /// A superuser's session.
     pub fn client(&self) -> Client {
         self.connect(self.port).expect("a session")
