@@ -1,7 +1,6 @@
 //! Connection strings, and what opens connections by them: with limits on every wait that TCP knows, and errors that never
 //! show a password.
 
-use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +8,7 @@ use postgres::config::{ChannelBinding, SslMode};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, Socket};
 
+use super::params::unparsable;
 use super::redial::{Credentials, Failure, Hosts, Logins};
 use super::targets::{Cause, Targets};
 use crate::error::{Error, Kind, Result, code_of};
@@ -164,53 +164,10 @@ where
     })
 }
 
-/// What else libpq can be told of TLS, and providers put into their URLs.
-const OTHERS_TLS_OPTIONS: [&str; 14] = [
-    "gssencmode",
-    "requiressl",
-    "ssl",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-    "sslcert",
-    "sslcertmode",
-    "sslcompression",
-    "sslcrl",
-    "sslcrldir",
-    "sslkey",
-    "sslpassword",
-    "sslrootcert",
-    "sslsni",
-];
-
-/// The parser's own words can contain a part of the password (one with a space in it is taken for an option), so they are
-/// only passed on if they name an option that exists, or if there is no password.
-fn unparsable(params: &str, error: &postgres::Error) -> Error {
-    let reason = error.source().map_or_else(String::new, ToString::to_string);
-    let unknown = |option: &&str| reason == format!("unknown option `{option}`");
-    let is_about_tls = OTHERS_TLS_OPTIONS.iter().any(unknown);
-    let advice = if is_about_tls {
-        "leave it out: certificates and what is verified are up to the connector that `join_tls` takes"
-    } else if reason.contains("`sslmode`") {
-        "sslmode may be disable, prefer or require; for verify-ca or verify-full write require, since what is verified is \
-         up to the connector that `join_tls` takes"
-    } else {
-        "write host=... user=... dbname=... or postgres://user@host/dbname, \
-         with special characters percent-encoded in a URL and in single quotes elsewhere"
-    };
-    let harmless = is_about_tls
-        || reason.starts_with("invalid value for option")
-        || !(params.contains('@') || params.to_ascii_lowercase().contains("pass"));
-    let reason = match harmless {
-        true => &reason,
-        false => "the reason is not shown, since it may show the password",
-    };
-    Error::config(format!(
-        "the connection string is not valid ({reason}): {advice}"
-    ))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
 
     #[test]
@@ -223,7 +180,7 @@ mod tests {
             "postgres://u:hunter2@h/db?hunter2=1",
         ] {
             let error = connector(params, tls()).err().expect(params);
-            let shown = format!("{error} {error:?} {:?}", StdError::source(&error));
+            let shown = format!("{error} {error:?} {:?}", error.source());
             assert!(error.is_config(), "{params}");
             assert!(!shown.contains("ter2"), "{shown}");
         }

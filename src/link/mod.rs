@@ -53,6 +53,7 @@ mod dialer;
 pub(crate) mod hearing;
 mod outage;
 pub(crate) mod pace;
+mod params;
 pub(crate) mod patience;
 mod redial;
 mod session;
