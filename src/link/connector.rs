@@ -8,6 +8,7 @@ use postgres::config::{ChannelBinding, SslMode};
 use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, Socket};
 
+use super::descriptors;
 use super::params::unparsable;
 use super::redial::{Credentials, Failure, Hosts, Logins};
 use super::targets::{Cause, Targets};
@@ -23,6 +24,8 @@ const KEEPALIVES_RETRIES: u32 = 3;
 
 /// What `postgres` sets of itself for `keepalives_idle`, by which an unset one is known.
 const DEFAULT_KEEPALIVES_IDLE: Duration = Duration::from_secs(2 * 60 * 60);
+
+const CANNOT_CONNECT: &str = "cannot connect to Postgres";
 
 /// Shared by all who open connections.
 pub(crate) type Connect = Arc<Connector>;
@@ -58,7 +61,9 @@ impl Connector {
     }
 
     pub(super) fn open(&self, hosts: Hosts) -> Result<Client> {
-        let outcome = (self.open)(hosts);
+        // Before names are looked up, which says that they do not exist where this is why.
+        let enough = descriptors::check().map_err(Cause::from);
+        let outcome = enough.and_then(|()| (self.open)(hosts));
         let mut logins = self.logins();
         let cause = match outcome {
             Ok(client) => {
@@ -71,14 +76,13 @@ impl Connector {
         logins.handle_failure(Instant::now(), code);
         let pause = self.credentials.pause().as_secs();
         let message = match (logins.failure(), code) {
-            (Failure::Other, _) => "cannot connect to Postgres".to_owned(),
+            _ if descriptors::is_exhausted(&*cause) => CANNOT_CONNECT.to_owned(),
+            (Failure::Other, _) => CANNOT_CONNECT.to_owned(),
             (Failure::Rejected, Some(_)) => {
-                format!(
-                    "cannot connect to Postgres, which rejects the login (tried again every {pause} s)"
-                )
+                format!("{CANNOT_CONNECT}, which rejects the login (tried again every {pause} s)")
             }
             (Failure::Rejected, None) => format!(
-                "cannot connect to Postgres, which rejected the login before and may have banned this address for it, as \
+                "{CANNOT_CONNECT}, which rejected the login before and may have banned this address for it, as \
                  some providers do for half an hour (tried again every {pause} s)"
             ),
         };
@@ -146,9 +150,11 @@ where
         ))
     })?;
     Ok(Connector::new(Credentials::Fixed, move |hosts| {
-        targets.connect(hosts, |config| match &tls {
-            Some(tls) => config.connect(tls.clone()),
-            None => config.connect(postgres::NoTls),
+        targets.connect(hosts, |config| {
+            descriptors::with_enough(|| match &tls {
+                Some(tls) => config.connect(tls.clone()),
+                None => config.connect(postgres::NoTls),
+            })
         })
     }))
 }
@@ -160,7 +166,7 @@ where
     E: Into<Cause>,
 {
     Connector::new(Credentials::Supplied, move |_| {
-        connect().map_err(Into::into)
+        descriptors::with_enough(&connect)
     })
 }
 

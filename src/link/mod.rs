@@ -48,6 +48,7 @@
 
 mod connection;
 mod connector;
+mod descriptors;
 mod detached;
 mod dialer;
 pub(crate) mod hearing;

@@ -6,6 +6,7 @@
 mod support;
 
 mod clock;
+mod descriptors;
 mod held_up;
 mod host;
 mod network;
