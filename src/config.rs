@@ -75,7 +75,9 @@ impl Config {
         }
     }
 
-    /// The Postgres channel on which the participants meet: 1 to 63 bytes of any kind but control characters; case counts.
+    /// The Postgres channel on which the participants meet: 1 to 63 bytes of any kind but control characters; case counts. The
+    /// bytes are those of UTF-8; in a database with another encoding it may take more there, and if it is more than 63 the
+    /// link does not come up, with an error that says so.
     /// Everybody who may connect to the database may also listen and announce there. Participants of other channels, or of
     /// other databases of the same server, are never seen. Defaults to `cluster`; libcluster_postgres takes its
     /// nodes' cookie unless it is told another.

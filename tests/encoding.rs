@@ -157,3 +157,28 @@ fn a_warning_comes_again_when_the_encoding_changed_in_between() {
     }
     assert_eq!(warnings("changing", "UTF8"), 0);
 }
+
+#[test]
+fn a_channel_that_is_too_long_in_the_database_s_encoding_is_told() {
+    let server = Server::start();
+    create(&server, "EUC_JP");
+    // 60 bytes in UTF-8, of which each two are three there.
+    let channel = "é".repeat(30);
+    let watcher = Config::observer().channel(&channel);
+    let watcher = watcher.join(&params(&server)).expect("valid");
+    for member in [join(&server, "a", &channel), watcher] {
+        let Event::Offline(reason) = expect(&member, "offline") else {
+            panic!("offline")
+        };
+        assert!(reason.is_link(), "{reason}");
+        let text = reason.to_string();
+        for part in [&*channel, "90 bytes", "EUC_JP", "63", "UTF8"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    let fits = "é".repeat(21);
+    let a = join(&server, "a", &fits);
+    let b = join(&server, "b", &fits);
+    expect_all(&a, &["online", "join b"]);
+    expect_all(&b, &["online", "join a"]);
+}

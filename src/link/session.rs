@@ -22,6 +22,9 @@ use crate::logging::LINK;
 /// How long the probe's notification may take to come, which it does within milliseconds or never.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The most bytes of a channel that Postgres keeps, in the encoding of the database (manual, 4.1.1).
+const MAX_CHANNEL: usize = 63;
+
 /// What a session says to its own inbox, to prove that it can notify.
 const CHECK: &str = "check";
 
@@ -117,6 +120,7 @@ impl Link {
         // The hello, which comes next, promises no more than the distance allows.
         patience.handle_round_trip(start.elapsed());
         let encoding = column(&shown).next().map(str::to_owned);
+        check_length(&mut client, &names.channel, encoding.as_deref())?;
         Ok(Self {
             client: Some(client),
             hung: None,
@@ -327,6 +331,29 @@ pub(super) fn hear_probe(client: &mut Client, inbox: &str, probe: Result<()>) ->
         let _ = run(client, &sql::unlisten(inbox));
     }
     carried
+}
+
+/// Fails if Postgres, which counts in the database's encoding, cuts the name of the channel. It does so without a word.
+fn check_length(client: &mut Client, channel: &str, encoding: Option<&str>) -> Result<()> {
+    let encoding = encoding.unwrap_or_default();
+    if channel.is_ascii() || encoding == "UTF8" || encoding == "SQL_ASCII" {
+        return Ok(());
+    }
+    // Where this role may not ask, an announcement that does not come back tells.
+    let Ok(rows) = client.simple_query(&sql::length(channel)) else {
+        return Ok(());
+    };
+    let bytes = column(&rows).find_map(|bytes| bytes.parse::<usize>().ok());
+    match bytes.filter(|bytes| *bytes > MAX_CHANNEL) {
+        None => Ok(()),
+        Some(bytes) => Err(Error::new(
+            Kind::Link,
+            format!(
+                "the channel {channel:?} takes {bytes} bytes in the encoding of this database, {encoding}, and Postgres cuts \
+                 it after {MAX_CHANNEL}: choose a shorter one, or a database with the encoding UTF8"
+            ),
+        )),
+    }
 }
 
 /// The backend that serves a session which listens to nothing.

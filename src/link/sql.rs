@@ -22,6 +22,12 @@ pub(super) const OWN_BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
 /// its `async.c`).
 pub(super) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";
 
+/// Asks how many bytes a text takes in the database's encoding. Takes a right that every role has unless it was revoked.
+pub(super) fn length(text: &str) -> String {
+    let text = literal(text);
+    format!("SELECT pg_catalog.octet_length(CAST({text} AS pg_catalog.text))")
+}
+
 pub(super) fn listen(channel: &str) -> String {
     format!("LISTEN {}", identifier(channel))
 }
