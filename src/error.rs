@@ -72,8 +72,9 @@ impl Error {
         self.0.kind == Kind::Link
     }
 
-    /// The connection goes through a pooler in transaction or statement mode, where notifications never arrive. Connect
-    /// to Postgres directly, or to a pool in session mode.
+    /// Most likely the connection goes through a pooler in transaction or statement mode, where notifications never arrive;
+    /// the text says what was seen. Connect to Postgres directly, or to a pool in session mode. Where a name or a balancer
+    /// leads to two servers, that is [`is_link`](Self::is_link) instead.
     pub fn is_pooler(&self) -> bool {
         self.0.kind == Kind::Pooler
     }

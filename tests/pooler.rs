@@ -1,6 +1,8 @@
-//! PgBouncer: transaction and statement mode are recognised, session mode works.
+//! PgBouncer: transaction and statement mode are recognised, session mode works. And what is not a pooler is not called one.
 
 mod support;
+
+use std::time::Duration;
 
 use pg_peers::{Config, Event};
 use support::*;
@@ -18,10 +20,14 @@ fn rule_3_a_transaction_pooler_is_refused_with_advice() {
         };
         assert!(reason.is_pooler(), "{mode}: {reason}");
         let text = reason.to_string();
-        assert!(
-            text.contains("directly") && text.contains("session mode"),
-            "{text}"
-        );
+        for part in [
+            "directly",
+            "session mode",
+            "our own came back",
+            "to the same server",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
         a.leave()
             .expect("nothing was said that a goodbye would take back");
     }
@@ -57,4 +63,44 @@ fn a_pool_without_room_for_a_second_session_is_told_apart() {
     };
     let text = reason.to_string();
     assert!(text.contains("leave room for one more session"), "{text}");
+}
+
+#[test]
+fn two_servers_behind_one_name_are_not_called_a_pooler() {
+    let servers = [Server::start(), Server::start()];
+    let balancer = Proxy::start(&servers[0], Duration::ZERO);
+    balancer.balance(servers.each_ref());
+    let a = Config::new("a").join(&balancer.params()).expect("valid");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    assert!(reason.is_link() && !reason.is_pooler(), "{reason}");
+    let text = reason.to_string();
+    assert!(
+        text.contains("two servers") && text.contains("balancer"),
+        "{text}"
+    );
+    assert!(!text.contains("pool"), "{text}");
+    balancer.lead_to(&servers[1]);
+    expect(&a, "online");
+}
+
+#[test]
+fn where_the_role_may_not_see_which_server_it_is_both_causes_are_said() {
+    let servers = [Server::start(), Server::start()];
+    for server in &servers {
+        server.run("REVOKE EXECUTE ON FUNCTION pg_postmaster_start_time() FROM PUBLIC; CREATE ROLE app LOGIN");
+    }
+    let balancer = Proxy::start(&servers[0], Duration::ZERO);
+    balancer.balance(servers.each_ref());
+    let params = balancer
+        .params()
+        .replace("user=postgres", "user=app dbname=postgres");
+    let a = Config::new("a").join(&params).expect("valid");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    let text = reason.to_string();
+    let (pooler, balancer) = (text.find("pooler"), text.find("two servers"));
+    assert!(pooler.is_some() && pooler < balancer, "{text}");
 }

@@ -191,7 +191,7 @@ impl Link {
             self.unread.push_back(notice);
         }
         if said_by_others {
-            return Err(not_carried());
+            return Err(not_carried(&Seen::OtherBackend));
         }
         Err(Error::new(
             Kind::Link,
@@ -296,7 +296,7 @@ pub(super) fn listen_to_inbox(client: &mut Client, inbox: &str, lock: Duration) 
     let notify = sql::notify_within(inbox, &own, lock);
     run(client, &notify).or_else(|error| retry_if_full(client, &notify, error))?;
     let pid = receive(client, inbox, &own, Duration::ZERO)?;
-    pid.ok_or_else(not_carried)
+    pid.ok_or_else(|| not_carried(&Seen::Nothing))
 }
 
 /// A queue of notifications that was full stays full, though everybody has read them since, until somebody asks how full it
@@ -311,26 +311,43 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
     }
 }
 
-/// Notifies the inbox of the first connection, over the second.
+/// Notifies the inbox of the first connection, over the second, which is returned.
 pub(super) fn send_probe(
     connect: &Connect,
     hosts: Hosts,
     inbox: &str,
     lock: Duration,
-) -> Result<()> {
+) -> Result<Client> {
     let mut second = connect.open(hosts)?;
-    run(&mut second, &sql::notify_within(inbox, PROBE, lock))
+    run(&mut second, &sql::notify_within(inbox, PROBE, lock))?;
+    Ok(second)
 }
 
 /// Whether the first connection carries the notifications of others. If it does not, it stops listening: a pooler's
 /// connection to the server must not go on for nobody.
-pub(super) fn hear_probe(client: &mut Client, inbox: &str, probe: Result<()>) -> Result<()> {
-    let heard = probe.and_then(|()| receive(client, inbox, PROBE, PROBE_TIMEOUT));
-    let carried = heard.and_then(|pid| pid.map(drop).ok_or_else(not_carried));
+pub(super) fn hear_probe(client: &mut Client, inbox: &str, probe: Result<Client>) -> Result<()> {
+    let carried =
+        probe.and_then(
+            |mut second| match receive(client, inbox, PROBE, PROBE_TIMEOUT)? {
+                Some(_) => Ok(()),
+                None => Err(not_carried(&Seen::Own {
+                    same_server: is_same_server(client, &mut second),
+                })),
+            },
+        );
     if carried.is_err() {
         let _ = run(client, &sql::unlisten(inbox));
     }
     carried
+}
+
+/// Whether two connections lead to one server, if this role may know.
+fn is_same_server(first: &mut Client, second: &mut Client) -> Option<bool> {
+    let [first, second] = [first, second].map(|client| {
+        let rows = client.simple_query(sql::SERVER).ok()?;
+        column(&rows).next().map(str::to_owned)
+    });
+    Some(first? == second?)
 }
 
 /// Fails if Postgres, which counts in the database's encoding, cuts the name of the channel. It does so without a word.
@@ -410,10 +427,64 @@ fn gone() -> Error {
     Error::new(Kind::Link, "Postgres closed the session")
 }
 
-fn not_carried() -> Error {
-    Error::new(
-        Kind::Pooler,
-        "notifications do not arrive on this connection: it goes through a pooler in transaction or statement mode \
-         (such as PgBouncer's pool_mode=transaction). Connect to Postgres directly, or to a pool in session mode",
-    )
+/// What was seen of a connection that accepts LISTEN and does not carry notifications.
+enum Seen {
+    /// Not even our own.
+    Nothing,
+    /// Our own, and not that of a second connection; and whether both lead to one server, if that is known.
+    Own { same_server: Option<bool> },
+    /// What we said, said by another backend.
+    OtherBackend,
+}
+
+/// Says what was seen, and what may be the cause, the likeliest first.
+fn not_carried(seen: &Seen) -> Error {
+    const POOLER: &str =
+        "a pooler in transaction or statement mode (such as PgBouncer's pool_mode=transaction)";
+    const ADVICE: &str = "Connect to Postgres directly, or to a pool in session mode";
+    const TWO_SERVERS: &str =
+        "two servers, by a name with several addresses, or a balancer or proxy before them";
+    let (kind, message) = match seen {
+        Seen::Nothing => (
+            Kind::Pooler,
+            format!(
+                "notifications do not arrive on this connection: LISTEN was accepted, and our own did not come back. It \
+                 goes through {POOLER}, or through a proxy that passes none on. {ADVICE}"
+            ),
+        ),
+        Seen::Own {
+            same_server: Some(true),
+        } => (
+            Kind::Pooler,
+            format!(
+                "notifications do not arrive on this connection: our own came back, and that of a second connection to the \
+                 same server did not. It goes through {POOLER}. {ADVICE}"
+            ),
+        ),
+        Seen::Own {
+            same_server: Some(false),
+        } => (
+            Kind::Link,
+            format!(
+                "two connections lead to {TWO_SERVERS}: our own notification came back, and that of the second connection, \
+                 which reached another server, did not. Let all members connect to the same one, the primary"
+            ),
+        ),
+        Seen::Own { same_server: None } => (
+            Kind::Pooler,
+            format!(
+                "notifications do not arrive on this connection: our own came back, and that of a second connection did \
+                 not; whether that reached the same server this role may not see. It goes through {POOLER}, or the \
+                 connections lead to {TWO_SERVERS}. {ADVICE}, and all members to the same server"
+            ),
+        ),
+        Seen::OtherBackend => (
+            Kind::Pooler,
+            format!(
+                "notifications do not arrive on this connection any more: what it announced was said by another backend. It \
+                 goes through {POOLER}. {ADVICE}"
+            ),
+        ),
+    };
+    Error::new(kind, message)
 }

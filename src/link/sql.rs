@@ -18,6 +18,10 @@ pub(super) const NO_IDLE_TIMEOUT: &str = "SET idle_session_timeout = 0";
 /// Asks which backend serves this session. Takes a right that every role has unless it was revoked.
 pub(super) const OWN_BACKEND: &str = "SELECT pg_catalog.pg_backend_pid()";
 
+/// Asks when the server was started, to the microsecond, by which two are told apart. Takes a right that every role has unless
+/// it was revoked.
+pub(super) const SERVER: &str = "SELECT pg_catalog.pg_postmaster_start_time()";
+
 /// Asks how full the queue of notifications is, which makes Postgres see that it no longer is (`asyncQueueAdvanceTail` in
 /// its `async.c`).
 pub(super) const QUEUE_USAGE: &str = "SELECT pg_catalog.pg_notification_queue_usage()";

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +10,8 @@ use super::Server;
 
 pub struct Proxy {
     port: u16,
-    upstream: Arc<AtomicU16>,
+    /// Where the next connection leads, and the one after it.
+    upstream: Arc<Mutex<[u16; 2]>>,
     road: Arc<Road>,
 }
 
@@ -20,7 +20,7 @@ impl Proxy {
     pub fn start(server: &Server, delay: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let upstream = Arc::new(AtomicU16::new(server.port()));
+        let upstream = Arc::new(Mutex::new([server.port(); 2]));
         let road = Arc::new(Road::new(delay));
         let proxy = Self {
             port,
@@ -30,9 +30,12 @@ impl Proxy {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 road.wait_until_open();
-                let Ok(server) =
-                    TcpStream::connect(("127.0.0.1", upstream.load(Ordering::Relaxed)))
-                else {
+                let port = {
+                    let mut ports = upstream.lock().expect("no panic with it");
+                    ports.reverse();
+                    ports[1]
+                };
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else {
                     continue;
                 };
                 let back = (server.try_clone(), client.try_clone());
@@ -51,7 +54,12 @@ impl Proxy {
 
     /// Connections from now on lead to this server.
     pub fn lead_to(&self, server: &Server) {
-        self.upstream.store(server.port(), Ordering::Relaxed);
+        self.balance([server, server]);
+    }
+
+    /// Connections from now on lead to these servers in turn.
+    pub fn balance(&self, servers: [&Server; 2]) {
+        *self.upstream.lock().expect("no panic with it") = servers.map(Server::port);
     }
 
     /// From now on each piece of data comes so much later.
