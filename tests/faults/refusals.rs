@@ -162,18 +162,19 @@ fn a_password_that_is_wrong_for_good_is_rarely_tried_again() {
     let a = Config::new("a").join(&params).expect("valid");
     expect(&a, "online");
     server.run("ALTER ROLE app PASSWORD 'after'");
-    // Its session lives on; a request that wakes it takes another.
-    for n in 0..100 {
+    // Its session lives on; a request that wakes it takes another, unless it is awake, as on a busy machine.
+    for n in 0..10 {
         a.set_tags([("n", n.to_string())]).expect("tags");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(200));
     }
-    assert_eq!(rejected(&server), 1);
+    let woken = rejected(&server);
+    assert!(woken <= 1, "{woken} rejected logins");
     let pid = backend_of(&server, "a");
     server.run(&format!("SELECT pg_terminate_backend({pid})"));
     expect(&a, "offline");
-    eventually("the old password is rejected", || rejected(&server) == 2);
+    eventually("the old password is rejected", || rejected(&server) > woken);
     last_until(Instant::now() + Duration::from_secs(8));
-    assert_eq!(rejected(&server), 2);
+    assert_eq!(rejected(&server), woken + 1);
     let status = a.status();
     assert_eq!(status.failed_attempts, 1);
     let reason = status.last_error.expect("a reason");
