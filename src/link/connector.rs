@@ -10,8 +10,8 @@ use postgres::{Client, Socket};
 
 use super::descriptors;
 use super::params::unparsable;
-use super::redial::{Credentials, Failure, Hosts, Logins};
-use super::targets::{Cause, Targets};
+use super::redial::{Choice, Credentials, Failure, Logins};
+use super::targets::{Cause, Place, Targets};
 use crate::error::{Error, Kind, Result, code_of};
 
 /// Limits for a connection whose string sets none: the peer of a dead connection is given up within seconds, not the
@@ -30,29 +30,47 @@ const CANNOT_CONNECT: &str = "cannot connect to Postgres";
 /// Shared by all who open connections.
 pub(crate) type Connect = Arc<Connector>;
 
-type Open = dyn Fn(Hosts) -> std::result::Result<Client, Cause> + Send + Sync;
+type Opened = std::result::Result<Client, Cause>;
+
+/// What connections are made of.
+enum Source {
+    Params {
+        targets: Targets,
+        open: Box<dyn Fn(&postgres::Config) -> Opened + Send + Sync>,
+    },
+    Closure(Box<dyn Fn() -> Opened + Send + Sync>),
+}
 
 /// Opens connections; asked again at every attempt, possibly while an earlier one still hangs.
 pub(crate) struct Connector {
-    open: Box<Open>,
-    credentials: Credentials,
+    source: Source,
     logins: Mutex<Logins>,
 }
 
 impl Connector {
-    fn new(
-        credentials: Credentials,
-        open: impl Fn(Hosts) -> std::result::Result<Client, Cause> + Send + Sync + 'static,
-    ) -> Connect {
+    fn new(source: Source) -> Connect {
         Arc::new(Self {
-            open: Box::new(open),
-            credentials,
+            source,
             logins: Mutex::new(Logins::default()),
         })
     }
 
     pub(super) fn credentials(&self) -> Credentials {
-        self.credentials
+        match self.source {
+            Source::Params { .. } => Credentials::Fixed,
+            Source::Closure(_) => Credentials::Supplied,
+        }
+    }
+
+    /// What an attempt can choose from.
+    pub(super) fn choice(&self) -> Choice {
+        match &self.source {
+            Source::Params { targets, .. } => targets.choice(),
+            Source::Closure(_) => Choice {
+                places: 1,
+                connect_timeout: CONNECT_TIMEOUT,
+            },
+        }
     }
 
     /// Why attempts fail, if they do.
@@ -60,21 +78,42 @@ impl Connector {
         self.logins().failure()
     }
 
-    pub(super) fn open(&self, hosts: Hosts) -> Result<Client> {
-        // Before names are looked up, which says that they do not exist where this is why.
-        let enough = descriptors::check().map_err(Cause::from);
-        let outcome = enough.and_then(|()| (self.open)(hosts));
+    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried.
+    pub(super) fn open(&self, visit: impl Fn()) -> Result<(Client, Option<Place>)> {
+        self.record(match &self.source {
+            Source::Params { targets, open } => {
+                let opened = descriptors_left().and_then(|()| targets.connect(visit, open));
+                opened.map(|(client, place)| (client, Some(place)))
+            }
+            Source::Closure(open) => descriptors_left()
+                .and_then(|()| open())
+                .map(|client| (client, None)),
+        })
+    }
+
+    /// Opens another connection to where the last one led.
+    pub(super) fn open_at(&self, place: Option<Place>) -> Result<Client> {
+        match (&self.source, place) {
+            (Source::Params { targets, open }, Some(place)) => {
+                self.record(targets.connect_at(place, open))
+            }
+            _ => self.open(|| {}).map(|(client, _)| client),
+        }
+    }
+
+    /// Notes what came of a login, and explains why it failed.
+    fn record<T>(&self, outcome: std::result::Result<T, Cause>) -> Result<T> {
         let mut logins = self.logins();
         let cause = match outcome {
-            Ok(client) => {
+            Ok(opened) => {
                 logins.handle_success();
-                return Ok(client);
+                return Ok(opened);
             }
             Err(cause) => cause,
         };
         let code = code_of(&*cause).map(|code| code.code());
         logins.handle_failure(Instant::now(), code);
-        let pause = self.credentials.pause().as_secs();
+        let pause = self.credentials().pause().as_secs();
         let message = match (logins.failure(), code) {
             _ if descriptors::is_exhausted(&*cause) => CANNOT_CONNECT.to_owned(),
             (Failure::Other, _) => CANNOT_CONNECT.to_owned(),
@@ -91,18 +130,24 @@ impl Connector {
 
     /// Opens a connection that can be done without: not while logins are being rejected.
     pub(super) fn open_aside(&self) -> Result<Client> {
-        if !self.logins().may_try(Instant::now(), self.credentials) {
+        if !self.logins().may_try(Instant::now(), self.credentials()) {
             return Err(Error::new(
                 Kind::Link,
                 "a further connection is not tried, since Postgres rejected the last login",
             ));
         }
-        self.open(Hosts::AsConfigured)
+        self.open(|| {}).map(|(client, _)| client)
     }
 
     fn logins(&self) -> MutexGuard<'_, Logins> {
         self.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Fails if this process has no descriptors left. Comes before names are looked up, which says that they do not exist where this
+/// is why.
+fn descriptors_left() -> std::result::Result<(), Cause> {
+    descriptors::check().map_err(Cause::from)
 }
 
 /// Parses a connection string into what opens connections, with limits on every wait that TCP knows.
@@ -129,9 +174,8 @@ where
             "the connection string says channel_binding=require, which takes TLS: use `join_tls`",
         ));
     }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(CONNECT_TIMEOUT);
-    }
+    let connect_timeout = *config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT);
+    config.connect_timeout(connect_timeout);
     if config.get_tcp_user_timeout().is_none() {
         config.tcp_user_timeout(TCP_USER_TIMEOUT);
     }
@@ -144,18 +188,20 @@ where
     if config.get_keepalives_retries().is_none() {
         config.keepalives_retries(KEEPALIVES_RETRIES);
     }
-    let targets = Targets::new(&config).map_err(|counts| {
+    let targets = Targets::new(&config, connect_timeout).map_err(|counts| {
         Error::config(format!(
             "the connection string has {counts}: write as many of each, separated by commas"
         ))
     })?;
-    Ok(Connector::new(Credentials::Fixed, move |hosts| {
-        targets.connect(hosts, |config| {
-            descriptors::with_enough(|| match &tls {
-                Some(tls) => config.connect(tls.clone()),
-                None => config.connect(postgres::NoTls),
-            })
+    let open = move |config: &postgres::Config| {
+        descriptors::with_enough(|| match &tls {
+            Some(tls) => config.connect(tls.clone()),
+            None => config.connect(postgres::NoTls),
         })
+    };
+    Ok(Connector::new(Source::Params {
+        targets,
+        open: Box::new(open),
     }))
 }
 
@@ -165,9 +211,8 @@ where
     F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
     E: Into<Cause>,
 {
-    Connector::new(Credentials::Supplied, move |_| {
-        descriptors::with_enough(&connect)
-    })
+    let open = move || descriptors::with_enough(&connect);
+    Connector::new(Source::Closure(Box::new(open)))
 }
 
 #[cfg(test)]

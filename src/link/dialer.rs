@@ -10,7 +10,7 @@ use super::Pid;
 use super::connector::Connect;
 use super::detached::{catch, close, spawn};
 use super::patience::Patience;
-use super::redial::{Hosts, Step, hosts, limit};
+use super::redial::{Choice, Step, limit};
 use super::session::{Link, SessionNames, hear_probe, listen_to_inbox, send_probe};
 use crate::error::{Error, Kind, Result};
 
@@ -60,10 +60,15 @@ impl Progress {
         Some(client)
     }
 
+    /// Another address is tried.
+    fn handle_address(&self) {
+        self.lock().1 = Instant::now();
+    }
+
     /// The step that takes longer than it may, with the first connection if it is there.
-    fn overdue(&self, hung: u32) -> Option<(Step, Option<Client>)> {
+    fn overdue(&self, hung: u32, choice: Choice) -> Option<(Step, Option<Client>)> {
         let mut progress = self.lock();
-        let overdue = progress.1.elapsed() > limit(progress.0, hung);
+        let overdue = progress.1.elapsed() > limit(progress.0, hung, choice);
         overdue.then(|| (progress.0, progress.2.take()))
     }
 
@@ -127,11 +132,11 @@ impl Dialer {
         }
         let (connect, names) = (Arc::clone(&self.connect), self.names.clone());
         let (finish, given_up) = (self.finish.clone(), self.given_up);
-        let (patience, hosts) = (self.patience.clone(), hosts(self.running));
+        let patience = self.patience.clone();
         let progress = Arc::new(Progress::new());
         let of_attempt = Arc::clone(&progress);
         spawn("dial", move || {
-            let open = || open(&connect, hosts, &names, given_up, patience, &of_attempt);
+            let open = || open(&connect, &names, given_up, patience, &of_attempt);
             let outcome = catch(open);
             let _ = finish.send((of_attempt, outcome));
         })?;
@@ -157,12 +162,13 @@ impl Dialer {
     fn give_up(&mut self) -> Option<Error> {
         let hung = self.running.saturating_sub(1);
         let current = self.current.as_mut().filter(|attempt| !attempt.given_up)?;
-        let (step, first) = current.progress.overdue(hung)?;
+        let choice = self.connect.choice();
+        let (step, first) = current.progress.overdue(hung, choice)?;
         current.given_up = true;
         if let Some(first) = first {
             close(first);
         }
-        let limit = limit(step, hung);
+        let limit = limit(step, hung, choice);
         let why = match step {
             Step::First => format!("connecting to Postgres takes longer than {limit:.0?}"),
             Step::Second { first } => format!(
@@ -180,17 +186,16 @@ impl Dialer {
 /// taken away from it.
 fn open(
     connect: &Connect,
-    hosts: Hosts,
     names: &SessionNames,
     given_up: Option<Pid>,
     patience: Patience,
     progress: &Progress,
 ) -> Result<Option<Link>> {
     let start = Instant::now();
-    let mut client = connect.open(hosts)?;
+    let (mut client, place) = connect.open(|| progress.handle_address())?;
     let pid = listen_to_inbox(&mut client, &names.inbox, patience.lock())?;
     progress.handle_first(client);
-    let probe = send_probe(connect, hosts, &names.inbox, patience.lock());
+    let probe = send_probe(connect, place, &names.inbox, patience.lock());
     let Some(mut client) = progress.handle_second() else {
         return Ok(None);
     };

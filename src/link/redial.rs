@@ -1,5 +1,5 @@
-//! When to dial again, for how long a step of an attempt may hang before another attempt starts beside it, which host comes
-//! first, and what follows from a login that was rejected. Pure: time is a parameter.
+//! When to dial again, for how long a step of an attempt may hang before another attempt starts beside it, and what follows from a
+//! login that was rejected. Pure: time is a parameter.
 
 use std::time::{Duration, Instant};
 
@@ -33,13 +33,12 @@ pub(super) enum Step {
     SetUp,
 }
 
-/// The order in which to try several hosts.
+/// What an attempt can choose from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hosts {
-    /// The order of the connection string.
-    AsConfigured,
-    /// Any order. An attempt that hangs may hang at the first host, and the next must not follow it there every time.
-    Shuffled,
+pub(super) struct Choice {
+    /// How many addresses the connection string leads to, as far as it is known.
+    pub(super) places: usize,
+    pub(super) connect_timeout: Duration,
 }
 
 /// Where the credentials come from.
@@ -189,21 +188,25 @@ impl Redial {
     }
 }
 
-/// How long a step may take, in an attempt beside this many that hang already.
-pub(super) fn limit(step: Step, hung: u32) -> Duration {
-    match step {
-        Step::First | Step::SetUp => STEP_TIMEOUT * 2u32.pow(hung.min(MAX_DOUBLINGS)),
-        // Logging in can take seconds and be healthy, and then it does so twice.
-        Step::Second { first } => SECOND_TIMEOUT.max(first * 2),
+/// How long a step may take, in an attempt beside this many that hang already. Each hangs at an address of its own. As long as
+/// there is another one, that has its turn soon after the time that `connect_timeout` gives to what the system knows of.
+pub(super) fn limit(step: Step, hung: u32, choice: Choice) -> Duration {
+    let Step::First = step else {
+        return match step {
+            // Logging in can take seconds and be healthy, and then it does so twice.
+            Step::Second { first } => SECOND_TIMEOUT.max(first * 2),
+            Step::First | Step::SetUp => doubled(hung),
+        };
+    };
+    let others = u32::try_from(choice.places.saturating_sub(1)).unwrap_or(u32::MAX);
+    match hung.checked_sub(others) {
+        None => choice.connect_timeout.mul_f64(1.1),
+        Some(hung) => doubled(hung),
     }
 }
 
-/// Which host an attempt tries first beside this many that hang already.
-pub(super) fn hosts(hung: u32) -> Hosts {
-    match hung {
-        0 => Hosts::AsConfigured,
-        _ => Hosts::Shuffled,
-    }
+fn doubled(hung: u32) -> Duration {
+    STEP_TIMEOUT * 2u32.pow(hung.min(MAX_DOUBLINGS))
 }
 
 #[cfg(test)]
@@ -285,14 +288,31 @@ mod tests {
         assert_eq!(redial.back(took), took * 2 + LAST_BACKOFF);
     }
 
+    /// So many addresses, with a `connect_timeout` of five seconds.
+    fn choice(places: usize) -> Choice {
+        Choice {
+            places,
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+
     #[test]
-    fn an_attempt_that_hangs_changes_the_next() {
+    fn an_attempt_that_hangs_has_the_next_wait_longer() {
         let seconds = [10, 20, 40, 80, 160, 320, 320, 320];
         for (hung, seconds) in (0..).zip(seconds) {
             for step in [Step::First, Step::SetUp] {
-                assert_eq!(limit(step, hung), Duration::from_secs(seconds));
+                let limit = limit(step, hung, choice(1));
+                assert_eq!(limit, Duration::from_secs(seconds));
             }
-            assert_eq!(hosts(hung) == Hosts::AsConfigured, hung == 0);
+        }
+    }
+
+    #[test]
+    fn each_further_address_has_its_turn_after_the_connect_timeout() {
+        let millis = [5_500, 5_500, 10_000, 20_000, 40_000];
+        for (hung, millis) in (0..).zip(millis) {
+            let limit = limit(Step::First, hung, choice(3));
+            assert_eq!(limit, Duration::from_millis(millis));
         }
     }
 
@@ -301,7 +321,7 @@ mod tests {
         for (first, second) in [(10, 3_000), (1_500, 3_000), (4_000, 8_000), (8_000, 16_000)] {
             let first = Duration::from_millis(first);
             for hung in 0..5 {
-                let limit = limit(Step::Second { first }, hung);
+                let limit = limit(Step::Second { first }, hung, choice(3));
                 assert_eq!(limit, Duration::from_millis(second));
             }
         }

@@ -13,7 +13,7 @@ use postgres::{Client, Notification, SimpleQueryMessage};
 use super::connector::Connect;
 use super::detached::{close, receive_awake, spawn};
 use super::patience::Patience;
-use super::redial::Hosts;
+use super::targets::Place;
 use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
 use crate::jitter;
@@ -314,11 +314,11 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
 /// Notifies the inbox of the first connection, over the second, which is returned.
 pub(super) fn send_probe(
     connect: &Connect,
-    hosts: Hosts,
+    place: Option<Place>,
     inbox: &str,
     lock: Duration,
 ) -> Result<Client> {
-    let mut second = connect.open(hosts)?;
+    let mut second = connect.open_at(place)?;
     run(&mut second, &sql::notify_within(inbox, PROBE, lock))?;
     Ok(second)
 }

@@ -1,14 +1,17 @@
 //! Which servers a connection string leads to, and in which order they are tried: one attempt goes from address to address until
 //! one lets it in, or rejects the login. The others would most likely reject it too, and some providers ban who tries twice.
+//!
+//! Whoever let us in last comes first. Last comes whoever rejected the last login: it may be one of several that are told apart by
+//! nothing but this; and where another attempt hangs: the server may be frozen.
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use postgres::Client;
 use postgres::config::{Host, LoadBalanceHosts};
 
-use super::redial::{Hosts, is_rejection};
+use super::redial::{Choice, is_rejection};
 use crate::error::code_of;
 use crate::jitter::random;
 use crate::logging::LINK;
@@ -23,8 +26,8 @@ pub(super) struct Targets {
     /// At least one.
     hosts: Vec<Target>,
     shuffled: bool,
-    /// Who rejected a login last, if none was accepted since.
-    rejected: Mutex<Option<Rejection>>,
+    connect_timeout: Duration,
+    seen: Mutex<Seen>,
 }
 
 /// One server.
@@ -35,15 +38,31 @@ struct Target {
     name: Option<(String, u16)>,
 }
 
-#[derive(Clone, Copy)]
-struct Rejection {
+/// One address of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
     host: usize,
     address: Option<IpAddr>,
 }
 
+/// What attempts have seen.
+struct Seen {
+    /// Who let us in last.
+    worked: Option<Place>,
+    /// Who rejected a login last, if none was accepted since.
+    rejected: Option<Place>,
+    /// Where attempts are right now.
+    trying: Vec<Place>,
+    /// How many addresses each host had when it was looked up last.
+    addresses: Vec<usize>,
+}
+
 impl Targets {
     /// The servers of a connection string that was parsed; what does not fit together, if it does not.
-    pub(super) fn new(config: &postgres::Config) -> Result<Self, String> {
+    pub(super) fn new(
+        config: &postgres::Config,
+        connect_timeout: Duration,
+    ) -> Result<Self, String> {
         let (names, addresses, ports) = (
             config.get_hosts(),
             config.get_hostaddrs(),
@@ -72,80 +91,157 @@ impl Targets {
         Ok(Self {
             hosts: (0..count).map(target).collect(),
             shuffled: config.get_load_balance_hosts() == LoadBalanceHosts::Random,
-            rejected: Mutex::new(None),
+            connect_timeout,
+            seen: Mutex::new(Seen {
+                worked: None,
+                rejected: None,
+                trying: Vec::new(),
+                addresses: vec![1; count],
+            }),
         })
     }
 
-    /// Tries one address after the other by `connect`. Whoever rejected the last login is tried last: it may be one of several
-    /// that are told apart by nothing but this.
-    pub(super) fn connect<E: Into<Cause>>(
-        &self,
-        hosts: Hosts,
-        connect: impl Fn(&postgres::Config) -> Result<Client, E>,
-    ) -> Result<Client, Cause> {
-        let rejected = *self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = rejected.map_or(0, |it| it.host);
-        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
-        order.rotate_left(first);
-        let shuffled = self.shuffled || hosts == Hosts::Shuffled;
-        if shuffled {
-            shuffle(&mut order);
+    /// What an attempt can choose from.
+    pub(super) fn choice(&self) -> Choice {
+        Choice {
+            places: self.seen().addresses.iter().sum(),
+            connect_timeout: self.connect_timeout,
         }
-        let mut last = None;
-        let mut spared = None;
-        for host in order {
-            let target = &self.hosts[host];
-            let addresses = match target.addresses() {
-                Ok(mut addresses) => {
-                    if shuffled {
-                        shuffle(&mut addresses);
-                    }
-                    addresses
-                }
+    }
+
+    /// Tries one address after the other by `connect`, and says where it got in. Calls `visit` before each.
+    pub(super) fn connect<C, E: Into<Cause>>(
+        &self,
+        visit: impl Fn(),
+        connect: impl Fn(&postgres::Config) -> Result<C, E>,
+    ) -> Result<(C, Place), Cause> {
+        let (first, last) = {
+            let seen = self.seen();
+            let last: Vec<Place> = seen.trying.iter().copied().chain(seen.rejected).collect();
+            (seen.rejected.or(seen.worked), last)
+        };
+        let mut spared = Vec::new();
+        let mut failed = None;
+        for host in self.order(first.map(|place| place.host)) {
+            visit();
+            let places = match self.places(host, first) {
+                Ok(places) => places,
                 Err(cause) => {
-                    last = Some(cause);
+                    failed = Some(cause);
                     continue;
                 }
             };
-            for address in addresses {
-                let at = Rejection { host, address };
-                if rejected.is_some_and(|it| it.host == host && it.address == address) {
-                    spared = Some(at);
+            for place in places {
+                if last.contains(&place) {
+                    spared.push(place);
                     continue;
                 }
-                match self.try_at(at, &connect) {
-                    Err(Attempt::Failed(cause)) => last = Some(cause),
+                visit();
+                match self.try_at(place, &connect) {
+                    Err(Attempt::Failed(cause)) => failed = Some(cause),
                     outcome => return outcome.map_err(Attempt::into_cause),
                 }
             }
         }
-        match (spared, last) {
-            (Some(at), _) => self.try_at(at, &connect).map_err(Attempt::into_cause),
-            (None, Some(cause)) => Err(cause),
-            (None, None) => Err("the host's name has no address".into()),
+        // In the order of `last`: where a login was rejected comes last of all.
+        spared.sort_by_key(|place| last.iter().rposition(|it| it == place));
+        for place in spared {
+            visit();
+            match self.try_at(place, &connect) {
+                Err(Attempt::Failed(cause)) => failed = Some(cause),
+                outcome => return outcome.map_err(Attempt::into_cause),
+            }
+        }
+        Err(failed.unwrap_or_else(|| "the host's name has no address".into()))
+    }
+
+    /// Tries this address alone.
+    pub(super) fn connect_at<C, E: Into<Cause>>(
+        &self,
+        place: Place,
+        connect: impl Fn(&postgres::Config) -> Result<C, E>,
+    ) -> Result<C, Cause> {
+        let outcome = self.try_at(place, connect);
+        outcome
+            .map(|(client, _)| client)
+            .map_err(Attempt::into_cause)
+    }
+
+    /// The hosts, from this one on.
+    fn order(&self, first: Option<usize>) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.hosts.len()).collect();
+        match first {
+            Some(first) => order.rotate_left(first),
+            None if self.shuffled => shuffle(&mut order),
+            None => {}
+        }
+        order
+    }
+
+    /// The addresses of a host, this one first.
+    fn places(&self, host: usize, first: Option<Place>) -> Result<Vec<Place>, Cause> {
+        let mut addresses = self.hosts[host].addresses()?;
+        if self.shuffled {
+            shuffle(&mut addresses);
+        }
+        self.seen().addresses[host] = addresses.len().max(1);
+        let places = addresses.into_iter();
+        let mut places: Vec<_> = places.map(|address| Place { host, address }).collect();
+        places.sort_by_key(|place| Some(*place) != first);
+        Ok(places)
+    }
+
+    fn try_at<C, E: Into<Cause>>(
+        &self,
+        place: Place,
+        connect: impl Fn(&postgres::Config) -> Result<C, E>,
+    ) -> Result<(C, Place), Attempt> {
+        let mut config = self.hosts[place.host].config.clone();
+        if let Some(address) = place.address {
+            config.hostaddr(address);
+        }
+        let trying = Trying::new(self, place);
+        let outcome = connect(&config).map_err(Into::into);
+        drop(trying);
+        let code = outcome.as_ref().err().and_then(|cause| code_of(&**cause));
+        let rejected = code.is_some_and(|code| is_rejection(code.code()));
+        let mut seen = self.seen();
+        if rejected {
+            seen.rejected = Some(place);
+        } else if outcome.is_ok() {
+            (seen.worked, seen.rejected) = (Some(place), None);
+        }
+        match outcome {
+            Ok(client) => Ok((client, place)),
+            Err(cause) if rejected => Err(Attempt::Rejected(cause)),
+            Err(cause) => Err(Attempt::Failed(cause)),
         }
     }
 
-    fn try_at<E: Into<Cause>>(
-        &self,
-        at: Rejection,
-        connect: impl Fn(&postgres::Config) -> Result<Client, E>,
-    ) -> Result<Client, Attempt> {
-        let mut config = self.hosts[at.host].config.clone();
-        if let Some(address) = at.address {
-            config.hostaddr(address);
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt is there.
+struct Trying<'a> {
+    targets: &'a Targets,
+    place: Place,
+}
+
+impl<'a> Trying<'a> {
+    fn new(targets: &'a Targets, place: Place) -> Self {
+        targets.seen().trying.push(place);
+        Self { targets, place }
+    }
+}
+
+impl Drop for Trying<'_> {
+    fn drop(&mut self) {
+        let trying = &mut self.targets.seen().trying;
+        if let Some(at) = trying.iter().position(|place| *place == self.place) {
+            trying.swap_remove(at);
         }
-        let outcome = connect(&config).map_err(Into::into);
-        let code = outcome.as_ref().err().and_then(|cause| code_of(&**cause));
-        let rejected = code.is_some_and(|code| is_rejection(code.code()));
-        if rejected || outcome.is_ok() {
-            let mut last = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
-            *last = rejected.then_some(at);
-        }
-        outcome.map_err(|cause| match rejected {
-            true => Attempt::Rejected(cause),
-            false => Attempt::Failed(cause),
-        })
     }
 }
 
@@ -238,5 +334,84 @@ fn alone(
 fn shuffle<T>(items: &mut [T]) {
     for n in (1..items.len()).rev() {
         items.swap(n, random() as usize % (n + 1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io;
+
+    use super::*;
+
+    const FIRST: u16 = 7001;
+
+    /// So many hosts, with ports from [`FIRST`] on.
+    fn targets(count: u16) -> Targets {
+        let hosts = vec!["127.0.0.1"; usize::from(count)].join(",");
+        let ports: Vec<String> = (0..count).map(|n| (FIRST + n).to_string()).collect();
+        let params = format!("host={hosts} port={} user=u", ports.join(","));
+        let config = params.parse().expect("a configuration");
+        Targets::new(&config, Duration::from_secs(5)).expect("targets")
+    }
+
+    /// Which hosts an attempt tries, if it gets in at this one.
+    fn visits(targets: &Targets, opens_at: Option<u16>) -> Vec<u16> {
+        let visited = RefCell::new(Vec::new());
+        let connect = |config: &postgres::Config| {
+            let host = config.get_ports()[0] - FIRST;
+            visited.borrow_mut().push(host);
+            match opens_at {
+                Some(open) if open == host => Ok(()),
+                _ => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+            }
+        };
+        let outcome = targets.connect(|| {}, connect);
+        assert_eq!(outcome.is_ok(), opens_at.is_some());
+        visited.into_inner()
+    }
+
+    #[test]
+    fn whoever_let_us_in_last_comes_first() {
+        let targets = targets(4);
+        assert_eq!(visits(&targets, None), [0, 1, 2, 3]);
+        assert_eq!(visits(&targets, Some(2)), [0, 1, 2]);
+        assert_eq!(visits(&targets, Some(2)), [2]);
+        assert_eq!(visits(&targets, Some(1)), [2, 3, 0, 1]);
+        assert_eq!(visits(&targets, None), [1, 2, 3, 0]);
+    }
+
+    #[test]
+    fn where_an_attempt_hangs_the_next_comes_last() {
+        let targets = targets(3);
+        let within = |config: &postgres::Config| -> io::Result<Vec<u16>> {
+            assert_eq!(config.get_ports(), [FIRST]);
+            // This one hangs, and meanwhile the next is made, which hangs as well.
+            let (found, _) = targets
+                .connect(
+                    || {},
+                    |config| {
+                        assert_eq!(config.get_ports(), [FIRST + 1]);
+                        io::Result::Ok(visits(&targets, None))
+                    },
+                )
+                .expect("an attempt");
+            Ok(found)
+        };
+        let (third, place) = targets.connect(|| {}, within).expect("an attempt");
+        assert_eq!(third, [2, 0, 1]);
+        assert_eq!(place.host, 0);
+        assert_eq!(targets.seen().trying, []);
+    }
+
+    #[test]
+    fn the_second_connection_of_an_attempt_leads_where_the_first_does() {
+        let targets = targets(3);
+        let connect = |config: &postgres::Config| match config.get_ports()[0] {
+            FIRST => Err("no"),
+            port => Ok(port),
+        };
+        let (port, place) = targets.connect(|| {}, connect).expect("the second host");
+        assert_eq!(targets.connect_at(place, connect).expect("again"), port);
     }
 }

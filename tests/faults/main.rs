@@ -9,6 +9,7 @@ mod clock;
 mod descriptors;
 mod held_up;
 mod host;
+mod hosts;
 mod network;
 mod noise;
 mod pooler;

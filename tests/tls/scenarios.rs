@@ -57,11 +57,11 @@ fn refused(cluster: &Cluster) -> String {
         panic!("offline")
     };
     // What Postgres itself rejects is tried again after half a minute.
-    let rejected = reason.code().is_some_and(|code| code.code().starts_with("28"));
+    let rejected = reason
+        .code()
+        .is_some_and(|code| code.code().starts_with("28"));
     let attempts = if rejected { 1 } else { 3 };
-    eventually("attempts", || {
-        cluster.status().failed_attempts >= attempts
-    });
+    eventually("attempts", || cluster.status().failed_attempts >= attempts);
     expect_nothing(cluster);
     assert!(reason.is_link());
     let text = reason.to_string();
