@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Pid;
 use super::connector::Connect;
 use super::detached::spawn;
-use super::dialer::Dialer;
+use super::dialer::{Dialer, Way};
 use super::hearing::Hearing;
 use super::outage::OperatorLog;
 use super::patience::Patience;
@@ -33,6 +33,7 @@ pub(crate) struct Connection<M> {
     redial: Redial,
     operator: OperatorLog,
     patience: Patience,
+    way: Way,
     state: State<M>,
     /// The link before, if a call hung. Its session stays until the next hello is out, so that nobody finds it missing.
     previous: Option<Box<Up<M>>>,
@@ -62,7 +63,8 @@ impl<M: Send + 'static> Connection<M> {
         jitter: Jitter,
     ) -> Self {
         let patience = Patience::new(heartbeat);
-        let dialer = Dialer::new(Arc::clone(&connect), names.clone(), None, patience.clone());
+        let (of_dialer, way) = (Arc::clone(&connect), Way::Unknown);
+        let dialer = Dialer::new(of_dialer, names.clone(), None, patience.clone(), way);
         Self {
             heartbeat,
             announces,
@@ -70,6 +72,7 @@ impl<M: Send + 'static> Connection<M> {
             redial: Redial::new(Instant::now(), heartbeat, connect.credentials()),
             operator: OperatorLog::new(names.channel.clone()),
             patience,
+            way: Way::Unknown,
             state: State::Down {
                 dialer,
                 flooded: false,
@@ -128,6 +131,7 @@ impl<M: Send + 'static> Connection<M> {
     pub(crate) fn handle_hello(&mut self, now: Instant) {
         if let State::Up(up) = &self.state {
             self.operator.tell_online(now, up.link.unsafe_encoding());
+            self.way = Way::Proven;
         }
         if let Some(previous) = self.previous.take() {
             // Closing it can take long. Without a thread it takes that long here.
@@ -138,6 +142,9 @@ impl<M: Send + 'static> Connection<M> {
     /// The link broke, for this reason. Returns what is left of it, whose closing can take a moment.
     #[must_use]
     pub(crate) fn handle_loss(&mut self, now: Instant, error: &Error) -> Option<Box<Up<M>>> {
+        if error.is_pooler() {
+            self.way = Way::Unknown;
+        }
         let up = self.take_up(now)?;
         self.operator.tell_offline(now, error);
         if is_held_up(error) {
@@ -195,6 +202,7 @@ impl<M: Send + 'static> Connection<M> {
             self.names.clone(),
             up.link.given_up(),
             self.patience.clone(),
+            self.way,
         );
         match mem::replace(&mut self.state, State::Down { dialer, flooded }) {
             State::Up(up) | State::HeldUp { up, .. } => Some(up),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use postgres::Client;
 
 use super::Pid;
@@ -11,7 +11,7 @@ use super::connector::Connect;
 use super::detached::{catch, close, spawn};
 use super::patience::Patience;
 use super::redial::{Choice, Step, limit};
-use super::session::{Link, SessionNames, hear_probe, listen_to_inbox, send_probe};
+use super::session::{Link, SessionNames, hear_probe, listen_to_inbox, start_probe};
 use crate::error::{Error, Kind, Result};
 
 /// Opens a link. What succeeds after the dialer is gone is closed by its own thread.
@@ -21,6 +21,7 @@ pub(crate) struct Dialer {
     /// The backend of the link before, if that was given up. The next session ends it.
     given_up: Option<Pid>,
     patience: Patience,
+    way: Way,
     /// Each attempt sends what came of it: no link, if its first connection was taken away from it.
     finished: Receiver<(Arc<Progress>, Result<Option<Link>>)>,
     finish: Sender<(Arc<Progress>, Result<Option<Link>>)>,
@@ -28,6 +29,15 @@ pub(crate) struct Dialer {
     running: u32,
     /// The newest attempt, until its outcome has come.
     current: Option<Attempt>,
+}
+
+/// The way that notifications take to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Perhaps they take none, and a pooler in transaction mode answers.
+    Unknown,
+    /// A session before was proven to carry them, so the proof of the next can wait until it is of use.
+    Proven,
 }
 
 struct Attempt {
@@ -87,6 +97,7 @@ impl Dialer {
         names: SessionNames,
         given_up: Option<Pid>,
         patience: Patience,
+        way: Way,
     ) -> Self {
         // Bounded by the attempts that run: each sends one result.
         let (finish, finished) = unbounded();
@@ -95,6 +106,7 @@ impl Dialer {
             names,
             given_up,
             patience,
+            way,
             finished,
             finish,
             running: 0,
@@ -132,11 +144,11 @@ impl Dialer {
         }
         let (connect, names) = (Arc::clone(&self.connect), self.names.clone());
         let (finish, given_up) = (self.finish.clone(), self.given_up);
-        let patience = self.patience.clone();
+        let (patience, way) = (self.patience.clone(), self.way);
         let progress = Arc::new(Progress::new());
         let of_attempt = Arc::clone(&progress);
         spawn("dial", move || {
-            let open = || open(&connect, &names, given_up, patience, &of_attempt);
+            let open = || open(&connect, &names, given_up, patience, way, &of_attempt);
             let outcome = catch(open);
             let _ = finish.send((of_attempt, outcome));
         })?;
@@ -189,18 +201,52 @@ fn open(
     names: &SessionNames,
     given_up: Option<Pid>,
     patience: Patience,
+    way: Way,
     progress: &Progress,
 ) -> Result<Option<Link>> {
     let start = Instant::now();
     let (mut client, place) = connect.open(|| progress.handle_address())?;
-    let pid = listen_to_inbox(&mut client, &names.inbox, patience.lock())?;
+    let (inbox, lock) = (names.inbox.clone(), patience.lock());
+    let (listening, listens) = bounded(1);
+    // Not before the first has logged in, so that a wrong password is rejected once.
+    let probe = match way {
+        Way::Proven => None,
+        Way::Unknown => {
+            let connect = Arc::clone(connect);
+            let sent = std::convert::identity;
+            Some(start_probe(
+                connect,
+                place,
+                inbox,
+                lock,
+                Some(listens),
+                sent,
+            )?)
+        }
+    };
+    let pid = listen_to_inbox(&mut client, &names.inbox, lock)?;
+    // Whoever does not listen to this any more has failed, which is told below.
+    let _ = listening.send(());
+    let listened = start.elapsed();
     progress.handle_first(client);
-    let probe = send_probe(connect, place, &names.inbox, patience.lock());
+    let probe = probe.map(|probe| probe.recv());
     let Some(mut client) = progress.handle_second() else {
         return Ok(None);
     };
-    hear_probe(&mut client, &names.inbox, probe)?;
-    let mut link = Link::set_up(client, pid, names, given_up, patience)?;
-    link.took = start.elapsed();
+    let prepare = Instant::now();
+    let mut link = match probe {
+        None => {
+            let mut link = Link::set_up(client, pid, names, given_up, patience)?;
+            link.owe_proof(connect, place);
+            link
+        }
+        Some(probe) => {
+            let ended = |_| Err(Error::new(Kind::Link, "the second connection ended early"));
+            let probe = probe.unwrap_or_else(ended);
+            hear_probe(&mut client, &names.inbox, probe, &patience)?;
+            Link::set_up(client, pid, names, given_up, patience)?
+        }
+    };
+    link.took = listened + prepare.elapsed();
     Ok(Some(link))
 }

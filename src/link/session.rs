@@ -3,15 +3,16 @@
 //! Every call but the wait runs on a thread that can be left behind; the essay in [`link`](super) says why.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, bounded};
 use fallible_iterator::FallibleIterator;
 use postgres::error::SqlState;
 use postgres::{Client, Notification, SimpleQueryMessage};
 
 use super::connector::Connect;
-use super::detached::{close, receive_awake, spawn};
+use super::detached::{catch, close, receive_awake, spawn};
 use super::patience::Patience;
 use super::targets::Place;
 use super::{Pid, sql};
@@ -19,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::jitter;
 use crate::logging::LINK;
 
-/// How long the probe's notification may take to come, which it does within milliseconds or never.
+/// The least time within which the probe's notification comes or never does, once it was sent.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The most bytes of a channel that Postgres keeps, in the encoding of the database (manual, 4.1.1).
@@ -95,8 +96,22 @@ pub(crate) struct Link {
     encoding: Option<String>,
     /// What was received while looking for an echo.
     unread: VecDeque<Notice>,
-    /// How long it took to open.
+    /// How long it took to open, without the proof.
     pub(super) took: Duration,
+    proof: Proof,
+    /// Whether all was done that the hello did not wait for.
+    settled: bool,
+}
+
+/// Whether a session is known to carry what others say.
+enum Proof {
+    Known,
+    /// A second connection, to the same place, is still to say something.
+    Owed(Connect, Option<Place>),
+    /// It is about to.
+    Asked(Receiver<Result<()>>),
+    /// It did. That is heard with all that arrives by then, or never.
+    Due(Instant),
 }
 
 impl Link {
@@ -113,7 +128,6 @@ impl Link {
             // A role may have lost the right to; then that backend reads on until its client is gone.
             let _ = run(&mut client, &sql::end_session(pid, &names.application_name));
         }
-        let _ = run(&mut client, sql::NO_IDLE_TIMEOUT);
         let set_up = sql::set_up(&names.channel, &names.application_name, patience.lock());
         let start = Instant::now();
         let shown = client.simple_query(&set_up).map_err(broken)?;
@@ -130,7 +144,51 @@ impl Link {
             encoding,
             unread: VecDeque::new(),
             took: Duration::ZERO,
+            proof: Proof::Known,
+            settled: false,
         })
+    }
+
+    /// This session is like one that carried notifications, so the proof that it does may come after the hello.
+    pub(super) fn owe_proof(&mut self, connect: &Connect, place: Option<Place>) {
+        self.proof = Proof::Owed(Arc::clone(connect), place);
+    }
+
+    /// Does once what nobody should wait for: it comes after the hello.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.settled, true) {
+            return Ok(());
+        }
+        if let Proof::Owed(connect, place) = &self.proof {
+            let (connect, place, lock) = (Arc::clone(connect), *place, self.patience.lock());
+            let inbox = self.names.inbox.clone();
+            let sent = start_probe(connect, place, inbox, lock, None, drop)?;
+            self.proof = Proof::Asked(sent);
+        }
+        self.call(sql::NO_IDLE_TIMEOUT.len(), |client| {
+            // Servers before 14 do not know the setting.
+            let _ = run(client, sql::NO_IDLE_TIMEOUT);
+            Ok(())
+        })
+    }
+
+    /// Notes how far the proof is.
+    fn poll_proof(&mut self) {
+        let Proof::Asked(sent) = &self.proof else {
+            return;
+        };
+        self.proof = match sent.try_recv() {
+            Ok(Ok(())) => {
+                Proof::Due(Instant::now() + self.patience.statement(0).max(PROBE_TIMEOUT))
+            }
+            Err(TryRecvError::Empty) => return,
+            // There is no room for a second session, perhaps. The one before this was proven, over the same way.
+            Ok(Err(error)) => {
+                log::debug!(target: LINK, "{:?}: no second connection: {error}", self.names.channel);
+                Proof::Known
+            }
+            Err(TryRecvError::Disconnected) => Proof::Known,
+        };
     }
 
     /// The next notification. `None` means that everything which arrived before `until` has been returned.
@@ -138,6 +196,7 @@ impl Link {
         if let Some(notice) = self.unread.pop_front() {
             return Ok(Some(notice));
         }
+        self.poll_proof();
         let client = self.client.as_mut().ok_or_else(gone)?;
         // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
         let wait = until.saturating_duration_since(Instant::now());
@@ -145,10 +204,19 @@ impl Link {
         // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
         let received = client.notifications().timeout_iter(wait).next();
         match received.map_err(broken)? {
-            Some(notification) => Ok(Some(Notice(notification))),
+            Some(notification) => {
+                let notice = Notice(notification);
+                if notice.channel() == self.names.inbox && notice.payload() == PROBE {
+                    self.proof = Proof::Known;
+                }
+                Ok(Some(notice))
+            }
             // The end of the iterator also stands for the end of the connection, at once and every time.
             None if client.is_closed() => Err(gone()),
-            None => Ok(None),
+            None => match self.proof {
+                Proof::Due(by) if until >= by => Err(not_carried(&Seen::Own { same_server: None })),
+                _ => Ok(None),
+            },
         }
     }
 
@@ -311,30 +379,46 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
     }
 }
 
-/// Notifies the inbox of the first connection, over the second, which is returned.
-pub(super) fn send_probe(
-    connect: &Connect,
+/// Opens a second connection, to where the first one leads, and notifies that one's inbox over it, once it `listens`.
+pub(super) fn start_probe<T: Send + 'static>(
+    connect: Connect,
     place: Option<Place>,
-    inbox: &str,
+    inbox: String,
     lock: Duration,
-) -> Result<Client> {
-    let mut second = connect.open_at(place)?;
-    run(&mut second, &sql::notify_within(inbox, PROBE, lock))?;
-    Ok(second)
+    listens: Option<Receiver<()>>,
+    sent: impl FnOnce(Client) -> T + Send + 'static,
+) -> Result<Receiver<Result<T>>> {
+    let (done, outcome) = bounded(1);
+    let probe = move || {
+        let mut second = connect.open_at(place)?;
+        if listens.is_some_and(|listens| listens.recv().is_err()) {
+            return Err(gone());
+        }
+        run(&mut second, &sql::notify_within(&inbox, PROBE, lock))?;
+        Ok(sent(second))
+    };
+    spawn("probe", move || {
+        // Nobody may be waiting any more.
+        let _ = done.send(catch(probe));
+    })?;
+    Ok(outcome)
 }
 
 /// Whether the first connection carries the notifications of others. If it does not, it stops listening: a pooler's
 /// connection to the server must not go on for nobody.
-pub(super) fn hear_probe(client: &mut Client, inbox: &str, probe: Result<Client>) -> Result<()> {
-    let carried =
-        probe.and_then(
-            |mut second| match receive(client, inbox, PROBE, PROBE_TIMEOUT)? {
-                Some(_) => Ok(()),
-                None => Err(not_carried(&Seen::Own {
-                    same_server: is_same_server(client, &mut second),
-                })),
-            },
-        );
+pub(super) fn hear_probe(
+    client: &mut Client,
+    inbox: &str,
+    probe: Result<Client>,
+    patience: &Patience,
+) -> Result<()> {
+    let wait = patience.statement(0).max(PROBE_TIMEOUT);
+    let carried = probe.and_then(|mut second| match receive(client, inbox, PROBE, wait)? {
+        Some(_) => Ok(()),
+        None => Err(not_carried(&Seen::Own {
+            same_server: is_same_server(client, &mut second),
+        })),
+    });
     if carried.is_err() {
         let _ = run(client, &sql::unlisten(inbox));
     }

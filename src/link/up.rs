@@ -74,6 +74,9 @@ impl<M> Up<M> {
         due: Option<Instant>,
         interval: Duration,
     ) -> Result<Next> {
+        if !self.hearing.is_flooded(now) {
+            self.link.settle()?;
+        }
         let aside = self.side_channel.state(now);
         let until = self.hearing.until(now, due, aside, interval);
         if let Some(notice) = self.link.next(until)? {

@@ -112,3 +112,17 @@ fn sessions_of_members_300_ms_away_end_twenty_times() {
         far_sessions_end(Duration::from_millis(300), 20);
     }
 }
+
+#[test]
+fn few_round_trips_lead_to_online() {
+    let server = Server::start();
+    server.run(&format!("CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'"));
+    server.require_password("app");
+    let proxy = Proxy::start(&server, Duration::from_millis(75));
+    let join = |port| {
+        let user = format!("user=app password={PASSWORD} dbname=postgres");
+        let params = format!("host=127.0.0.1 port={port} {user}");
+        Config::new("far").join(&params).expect("valid")
+    };
+    count_round_trips(&server, &proxy, join, 11, 8);
+}

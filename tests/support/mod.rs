@@ -141,6 +141,38 @@ pub fn backend_of(server: &Server, name: &str) -> i32 {
     row.get(0)
 }
 
+/// Expects a member behind a proxy to come online, within so many round trips of the first, and of the time when its session
+/// ends; and to have heard of the only other one two round trips later.
+pub fn count_round_trips(
+    server: &Server,
+    proxy: &Proxy,
+    join: impl FnOnce(u16) -> Cluster,
+    first: u64,
+    again: u64,
+) {
+    let near = Config::new("near").join(&server.socket_params());
+    let near = near.expect("valid");
+    expect(&near, "online");
+    let far = join(proxy.port());
+    expect(&far, "online");
+    let online = proxy.round_trips();
+    expect(&far, "join near");
+    let told = proxy.round_trips();
+    println!("online after {online} round trips, and told after {told}");
+    assert!(online <= first && told <= online + 2);
+    expect(&near, "join far");
+
+    wait_until_idle(server);
+    let pid = backend_of(server, "far");
+    let before = proxy.round_trips();
+    server.run(&format!("SELECT pg_terminate_backend({pid})"));
+    expect(&far, "offline");
+    expect(&far, "online");
+    let online = proxy.round_trips() - before;
+    println!("online again after {online} round trips");
+    assert!(online <= again);
+}
+
 /// Waits until no session has said anything for a while. Where a statement is under way when Postgres ends a session, the
 /// `postgres` crate tells of it only that the connection was closed.
 pub fn wait_until_idle(server: &Server) {

@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Server;
 
@@ -39,9 +39,9 @@ impl Proxy {
                     continue;
                 };
                 let back = (server.try_clone(), client.try_clone());
-                forward(client, server, &road);
+                forward(client, server, End::Client, &road);
                 if let (Ok(server), Ok(client)) = back {
-                    forward(server, client, &road);
+                    forward(server, client, End::Server, &road);
                 }
             }
         });
@@ -67,6 +67,15 @@ impl Proxy {
         self.road.change(|state| state.delay = delay);
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many round trips came one after the other so far, as the clients see it.
+    pub fn round_trips(&self) -> u64 {
+        self.road.halves(End::Client) / 2
+    }
+
     /// Becomes a black hole: what is sent is taken and goes nowhere, and not even an end is passed on.
     pub fn stall(&self) {
         self.road.change(|state| state.open = false);
@@ -82,6 +91,9 @@ impl Proxy {
 struct Road {
     state: Mutex<State>,
     changed: Condvar,
+    /// How many halves of a round trip came before what was last seen at the clients, and at the server: what is sent after
+    /// something arrived takes a half more (Lamport's clock).
+    halves: Mutex<[u64; 2]>,
 }
 
 #[derive(Clone, Copy)]
@@ -90,11 +102,19 @@ struct State {
     open: bool,
 }
 
+/// Which end of the road.
+#[derive(Clone, Copy)]
+enum End {
+    Client,
+    Server,
+}
+
 impl Road {
     fn new(delay: Duration) -> Self {
         Self {
             state: Mutex::new(State { delay, open: true }),
             changed: Condvar::new(),
+            halves: Mutex::new([0; 2]),
         }
     }
 
@@ -108,20 +128,52 @@ impl Road {
         let state = self.changed.wait_while(state, |state| !state.open);
         *state.expect("no panic with it")
     }
+
+    fn halves(&self, at: End) -> u64 {
+        self.halves.lock().expect("no panic with it")[at as usize]
+    }
+
+    fn arrive(&self, at: End, halves: u64) {
+        let seen = &mut self.halves.lock().expect("no panic with it")[at as usize];
+        *seen = halves.max(*seen);
+    }
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, road: &Arc<Road>) {
-    let road = Arc::clone(road);
+/// Forwards what comes from this end, each piece so much later and however many are under way. Opening the connection has cost a
+/// client one round trip by then.
+fn forward(mut from: TcpStream, mut to: TcpStream, end: End, road: &Arc<Road>) {
+    let (sender, under_way) = mpsc::channel::<(Instant, u64, Vec<u8>)>();
+    let reading = Arc::clone(road);
     thread::spawn(move || {
         let mut buffer = [0; 65_536];
+        let mut halves = match end {
+            End::Client => 3,
+            End::Server => 1,
+        };
         loop {
             let read = from.read(&mut buffer);
-            let state = road.wait_until_open();
+            let state = reading.wait_until_open();
             let Ok(count @ 1..) = read else {
                 break;
             };
-            thread::sleep(state.delay);
-            if to.write_all(&buffer[..count]).is_err() {
+            let due = Instant::now() + state.delay * halves;
+            let sent = reading.halves(end) + u64::from(halves);
+            halves = 1;
+            if sender.send((due, sent, buffer[..count].to_vec())).is_err() {
+                break;
+            }
+        }
+    });
+    let road = Arc::clone(road);
+    thread::spawn(move || {
+        let other = match end {
+            End::Client => End::Server,
+            End::Server => End::Client,
+        };
+        for (due, halves, bytes) in under_way {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            road.arrive(other, halves);
+            if to.write_all(&bytes).is_err() {
                 break;
             }
         }
