@@ -63,6 +63,11 @@ fn main() {
             .iter()
             .map(|(name, histogram)| (*name, histogram));
         println!("{}", table(&format!("us, {transport}"), rows));
+        let median = |n: usize| membership[n].1.value_at_quantile(0.5) as f64;
+        println!(
+            "join() to the Join / floor, p50: {:.2}\n",
+            median(1) / median(0)
+        );
         (transport, subjects)
     });
     if !arguments.quick {
@@ -149,10 +154,24 @@ fn join(name: &str, params: &str) -> Cluster {
         .expect("a valid configuration")
 }
 
+/// How long it takes a bare client to do the least that joining is.
+fn connect_and_notify(params: &str) -> Duration {
+    let start = Instant::now();
+    let mut client = Client::connect(params, NoTls).expect("a session");
+    for statement in ["LISTEN bare", "NOTIFY bare, 'here'"] {
+        client.batch_execute(statement).expect(statement);
+    }
+    start.elapsed()
+}
+
 /// How long joining and leaving take, to be seen by oneself and by another.
-fn membership(params: &str, rounds: u64) -> [(&'static str, Histogram<u64>); 3] {
+fn membership(params: &str, rounds: u64) -> [(&'static str, Histogram<u64>); 4] {
     let histogram = || Histogram::<u64>::new(3).expect("a histogram");
     let mut results = [
+        (
+            "floor: a bare client's connect, LISTEN, NOTIFY",
+            histogram(),
+        ),
         ("join() to the Join at another member", histogram()),
         ("join() to its own Online", histogram()),
         ("leave() to the Leave at another member", histogram()),
@@ -171,6 +190,7 @@ fn membership(params: &str, rounds: u64) -> [(&'static str, Histogram<u64>); 3] 
         }
     });
     for _ in 0..rounds {
+        let bare = connect_and_notify(params);
         let start = Instant::now();
         let member = join("member", params);
         let online = member.events().recv().expect("online");
@@ -190,7 +210,7 @@ fn membership(params: &str, rounds: u64) -> [(&'static str, Histogram<u64>); 3] 
             .recv()
             .expect("a leave")
             .saturating_duration_since(start);
-        for ((_, histogram), latency) in results.iter_mut().zip([joined, own, left]) {
+        for ((_, histogram), latency) in results.iter_mut().zip([bare, joined, own, left]) {
             histogram
                 .record(latency.as_nanos() as u64)
                 .expect("a latency");

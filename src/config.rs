@@ -145,9 +145,8 @@ impl Config {
     /// one whose host died within about ten. It takes the right to execute `pg_stat_get_activity`, which every role has
     /// unless it was revoked; without that nobody is found gone. Without the check, or behind a pooler, where sessions
     /// outlive their clients, such a process expires. A process that takes long to connect, since it is far from
-    /// the server or logging in is slow, announces that, and is found gone that much later: after twice what connecting took, and
-    /// 0.75 seconds. Also without
-    /// the check this participant believes what others find. Defaults to `true`.
+    /// the server or logging in is slow, announces that, and is found gone that much later: after one and a half times what
+    /// connecting took, and 0.75 seconds. Also without the check this participant believes what others find. Defaults to `true`.
     pub fn session_check(mut self, check: bool) -> Self {
         self.session_check = check;
         self

@@ -5,7 +5,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use pg_peers::postgres::error::SqlState;
-use pg_peers::{Config, Event};
+use pg_peers::{Cluster, Config, Event};
 use support::*;
 
 #[test]
@@ -75,6 +75,33 @@ fn a_terminated_backend_is_noticed_there_only() {
         expect(&b, "online");
         fence(&b, &a);
         fence(&a, &b);
+    }
+}
+
+/// The proof that a new session carries what others say follows `Online`, and may be read together with anything else.
+#[test]
+fn a_reconnect_amid_heartbeats_is_one_offline_and_one_online() {
+    let server = Server::start();
+    let members: Vec<Cluster> = (0..20)
+        .map(|n| {
+            let config = Config::new("m").channel(format!("c{n}"));
+            online(config.heartbeat_interval(Duration::from_millis(2)), &server)
+        })
+        .collect();
+    server
+        .run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'm'");
+    for member in &members {
+        expect(member, "offline");
+        expect(member, "online");
+    }
+    // A proof that does not come is missed after two seconds.
+    let announced = |member: &Cluster| member.status().announced;
+    let before: Vec<u64> = members.iter().map(announced).collect();
+    let end = Instant::now() + Duration::from_secs(3);
+    eventually("three seconds of heartbeats", || Instant::now() > end);
+    for (member, before) in members.iter().zip(before) {
+        expect_nothing(member);
+        assert!(announced(member) > before);
     }
 }
 

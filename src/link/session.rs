@@ -194,6 +194,7 @@ impl Link {
     /// The next notification. `None` means that everything which arrived before `until` has been returned.
     pub(crate) fn next(&mut self, until: Instant) -> Result<Option<Notice>> {
         if let Some(notice) = self.unread.pop_front() {
+            self.note_proof(&notice);
             return Ok(Some(notice));
         }
         self.poll_proof();
@@ -206,9 +207,7 @@ impl Link {
         match received.map_err(broken)? {
             Some(notification) => {
                 let notice = Notice(notification);
-                if notice.channel() == self.names.inbox && notice.payload() == PROBE {
-                    self.proof = Proof::Known;
-                }
+                self.note_proof(&notice);
                 Ok(Some(notice))
             }
             // The end of the iterator also stands for the end of the connection, at once and every time.
@@ -217,6 +216,12 @@ impl Link {
                 Proof::Due(by) if until >= by => Err(not_carried(&Seen::Own { same_server: None })),
                 _ => Ok(None),
             },
+        }
+    }
+
+    fn note_proof(&mut self, notice: &Notice) {
+        if notice.channel() == self.names.inbox && notice.payload() == PROBE {
+            self.proof = Proof::Known;
         }
     }
 

@@ -113,6 +113,27 @@ fn sessions_of_members_300_ms_away_end_twenty_times() {
     }
 }
 
+/// A far member that is killed is known to be gone as soon as it could have been back.
+#[test]
+fn a_far_member_is_killed() {
+    let server = Server::start();
+    let near = ["a", "b"].map(|name| join(&server, name));
+    let round_trip = Duration::from_millis(300);
+    let proxy = Proxy::start(&server, round_trip / 2);
+    let far = Process::join_at(&proxy.params(), "far", Duration::from_secs(5));
+    for member in &near {
+        member.wait_for_peers(2, PATIENCE).expect("everybody");
+    }
+    let start = Instant::now();
+    far.kill();
+    let is_there = |member: &Cluster| names(member).contains(&"far".to_owned());
+    eventually("far is gone", || !near.iter().any(is_there));
+    // Logging in takes no password here.
+    let reconnect = round_trip * 6;
+    let back = reconnect.mul_f64(1.5) + Duration::from_millis(750);
+    within("known", start, Duration::from_secs(2) + back);
+}
+
 #[test]
 fn few_round_trips_lead_to_online() {
     let server = Server::start();
