@@ -2,7 +2,8 @@
 //!
 //! Slow is not dead. A server that takes two seconds for a NOTIFY, since others wait for the same lock or for a slow
 //! standby, serves a participant with a heartbeat of five seconds well enough, and one that is far away takes as long as it is
-//! far. So a statement may take as long as the heartbeat interval allows, and four round trips where that is more.
+//! far. So a statement may take as long as the heartbeat interval allows, and four round trips where that is more, with what they
+//! deviate.
 
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Patience {
     /// How long a statement of this many bytes may take before the link counts as broken.
     pub(crate) fn statement(&self, bytes: usize) -> Duration {
         let measured = self.round_trip.map_or(Duration::ZERO, |round_trip| {
-            (round_trip.smoothed + round_trip.deviation) * 4
+            round_trip.smoothed * 4 + round_trip.deviation
         });
         let transfer = Duration::from_secs_f64(bytes as f64 / SLOW_LINK);
         self.base.max(measured + transfer)
