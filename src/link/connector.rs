@@ -82,12 +82,12 @@ impl Connector {
     pub(super) fn open(&self, visit: impl Fn()) -> Result<(Client, Option<Place>)> {
         self.record(match &self.source {
             Source::Params { targets, open } => {
-                let opened = descriptors_left().and_then(|()| targets.connect(visit, open));
+                // Before names are looked up, which says that they do not exist where this is why.
+                let enough = descriptors::check().map_err(Cause::from);
+                let opened = enough.and_then(|()| targets.connect(visit, open));
                 opened.map(|(client, place)| (client, Some(place)))
             }
-            Source::Closure(open) => descriptors_left()
-                .and_then(|()| open())
-                .map(|client| (client, None)),
+            Source::Closure(open) => open().map(|client| (client, None)),
         })
     }
 
@@ -142,12 +142,6 @@ impl Connector {
     fn logins(&self) -> MutexGuard<'_, Logins> {
         self.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Fails if this process has no descriptors left. Comes before names are looked up, which says that they do not exist where this
-/// is why.
-fn descriptors_left() -> std::result::Result<(), Cause> {
-    descriptors::check().map_err(Cause::from)
 }
 
 /// Parses a connection string into what opens connections, with limits on every wait that TCP knows.
