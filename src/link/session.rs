@@ -563,7 +563,7 @@ fn not_carried(seen: &Seen) -> Error {
             Kind::Pooler,
             format!(
                 "notifications do not arrive on this connection: our own came back, and that of a second connection did \
-                 not; whether that reached the same server this role may not see. It goes through {POOLER}, or the \
+                 not; whether that reached the same server is not known. It goes through {POOLER}, or the \
                  connections lead to {TWO_SERVERS}. {ADVICE}, and all members to the same server"
             ),
         ),
