@@ -106,29 +106,51 @@ impl Drop for SetAtEnd<'_> {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Call {
     time: Duration,
-    /// How long of that it ran, or waited for something other than a core.
+    /// How long of that it worked, or waited for something other than a core.
     held_up: Duration,
 }
 
 impl Call {
     fn of(work: impl FnOnce()) -> Self {
-        let without_core = time_without_core();
+        let before = Thread::now();
         let start = Instant::now();
         work();
         let time = start.elapsed();
-        let without_core = time_without_core() - without_core;
-        Self {
-            time,
-            held_up: time.saturating_sub(without_core),
-        }
+        let after = Thread::now();
+        let held_up = match after.waits == before.waits {
+            // Whatever passed besides its own work was another thread's, or another machine's on the same processor.
+            true => after.worked - before.worked,
+            false => time.saturating_sub(after.without_core - before.without_core),
+        };
+        Self { time, held_up }
     }
 }
 
-/// How long this thread has waited for a core, if the system tells (Linux, Documentation/scheduler/sched-stats.rst).
-fn time_without_core() -> Duration {
-    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = stat.split_whitespace().nth(1);
-    Duration::from_nanos(nanos.and_then(|it| it.parse().ok()).unwrap_or(0))
+/// What the system tells of this thread; nothing where it is not Linux.
+struct Thread {
+    /// How long it has run.
+    worked: Duration,
+    /// How long it has waited for a core (Documentation/scheduler/sched-stats.rst).
+    without_core: Duration,
+    /// How often it has waited for something else, and gave its core back (proc_pid_status(5)).
+    waits: u64,
+}
+
+impl Thread {
+    fn now() -> Self {
+        let worked = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        let number = |text: Option<&str>| text.and_then(|it| it.trim().parse().ok()).unwrap_or(0);
+        let waits = status
+            .lines()
+            .find_map(|it| it.strip_prefix("voluntary_ctxt_switches:"));
+        Self {
+            worked: worked.try_into().unwrap_or_default(),
+            without_core: Duration::from_nanos(number(stat.split_whitespace().nth(1))),
+            waits: number(waits),
+        }
+    }
 }
 
 /// Two members on a channel of their own, to leave while something goes wrong.
