@@ -199,6 +199,7 @@ mod jitter;
 mod link;
 mod logging;
 mod peer;
+mod round_trip;
 #[cfg(test)]
 mod simulator;
 mod status;

@@ -2,15 +2,15 @@
 //!
 //! Pure state. Time is a parameter: no clock, no thread, no I/O, no log. It knows nothing of the link, and nothing of
 //! signatures, which [`trust`](crate::trust) puts around what is said here. It may use the nouns that the host sees
-//! ([`peer`](crate::peer), [`event::Reason`](crate::event::Reason)) and [`jitter`](crate::jitter), nothing else of the crate.
+//! ([`peer`](crate::peer), [`event::Reason`](crate::event::Reason)) [`jitter`](crate::jitter) and
+//! [`round_trip`](crate::round_trip), nothing else of the crate.
 //!
 //! [`roster`] is the door: [`Roster`](roster::Roster) takes what happened and gives what to do next. [`wire`] reads and writes
 //! payloads; [`presence`] is this participant, [`roster_sync`] how it learns who is there, [`session_check`] when it asks
-//! Postgres which sessions are gone, [`round_trip`] how far away that is.
+//! Postgres which sessions are gone.
 
 pub(crate) mod presence;
 pub(crate) mod roster;
 pub(crate) mod roster_sync;
-pub(crate) mod round_trip;
 pub(crate) mod session_check;
 pub(crate) mod wire;

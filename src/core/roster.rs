@@ -49,12 +49,12 @@ use self::queries::Queries;
 use self::tombstones::Tombstones;
 use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
-use crate::core::round_trip::RoundTrip;
 use crate::core::session_check::SessionCheck;
 use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart};
 use crate::event::Reason;
 use crate::jitter::Jitter;
 use crate::peer::{Incarnation, Peer, Sighting};
+use crate::round_trip::RoundTrip;
 
 /// When everybody announces itself at once, the cluster may spend this many times its delivery budget.
 const BURST: f64 = 10.0;

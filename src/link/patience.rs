@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use crate::round_trip::RoundTrip;
+
 /// The least that a statement may take, however short the heartbeat interval is.
 const LEAST: Duration = Duration::from_millis(1_500);
 
@@ -23,51 +25,30 @@ const SLOW_LINK: f64 = 32_000.0;
 pub(crate) struct Patience {
     /// What a statement may take by the heartbeat interval alone.
     base: Duration,
-    round_trip: Option<RoundTrip>,
-}
-
-/// The smoothed round trip and its mean deviation (RFC 6298, 2).
-#[derive(Clone, Copy, Debug)]
-struct RoundTrip {
-    smoothed: Duration,
-    deviation: Duration,
+    round_trip: RoundTrip,
 }
 
 impl Patience {
     pub(crate) fn new(heartbeat: Duration) -> Self {
         Self {
             base: heartbeat.clamp(LEAST, MOST),
-            round_trip: None,
+            round_trip: RoundTrip::default(),
         }
     }
 
     /// A statement took this long.
     pub(crate) fn handle_round_trip(&mut self, took: Duration) {
-        self.round_trip = Some(match self.round_trip {
-            None => RoundTrip {
-                smoothed: took,
-                deviation: took / 2,
-            },
-            Some(RoundTrip {
-                smoothed,
-                deviation,
-            }) => RoundTrip {
-                smoothed: (smoothed * 7 + took) / 8,
-                deviation: (deviation * 3 + smoothed.abs_diff(took)) / 4,
-            },
-        });
+        self.round_trip.handle(took);
     }
 
     /// The smoothed round trip, if one was measured.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
-        self.round_trip.map(|round_trip| round_trip.smoothed)
+        self.round_trip.smoothed()
     }
 
     /// How long a statement of this many bytes may take before the link counts as broken.
     pub(crate) fn statement(&self, bytes: usize) -> Duration {
-        let measured = self.round_trip.map_or(Duration::ZERO, |round_trip| {
-            round_trip.smoothed * 4 + round_trip.deviation
-        });
+        let measured = self.round_trip.twice() * 2 + self.round_trip.deviation();
         let transfer = Duration::from_secs_f64(bytes as f64 / SLOW_LINK);
         self.base.max(measured + transfer)
     }

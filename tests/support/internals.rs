@@ -15,6 +15,8 @@ mod jitter;
 mod logging;
 #[path = "../../src/peer.rs"]
 mod peer;
+#[path = "../../src/round_trip.rs"]
+mod round_trip;
 #[path = "../../src/simulator/mod.rs"]
 mod simulator;
 #[path = "../../src/status.rs"]
