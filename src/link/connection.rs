@@ -119,12 +119,9 @@ impl<M: Send + 'static> Connection<M> {
         }
     }
 
-    /// Within how much time this link would be back if its session ended, by how long it took to open.
+    /// Within how much time a link would be back if its session ended.
     pub(crate) fn back(&self) -> Duration {
-        let (State::Up(up) | State::HeldUp { up, .. }) = &self.state else {
-            return Duration::ZERO;
-        };
-        self.redial.back(up.link.took)
+        self.redial.back()
     }
 
     /// The hello of this link is out.
@@ -175,6 +172,7 @@ impl<M: Send + 'static> Connection<M> {
     /// Goes on with this link.
     fn open(&mut self, link: Link) -> Pid {
         let (now, pid) = (Instant::now(), link.pid());
+        self.redial.handle_open(link.took);
         let flooded = matches!(self.state, State::Down { flooded: true, .. });
         let hearing = Hearing::new(now, self.heartbeat, self.announces, flooded);
         let (connect, names) = (Arc::clone(&self.connect), self.names.clone());

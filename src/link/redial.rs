@@ -131,6 +131,8 @@ pub(crate) struct Redial {
     pause: Duration,
     /// When the next attempt is due.
     at: Instant,
+    /// How long the slowest link of late took to open: a machine that was busy may be busy again.
+    slowest: Duration,
 }
 
 impl Redial {
@@ -142,13 +144,19 @@ impl Redial {
             backoff: Duration::ZERO,
             pause: Duration::ZERO,
             at: now,
+            slowest: Duration::ZERO,
         }
     }
 
-    /// Within how much time a link is back that took this long to open: once for an attempt, half of it for a slower one and the
-    /// hello, and the longest back-off.
-    pub(crate) fn back(&self, took: Duration) -> Duration {
-        took.mul_f64(1.5) + self.longest
+    /// A link was opened, which took this long.
+    pub(crate) fn handle_open(&mut self, took: Duration) {
+        self.slowest = took.max(self.slowest * 7 / 8);
+    }
+
+    /// Within how much time a link is back: once what the slowest of late took, half of it for a slower one and the hello, and the
+    /// longest back-off.
+    pub(crate) fn back(&self) -> Duration {
+        self.slowest.mul_f64(1.5) + self.longest
     }
 
     /// How long until the next attempt is due.
@@ -283,9 +291,20 @@ mod tests {
 
     #[test]
     fn a_link_is_back_soon_after_what_it_took_and_the_back_off() {
-        let redial = redial(Instant::now(), Duration::from_secs(5));
-        let took = Duration::from_secs(2);
-        assert_eq!(redial.back(took), Duration::from_secs(3) + LAST_BACKOFF);
+        let mut redial = redial(Instant::now(), Duration::from_secs(5));
+        redial.handle_open(Duration::from_secs(2));
+        assert_eq!(redial.back(), Duration::from_secs(3) + LAST_BACKOFF);
+    }
+
+    #[test]
+    fn a_slow_link_is_remembered_for_some_links() {
+        let mut redial = redial(Instant::now(), Duration::from_secs(5));
+        for seconds in [4, 1, 1] {
+            redial.handle_open(Duration::from_secs(seconds));
+        }
+        assert!(redial.back() > Duration::from_secs(4) + LAST_BACKOFF);
+        (0..20).for_each(|_| redial.handle_open(Duration::from_secs(1)));
+        assert_eq!(redial.back(), Duration::from_millis(1_500) + LAST_BACKOFF);
     }
 
     /// So many addresses, with a `connect_timeout` of five seconds.
