@@ -19,10 +19,14 @@ pub(crate) type Events = BTreeMap<&'static str, usize>;
 
 pub(crate) const SIZE: usize = 30;
 
-/// Groups of members, each behind another link. One more group is behind a pooler.
-pub(crate) const LINKS: [&str; 2] = ["east", "west"];
+/// Groups of members, each behind another link, and the delay of that each way: a third is far from the server. One more group is
+/// behind a pooler.
+pub(crate) const LINKS: [(&str, Duration); 2] = [
+    ("east", Duration::from_millis(25)),
+    ("west", Duration::from_millis(150)),
+];
 const POOLED: &str = "pool";
-const GROUP: usize = 4;
+const GROUP: usize = 5;
 const DIRECT: usize = SIZE - (LINKS.len() + 1) * GROUP;
 
 /// Every fifth member is never made to end, so that its memory can be compared over the whole time.
@@ -40,7 +44,7 @@ const SHOWN: usize = 3;
 pub(crate) fn name(id: Id) -> String {
     let group = match route(id) {
         Route::Direct => return format!("m{:02}", id + 1),
-        Route::Link(link) => LINKS[link],
+        Route::Link(link) => LINKS[link].0,
         Route::Pooler => POOLED,
     };
     format!("{group}{}", (id - DIRECT) % GROUP + 1)
@@ -103,6 +107,8 @@ struct Life {
     /// Whether the roster that it answered with was right.
     roster: Result<(), String>,
     usage: Usage,
+    /// The most memory that it ever had.
+    peak_kb: u64,
     /// At its first quiet point.
     first: Option<Usage>,
     /// It recovers from a flood.
@@ -128,6 +134,8 @@ pub(crate) struct Lived {
     pub(crate) last: Usage,
     /// How much more memory it had after a flood than at its first quiet point, at most.
     pub(crate) flooded_kb: u64,
+    /// The most memory that it ever had.
+    pub(crate) peak_kb: u64,
     /// How many peers left that it knew.
     pub(crate) departures: u64,
 }
@@ -184,6 +192,7 @@ impl Crowd {
             answered: 0,
             roster: Ok(()),
             usage: Usage::default(),
+            peak_kb: 0,
             first: None,
             flooded: false,
             flooded_kb: 0,
@@ -420,9 +429,13 @@ impl Life {
                 self.answered = question;
                 self.roster = self.judge(online, &peers);
             }
-            Line::Usage { question, usage } => {
+            Line::Usage {
+                question,
+                usage,
+                peak_kb,
+            } => {
                 self.answered = question;
-                self.usage = usage;
+                (self.usage, self.peak_kb) = (usage, peak_kb);
             }
             Line::Note => {}
         }
@@ -436,6 +449,7 @@ impl Life {
             first: self.first?,
             last: self.usage,
             flooded_kb: self.flooded_kb,
+            peak_kb: self.peak_kb,
             departures: self.departures,
         })
     }
@@ -531,6 +545,12 @@ impl Crowd {
         lives
             .map(|life| life.map_or(0, |life| life.outages))
             .collect()
+    }
+
+    /// Whether these are online, as far as they are there.
+    pub(crate) fn are_online(&self, ids: &[Id]) -> bool {
+        let lives = ids.iter().filter_map(|&id| self.members[id].life.as_ref());
+        lives.into_iter().all(|life| life.replay.is_online())
     }
 
     /// Whether these, as far as they can be asked, went offline since.

@@ -51,6 +51,19 @@ pub(crate) enum Fault {
         delay: Duration,
         time: Duration,
     },
+    LoginsSlow {
+        delay: Duration,
+        /// Who must log in meanwhile.
+        members: Vec<Id>,
+    },
+    NotifySlow {
+        /// How long each NOTIFY waits.
+        each: Duration,
+        time: Duration,
+    },
+    NotifyHeldUp {
+        time: Duration,
+    },
     Junk {
         seed: u64,
     },
@@ -89,7 +102,7 @@ pub(crate) struct Step {
 }
 
 /// The last needs a pooler.
-const KINDS: usize = 20;
+const KINDS: usize = 23;
 
 /// One step in this many has two faults at once.
 const DOUBLE: u32 = 4;
@@ -199,6 +212,17 @@ impl Schedule {
                     .find(|&id| crowd::is_mortal(id))
                     .unwrap_or_default(),
             },
+            19 => Fault::LoginsSlow {
+                delay: Duration::from_secs(self.rng.u64(1..=4)),
+                members: members[..few.max(1)].to_vec(),
+            },
+            20 => Fault::NotifySlow {
+                each: self.between(0.2, 2.0),
+                time: self.between(2.0, 8.0),
+            },
+            21 => Fault::NotifyHeldUp {
+                time: self.between(1.0, 12.0),
+            },
             _ => Fault::PoolerRestarts,
         }
     }
@@ -256,6 +280,9 @@ impl Fault {
             Self::PoolerRestarts => "pooler: kill -9, start",
             Self::LinkStalls { .. } => "link: black hole",
             Self::LinkSlow { .. } => "link: slow",
+            Self::LoginsSlow { .. } => "logins: slow",
+            Self::NotifySlow { .. } => "NOTIFY: slow",
+            Self::NotifyHeldUp { .. } => "NOTIFY: held up",
             Self::Junk { .. } => "junk on the channel",
             Self::Flood { .. } => "a flood of junk",
             Self::FalseGone { .. } => "a false gone message",
@@ -275,11 +302,15 @@ impl Fault {
             | Self::SessionEnds { .. }
             | Self::AllSessionsEnd
             | Self::PoolerRestarts
+            | Self::NotifySlow { .. }
+            | Self::NotifyHeldUp { .. }
             | Self::Junk { .. }
+            | Self::Flood { .. }
             | Self::Lost { .. }
             | Self::Retagged { .. } => true,
-            // Who is not heard for so long that it expires has left.
-            Self::BackendFreezes { .. }
+            // Who is not heard for so long that it expires has left; and who is gone for longer than logging in took before.
+            Self::LoginsSlow { .. }
+            | Self::BackendFreezes { .. }
             | Self::MemberFreezes { .. }
             | Self::Killed { .. }
             | Self::Leave { .. }
@@ -287,9 +318,6 @@ impl Fault {
             | Self::LinkSlow { .. }
             | Self::FalseGone { .. }
             | Self::StopsDraining { .. } => false,
-            // Thirty times as much as two sessions can say is more than a small machine can carry in three heartbeats as short
-            // as these.
-            Self::Flood { .. } => false,
         }
     }
 
@@ -306,7 +334,8 @@ impl Fault {
 
     /// Whether the other can come and go while this lasts.
     fn bears(&self, other: &Self) -> bool {
-        if self.kind() == other.kind() {
+        // Who must log in may be behind a link that stalls.
+        if self.kind() == other.kind() || matches!(other, Self::LoginsSlow { .. }) {
             return false;
         }
         match self {
@@ -316,7 +345,10 @@ impl Fault {
             // It may have been frozen with a lock that every NOTIFY takes.
             Self::BackendFreezes { .. } => !other.speaks(),
             // What is said and heard in it takes its time.
-            Self::Flood { .. } => false,
+            Self::Flood { .. }
+            | Self::LoginsSlow { .. }
+            | Self::NotifySlow { .. }
+            | Self::NotifyHeldUp { .. } => false,
             // Over before another could begin.
             Self::Failover
             | Self::SessionEnds { .. }
@@ -344,7 +376,8 @@ impl Fault {
             | Self::Failover
             | Self::SessionEnds { .. }
             | Self::AllSessionsEnd
-            | Self::BackendFreezes { .. } => true,
+            | Self::BackendFreezes { .. }
+            | Self::LoginsSlow { .. } => true,
             _ => self.speaks(),
         }
     }
@@ -355,6 +388,8 @@ impl Fault {
             self,
             Self::Junk { .. }
                 | Self::Flood { .. }
+                | Self::NotifySlow { .. }
+                | Self::NotifyHeldUp { .. }
                 | Self::FalseGone { .. }
                 | Self::StopsDraining { .. }
         )
@@ -391,13 +426,24 @@ impl fmt::Display for Fault {
             }
             Self::PoolerRestarts => f.write_str("PgBouncer killed with -9, and started again"),
             Self::LinkStalls { link, time } => {
-                let link = crowd::LINKS[*link];
+                let (link, _) = crowd::LINKS[*link];
                 write!(f, "the link of {link} a black hole for {time:.1?}")
             }
             Self::LinkSlow { link, delay, time } => {
-                let link = crowd::LINKS[*link];
+                let (link, _) = crowd::LINKS[*link];
                 write!(f, "the link of {link} {delay:.0?} slow for {time:.1?}")
             }
+            Self::LoginsSlow { delay, members } => {
+                let names = names(members);
+                write!(
+                    f,
+                    "logins take {delay:?}, the sessions of {names} terminated"
+                )
+            }
+            Self::NotifySlow { each, time } => {
+                write!(f, "each NOTIFY held up for {each:.1?}, for {time:.1?}")
+            }
+            Self::NotifyHeldUp { time } => write!(f, "NOTIFY held up for {time:.1?}"),
             Self::Junk { .. } => f.write_str("junk on the channel"),
             Self::Flood { time } => write!(f, "the channel flooded with junk for {time:.1?}"),
             Self::FalseGone { member } => write!(f, "{} falsely said gone", name(member)),

@@ -5,6 +5,7 @@ use std::fmt;
 
 use pg_peers::{Cluster, Event, Peer, Reason};
 
+use crate::HEAP;
 use crate::rig::Usage;
 
 /// The tag by which a change of tags is seen.
@@ -31,6 +32,8 @@ pub(crate) enum Line {
     Usage {
         question: u64,
         usage: Usage,
+        /// The most that it ever had allocated.
+        peak_kb: u64,
     },
     /// For a person.
     Note,
@@ -68,12 +71,13 @@ impl Line {
 
     pub(crate) fn usage(question: &str) -> std::io::Result<String> {
         let Usage {
-            memory_kb,
             descriptors,
             threads,
+            ..
         } = Usage::of_this_process()?;
+        let [memory_kb, peak_kb] = [HEAP.current_usage(), HEAP.peak_usage()].map(|it| it / 1_024);
         Ok(format!(
-            "usage\t{question}\t{memory_kb}\t{descriptors}\t{threads}"
+            "usage\t{question}\t{memory_kb}\t{descriptors}\t{threads}\t{peak_kb}"
         ))
     }
 
@@ -89,13 +93,14 @@ impl Line {
                 online: online == "true",
                 peers: peers.chunks(3).map(seen).collect::<Option<_>>()?,
             },
-            ["usage", question, memory, descriptors, threads] => Self::Usage {
+            ["usage", question, memory, descriptors, threads, peak] => Self::Usage {
                 question: question.parse().ok()?,
                 usage: Usage {
                     memory_kb: memory.parse().ok()?,
                     descriptors: descriptors.parse().ok()?,
                     threads: threads.parse().ok()?,
                 },
+                peak_kb: peak.parse().ok()?,
             },
             _ => Self::Told(Told::understand(fields)?),
         })

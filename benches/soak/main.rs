@@ -16,8 +16,9 @@
 //! `peers()` returns. After each fault every roster must soon be correct, and every thread, descriptor and session that was
 //! needed meanwhile must be gone.
 //!
-//! The last line starts with `ok:` and the exit status is 0 only if all this holds and no member's memory grew. Needs Linux,
-//! for `/proc`.
+//! The last line starts with `ok:` and the exit status is 0 only if all this holds and no member's memory grew. Memory is what a
+//! member has allocated, not what the system counts as its own: an allocator's heap shrinks only if nothing is left at its end.
+//! Needs Linux, for `/proc`.
 
 mod crowd;
 mod fault;
@@ -32,6 +33,11 @@ mod summary;
 use std::process::ExitCode;
 
 use clap::Parser;
+use peak_alloc::PeakAlloc;
+
+/// Counts what this process has allocated.
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 

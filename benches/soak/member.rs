@@ -19,13 +19,6 @@ const NAME: &str = "PG_PEERS_SOAK_MEMBER";
 const PARAMS: &str = "PG_PEERS_SOAK_PARAMS";
 const INITIAL_VERSION: &str = "PG_PEERS_SOAK_VERSION";
 
-/// Has glibc's allocator give back at once what was freed, so that what is left is what is needed.
-const GIVES_BACK: [(&str, &str); 3] = [
-    ("MALLOC_ARENA_MAX", "1"),
-    ("MALLOC_TRIM_THRESHOLD_", "65536"),
-    ("MALLOC_MMAP_THRESHOLD_", "65536"),
-];
-
 /// The name of the member that this process is to be.
 pub(crate) fn name() -> Option<String> {
     std::env::var(NAME).ok()
@@ -42,8 +35,7 @@ pub(crate) fn start(
     program
         .env(NAME, name)
         .env(PARAMS, params)
-        .env(INITIAL_VERSION, version.to_string())
-        .envs(GIVES_BACK);
+        .env(INITIAL_VERSION, version.to_string());
     Ok(Subprocess::start(&mut program, hear)?)
 }
 

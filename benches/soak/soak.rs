@@ -12,14 +12,16 @@ use crate::Outcome;
 use crate::crowd::{self, Crowd, Events, Id, Lived, Route, STRANGERS};
 use crate::fault::{Back, Fault, Schedule, Step};
 use crate::line::Told;
-use crate::rig::{Flood, PATIENCE, PgBouncer, Proxy, Server, Stop, Usage, free_port};
+use crate::rig::{
+    Flood, Holder, NOBODY_WAITS, PATIENCE, PgBouncer, Proxy, Server, Stop, Usage, free_port,
+};
 use crate::summary::{self, Tally, clock, seconds};
 
 /// The channel that members meet on by default.
 const CHANNEL: &str = "cluster";
 
 /// While all connect anew, those that hang count too.
-const SETTINGS: &[&str] = &["max_connections = 200"];
+const SETTINGS: &[&str] = &["max_connections = 200", NOBODY_WAITS];
 
 /// A pooler that tries again soon when it cannot connect.
 const POOLER: &str = "server_login_retry = 0.2";
@@ -39,6 +41,8 @@ pub(crate) struct Soak {
     pooler: Option<PgBouncer>,
     /// While there is one.
     flood: Option<Flood>,
+    /// While NOTIFY is slow or held up.
+    holder: Option<Holder>,
     crowd: Crowd,
     start: Instant,
     /// By kind of fault.
@@ -74,8 +78,8 @@ impl Soak {
     fn start() -> Outcome<Self> {
         let server = Server::try_start(SETTINGS)?;
         let other_port = free_port();
-        let link = |_| Proxy::start(&server, Duration::ZERO);
-        let links: Vec<Proxy> = crowd::LINKS.iter().map(link).collect();
+        let link = |(_, delay)| Proxy::start(&server, delay);
+        let links: Vec<Proxy> = crowd::LINKS.into_iter().map(link).collect();
         let pooler = PgBouncer::start_with(&server, "session", POOLER);
         let start = Instant::now();
         let params = |route: Route| match (route, &pooler) {
@@ -90,6 +94,7 @@ impl Soak {
             links,
             pooler,
             flood: None,
+            holder: None,
             crowd,
             start,
             tally: BTreeMap::new(),
@@ -206,7 +211,23 @@ impl Soak {
                 }
             }
             Fault::LinkStalls { link, .. } => self.links[link].stall(),
-            Fault::LinkSlow { link, delay, .. } => self.links[link].set_delay(delay),
+            Fault::LinkSlow { link, delay, .. } => {
+                self.links[link].set_delay(crowd::LINKS[link].1 + delay);
+            }
+            Fault::LoginsSlow { delay, ref members } => {
+                // Each statement here is a login, too.
+                let seconds = delay.as_secs();
+                self.server
+                    .run(&format!("ALTER SYSTEM SET post_auth_delay = {seconds}"));
+                self.server.run("SELECT pg_reload_conf()");
+                let names = members.iter().map(|&id| format!("'{}'", crowd::name(id)));
+                let names = names.collect::<Vec<_>>().join(", ");
+                self.terminate(&format!("application_name IN ({names})"), members)?;
+            }
+            Fault::NotifySlow { each, .. } => {
+                self.holder = Some(Holder::slow_down(&self.server, each));
+            }
+            Fault::NotifyHeldUp { .. } => self.holder = Some(Holder::hold(&self.server)),
             Fault::Junk { seed } => self.say(&junk(seed))?,
             Fault::Flood { .. } => {
                 self.crowd.begin_flood();
@@ -228,7 +249,12 @@ impl Soak {
             | Fault::BackendFreezes { time, .. }
             | Fault::LinkStalls { time, .. }
             | Fault::Flood { time }
-            | Fault::LinkSlow { time, .. } => self.crowd.listen_for(time),
+            | Fault::LinkSlow { time, .. }
+            | Fault::NotifySlow { time, .. }
+            | Fault::NotifyHeldUp { time } => self.crowd.listen_for(time),
+            Fault::LoginsSlow { delay, ref members } => {
+                self.hold_until_online(members, delay * 3 + Duration::from_secs(3))
+            }
             Fault::MemberFreezes { member, back } => self.hold_back(&[member], back),
             Fault::Killed { ref members, back } | Fault::Leave { ref members, back } => {
                 self.hold_back(members, back)
@@ -243,6 +269,15 @@ impl Soak {
             | Fault::Retagged { .. }
             | Fault::StopsDraining { .. } => Ok(()),
         }
+    }
+
+    /// Waits until they are online again, which must be within `limit`.
+    fn hold_until_online(&mut self, members: &[Id], limit: Duration) -> Outcome<()> {
+        let online = |crowd: &Crowd| crowd.are_online(members);
+        if self.crowd.wait_until(Instant::now() + limit, online)? {
+            return Ok(());
+        }
+        Err(format!("not online again within {limit:?}").into())
     }
 
     fn hold_back(&mut self, gone: &[Id], back: Back) -> Outcome<()> {
@@ -270,7 +305,17 @@ impl Soak {
                 members.iter().try_for_each(|&id| self.crowd.spawn(id))?;
             }
             Fault::LinkStalls { link, .. } => self.links[link].resume(),
-            Fault::LinkSlow { link, .. } => self.links[link].set_delay(Duration::ZERO),
+            Fault::LinkSlow { link, .. } => self.links[link].set_delay(crowd::LINKS[link].1),
+            Fault::LoginsSlow { .. } => {
+                let mut client = self.server.client();
+                client.batch_execute("ALTER SYSTEM RESET post_auth_delay")?;
+                client.batch_execute("SELECT pg_reload_conf()")?;
+            }
+            Fault::NotifySlow { .. } | Fault::NotifyHeldUp { .. } => {
+                if let Some(holder) = self.holder.take() {
+                    holder.release();
+                }
+            }
             Fault::Flood { .. } => {
                 if let Some(flood) = self.flood.take() {
                     flood.stop();

@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use crate::crowd::Lived;
 
-/// How much a member's memory may grow: an allocator keeps some of what each thread once needed.
+/// How much a member's memory may grow.
 const ALLOWANCE_KB: u64 = 1_024;
 
 /// What a member remembers of each departure for an hour: some 80 bytes, and room to grow. And of how many at most.
 const DEPARTURE_BYTES: u64 = 100;
 const REMEMBERED: u64 = 10_000;
 
-/// How much a flood may add for a while: what arrives during a statement is read before its answer.
-const FLOODS_KB: u64 = 100 * 1_024;
-
-/// How much of that the session keeps until it ends, as room for what arrived at once.
+/// How much a flood may add until the session ends: it keeps the room for what once arrived during a statement, which is read
+/// before the answer.
 const AFTER_FLOODS_KB: u64 = 16 * 1_024;
 
 /// How a kind of fault went.
@@ -49,7 +47,7 @@ impl Lived {
             _ => ALLOWANCE_KB + AFTER_FLOODS_KB,
         };
         let grown = self.growth_kb() > allowance
-            || self.flooded_kb > FLOODS_KB
+            || self.flooded_kb > ALLOWANCE_KB + AFTER_FLOODS_KB
             || last.descriptors > first.descriptors
             || last.threads > first.threads;
         grown.then(|| format!("{} grew: {self}", self.name))
@@ -95,7 +93,8 @@ pub(crate) fn of_growth(lived: &[Lived]) -> String {
     let most = throughout.clone().map(Lived::growth_kb).max();
     format!(
         "no threads or descriptors left behind by any of {} processes, whose memory grew by {} kB at most, and by {} kB \
-         among the {} that lived throughout, beyond what they remember of those who left; after a flood by {} kB at most",
+         among the {} that lived throughout, beyond what they remember of those who left; after a flood by {} kB at most; the most that one \
+         ever had, of what arrived during a statement, is {} kB",
         lived.len(),
         lived.iter().map(Lived::growth_kb).max().unwrap_or_default(),
         most.unwrap_or_default(),
@@ -105,6 +104,7 @@ pub(crate) fn of_growth(lived: &[Lived]) -> String {
             .map(|it| it.flooded_kb)
             .max()
             .unwrap_or_default(),
+        lived.iter().map(|it| it.peak_kb).max().unwrap_or_default(),
     )
 }
 
@@ -113,10 +113,12 @@ impl fmt::Display for Lived {
         let (first, last) = (self.first, self.last);
         write!(
             f,
-            "memory {:4} to {:4} kB ({} by floods), descriptors {} to {}, threads {} to {}, {} peers left meanwhile",
+            "memory {:4} to {:4} kB ({} more after floods, {} at most), descriptors {} to {}, threads {} to {}, {} peers left \
+             meanwhile",
             first.memory_kb,
             last.memory_kb,
             self.flooded_kb,
+            self.peak_kb,
             first.descriptors,
             last.descriptors,
             first.threads,

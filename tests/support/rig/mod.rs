@@ -9,6 +9,7 @@
 )]
 
 mod flood;
+mod holder;
 mod pgbouncer;
 mod programs;
 mod proxy;
@@ -18,6 +19,7 @@ mod usage;
 mod wait;
 
 pub use self::flood::Flood;
+pub use self::holder::{Holder, NOBODY_WAITS};
 pub use self::pgbouncer::PgBouncer;
 pub use self::programs::{as_server_user, command, server_user};
 pub use self::proxy::Proxy;

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::Server;
 
+/// How many pieces of at most 64 kB are under way one way: 200 MB/s over 300 ms. Who sends more waits, as for a window of TCP.
+const MOST_UNDER_WAY: usize = 512;
+
 pub struct Proxy {
     port: u16,
     /// Where the next connection leads, and the one after it.
@@ -142,7 +145,7 @@ impl Road {
 /// Forwards what comes from this end, each piece so much later and however many are under way. Opening the connection has cost a
 /// client one round trip by then.
 fn forward(mut from: TcpStream, mut to: TcpStream, end: End, road: &Arc<Road>) {
-    let (sender, under_way) = mpsc::channel::<(Instant, u64, Vec<u8>)>();
+    let (sender, under_way) = mpsc::sync_channel::<(Instant, u64, Vec<u8>)>(MOST_UNDER_WAY);
     let reading = Arc::clone(road);
     thread::spawn(move || {
         let mut buffer = [0; 65_536];
