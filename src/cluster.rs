@@ -69,7 +69,8 @@ impl Config {
     /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
     pub fn join(self, params: &str) -> Result<Cluster> {
         let settings = Settings::parse(&self)?;
-        Cluster::start(settings, link::connector(params, None::<NoTls>)?)
+        let connect = link::connector(params, None::<NoTls>, settings.application_name())?;
+        Cluster::start(settings, connect)
     }
 
     /// Joins over connections that `tls` secures: a connector of `tokio-postgres-rustls`,
@@ -93,7 +94,8 @@ impl Config {
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
         let settings = Settings::parse(&self)?;
-        Cluster::start(settings, link::connector(params, Some(tls))?)
+        let connect = link::connector(params, Some(tls), settings.application_name())?;
+        Cluster::start(settings, connect)
     }
 
     /// Joins over connections that a closure opens: for passwords that change, and set-ups of their
@@ -122,6 +124,7 @@ impl Config {
 
 impl Cluster {
     fn start(settings: Settings, connect: Connect) -> Result<Self> {
+        let application_name = settings.application_name().to_owned();
         let Settings {
             participant,
             channel,
@@ -158,10 +161,7 @@ impl Cluster {
         let names = SessionNames {
             channel,
             inbox: inbox.channel(),
-            application_name: participant
-                .as_ref()
-                .map_or("pg_peers observer", |participant| &participant.name)
-                .to_owned(),
+            application_name,
         };
         let shared = Arc::new(Shared::default());
         let (events_in, events) = bounded(EVENTS);

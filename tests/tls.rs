@@ -1,20 +1,16 @@
 //! TLS by rustls, which is all Rust: it takes nothing of the machine. See `tests/openssl` for the others.
 
+#[path = "tls/client.rs"]
+mod client;
 #[path = "tls/impostor.rs"]
 mod impostor;
 #[path = "tls/scenarios.rs"]
 mod scenarios;
 mod support;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use pg_peers::{Cluster, Config};
-use rustls::crypto::SupportedKxGroup;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, NamedGroup, RootCertStore};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use impostor::Impostor;
 use scenarios::{NAME, Trust, online, refusal, start};
@@ -25,36 +21,8 @@ const EXPIRED: &str = "certificate expired";
 const WRONG_NAME: &str = "not valid for name \"other.test\"";
 
 fn join(config: Config, params: &str, trust: &Trust<'_>) -> Cluster {
-    let mut provider = (**ClientConfig::builder().crypto_provider()).clone();
-    // Postgres before 18 takes this one alone, unless told otherwise, and asks whoever begins with another to begin again.
-    let is_other = |group: &&dyn SupportedKxGroup| group.name() != NamedGroup::secp256r1;
-    provider.kx_groups.sort_by_key(is_other);
-    let roots = roots(&trust.authority.pem());
-    let tls = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots);
-    let tls = match trust.identity {
-        None => tls.with_no_client_auth(),
-        Some(identity) => {
-            let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).expect("a key");
-            tls.with_client_auth_cert(vec![certificate(&identity.certificate)], key)
-                .expect("an identity")
-        }
-    };
-    config
-        .join_tls(params, MakeRustlsConnect::new(tls))
-        .expect("a valid configuration")
-}
-
-fn roots(pem: &str) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate(pem)).expect("an authority");
-    roots
-}
-
-fn certificate(pem: &str) -> CertificateDer<'static> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")
+    let tls = client::connector(&trust.authority.pem(), trust.identity);
+    config.join_tls(params, tls).expect("a valid configuration")
 }
 
 #[test]

@@ -11,6 +11,7 @@ use postgres::{Client, Socket};
 use super::descriptors;
 use super::params::unparsable;
 use super::redial::{Choice, Credentials, Failure, Logins};
+use super::seats::{Seated, Seats};
 use super::targets::{Cause, Place, Targets};
 use crate::error::{Error, Kind, Result, code_of};
 
@@ -45,6 +46,7 @@ enum Source {
 pub(crate) struct Connector {
     source: Source,
     logins: Mutex<Logins>,
+    seats: Arc<Seats>,
 }
 
 impl Connector {
@@ -52,6 +54,7 @@ impl Connector {
         Arc::new(Self {
             source,
             logins: Mutex::new(Logins::default()),
+            seats: Arc::new(Seats::default()),
         })
     }
 
@@ -79,8 +82,8 @@ impl Connector {
     }
 
     /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried.
-    pub(super) fn open(&self, visit: impl Fn()) -> Result<(Client, Option<Place>)> {
-        self.record(match &self.source {
+    pub(super) fn open(&self, visit: impl Fn()) -> Result<(Seated, Option<Place>)> {
+        let (client, place) = self.record(match &self.source {
             Source::Params { targets, open } => {
                 // Before names are looked up, which says that they do not exist where this is why.
                 let enough = descriptors::check().map_err(Cause::from);
@@ -88,17 +91,23 @@ impl Connector {
                 opened.map(|(client, place)| (client, Some(place)))
             }
             Source::Closure(open) => open().map(|client| (client, None)),
-        })
+        })?;
+        // Several that have hung may come alive together.
+        let seat = self.seats.take(place, Duration::ZERO)?;
+        Ok((Seated::new(client, seat), place))
     }
 
-    /// Opens another connection to where the last one led.
-    pub(super) fn open_at(&self, place: Option<Place>) -> Result<Client> {
-        match (&self.source, place) {
-            (Source::Params { targets, open }, Some(place)) => {
-                self.record(targets.connect_at(place, open))
+    /// Opens another connection to where one leads, for which there must be a seat within `wait`.
+    pub(super) fn open_at(&self, place: Option<Place>, wait: Duration) -> Result<Seated> {
+        let seat = self.seats.take(place, wait)?;
+        let opened = match (&self.source, place) {
+            (Source::Params { targets, open }, Some(place)) => targets.connect_at(place, open),
+            (Source::Params { targets, open }, None) => {
+                targets.connect(|| {}, open).map(|(client, _)| client)
             }
-            _ => self.open(|| {}).map(|(client, _)| client),
-        }
+            (Source::Closure(open), _) => open(),
+        };
+        Ok(Seated::new(self.record(opened)?, seat))
     }
 
     /// Notes what came of a login, and explains why it failed.
@@ -128,15 +137,20 @@ impl Connector {
         Err(Error::caused(Kind::Link, message, cause))
     }
 
-    /// Opens a connection that can be done without: not while logins are being rejected.
-    pub(super) fn open_aside(&self) -> Result<Client> {
+    /// Opens a connection that can be done without, to where the last one led: not while logins are being rejected, and not
+    /// without a seat within `wait`.
+    pub(super) fn open_aside(&self, wait: Duration) -> Result<Seated> {
         if !self.logins().may_try(Instant::now(), self.credentials()) {
             return Err(Error::new(
                 Kind::Link,
                 "a further connection is not tried, since Postgres rejected the last login",
             ));
         }
-        self.open(|| {}).map(|(client, _)| client)
+        let place = match &self.source {
+            Source::Params { targets, .. } => targets.worked(),
+            Source::Closure(_) => None,
+        };
+        self.open_at(place, wait)
     }
 
     fn logins(&self) -> MutexGuard<'_, Logins> {
@@ -144,8 +158,9 @@ impl Connector {
     }
 }
 
-/// Parses a connection string into what opens connections, with limits on every wait that TCP knows.
-pub(crate) fn connector<T>(params: &str, tls: Option<T>) -> Result<Connect>
+/// Parses a connection string into what opens connections, with limits on every wait that TCP knows. Operators see all of
+/// them by that name.
+pub(crate) fn connector<T>(params: &str, tls: Option<T>, application_name: &str) -> Result<Connect>
 where
     T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
     T::TlsConnect: Send,
@@ -170,6 +185,7 @@ where
     }
     let connect_timeout = *config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT);
     config.connect_timeout(connect_timeout);
+    config.application_name(application_name);
     if config.get_tcp_user_timeout().is_none() {
         config.tcp_user_timeout(TCP_USER_TIMEOUT);
     }
@@ -224,16 +240,18 @@ mod tests {
             "postgres://u:hunter2@h:port/db",
             "postgres://u:hunter2@h/db?hunter2=1",
         ] {
-            let error = connector(params, tls()).err().expect(params);
+            let error = connector(params, tls(), "a").err().expect(params);
             let shown = format!("{error} {error:?} {:?}", error.source());
             assert!(error.is_config(), "{params}");
             assert!(!shown.contains("ter2"), "{shown}");
         }
-        let error = connector("host=h password=hunter2 port=x", tls())
+        let error = connector("host=h password=hunter2 port=x", tls(), "a")
             .err()
             .expect("an error");
         assert!(error.to_string().contains("option `port`"), "{error}");
-        let error = connector("hots=localhost", tls()).err().expect("an error");
+        let error = connector("hots=localhost", tls(), "a")
+            .err()
+            .expect("an error");
         assert!(error.to_string().contains("hots"), "{error}");
         for (option, advice) in [
             ("sslrootcert=system", "leave it out"),
@@ -243,7 +261,10 @@ mod tests {
             ),
         ] {
             let url = format!("postgres://u:hunter2@h/db?{option}");
-            let error = connector(&url, tls()).err().expect("an error").to_string();
+            let error = connector(&url, tls(), "a")
+                .err()
+                .expect("an error")
+                .to_string();
             assert!(error.contains(advice), "{error}");
             assert!(
                 error.contains(option.split('=').next().unwrap_or_default()),
@@ -251,10 +272,10 @@ mod tests {
             );
             assert!(!error.contains("hunter2"), "{error}");
         }
-        let error = connector("user=u", tls()).err().expect("an error");
+        let error = connector("user=u", tls(), "a").err().expect("an error");
         assert!(error.to_string().contains("no host"), "{error}");
         for option in ["sslmode=require", "channel_binding=require"] {
-            let error = connector(&format!("host=h {option}"), tls()).err();
+            let error = connector(&format!("host=h {option}"), tls(), "a").err();
             let error = error.expect("one").to_string();
             assert!(
                 error.contains("join_tls") && error.contains(option),

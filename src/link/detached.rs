@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use postgres::Client;
 
 use super::connector::Connect;
+use super::seats::Seated;
 use crate::error::{Error, Kind, Result};
 
 /// The longest that closing a client holds anybody up; a healthy one takes 0.1 ms.
@@ -27,17 +28,31 @@ pub(super) fn catch<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
 }
 
-/// Does some work on a detached thread, with a connection for this alone.
+/// Does some work on a detached thread; what came of it can be received.
+pub(super) fn start<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<Receiver<Result<T>>> {
+    let (done, outcome) = bounded(1);
+    spawn(what, move || {
+        // Nobody may be waiting any more.
+        let _ = done.send(catch(work));
+    })?;
+    Ok(outcome)
+}
+
+/// Does some work on a detached thread, with a connection for this alone, which waits for a seat for at most `wait`.
 pub(super) fn with_connection(
     what: &str,
     connect: Connect,
+    wait: Duration,
     work: impl FnOnce(&mut Client) -> Result<()> + Send + 'static,
     done: impl FnOnce(Result<()>) + Send + 'static,
 ) -> Result<()> {
     spawn(what, move || {
-        let mut client = None;
+        let mut client = None::<Seated>;
         // Before the client is dropped, which may take long.
-        done(catch(|| work(client.insert(connect.open_aside()?))));
+        done(catch(|| work(client.insert(connect.open_aside(wait)?))));
     })
 }
 
@@ -57,7 +72,7 @@ pub(super) fn receive_awake<T>(
 }
 
 /// Closes a client on a detached thread, and waits a moment for it.
-pub(super) fn close(client: Client) {
+pub(super) fn close(client: Seated) {
     let (done, dropped) = bounded::<()>(1);
     let spawned = spawn("close", move || {
         drop(client);

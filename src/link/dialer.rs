@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use postgres::Client;
 
 use super::Pid;
 use super::connector::Connect;
-use super::detached::{catch, close, spawn};
+use super::detached::{catch, close, spawn, start};
 use super::patience::Patience;
 use super::redial::{Choice, Step, limit};
-use super::session::{Link, SessionNames, hear_probe, listen_to_inbox, start_probe};
+use super::seats::Seated;
+use super::session::{Link, SessionNames, hear_probe, listen_to_inbox, probe};
 use crate::error::{Error, Kind, Result};
 
 /// Opens a link. What succeeds after the dialer is gone is closed by its own thread.
@@ -48,7 +48,7 @@ struct Attempt {
 
 /// How far an attempt is. Between its two connections it leaves the first one here: in a full pool the second waits for the
 /// first to be given up, so it must be possible to take that away.
-struct Progress(Mutex<(Step, Instant, Option<Client>)>);
+struct Progress(Mutex<(Step, Instant, Option<Seated>)>);
 
 impl Progress {
     fn new() -> Self {
@@ -56,14 +56,14 @@ impl Progress {
     }
 
     /// The first connection is open, and listens to its inbox.
-    fn handle_first(&self, client: Client) {
+    fn handle_first(&self, client: Seated) {
         let mut progress = self.lock();
         let took = progress.1.elapsed();
         *progress = (Step::Second { first: took }, Instant::now(), Some(client));
     }
 
     /// The second connection has done its work. `None` if the first was taken away.
-    fn handle_second(&self) -> Option<Client> {
+    fn handle_second(&self) -> Option<Seated> {
         let mut progress = self.lock();
         let client = progress.2.take()?;
         (progress.0, progress.1) = (Step::SetUp, Instant::now());
@@ -76,17 +76,17 @@ impl Progress {
     }
 
     /// The step that takes longer than it may, with the first connection if it is there.
-    fn overdue(&self, hung: u32, choice: Choice) -> Option<(Step, Option<Client>)> {
+    fn overdue(&self, hung: u32, choice: Choice) -> Option<(Step, Option<Seated>)> {
         let mut progress = self.lock();
         let overdue = progress.1.elapsed() > limit(progress.0, hung, choice);
         overdue.then(|| (progress.0, progress.2.take()))
     }
 
-    fn take(&self) -> Option<Client> {
+    fn take(&self) -> Option<Seated> {
         self.lock().2.take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Step, Instant, Option<Client>)> {
+    fn lock(&self) -> MutexGuard<'_, (Step, Instant, Option<Seated>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -204,30 +204,24 @@ fn open(
     way: Way,
     progress: &Progress,
 ) -> Result<Option<Link>> {
-    let start = Instant::now();
+    let begun = Instant::now();
     let (mut client, place) = connect.open(|| progress.handle_address())?;
-    let (inbox, lock) = (names.inbox.clone(), patience.lock());
     let (listening, listens) = bounded(1);
     // Not before the first has logged in, so that a wrong password is rejected once.
     let probe = match way {
         Way::Proven => None,
         Way::Unknown => {
-            let connect = Arc::clone(connect);
-            let sent = std::convert::identity;
-            Some(start_probe(
-                connect,
-                place,
-                inbox,
-                lock,
-                Some(listens),
-                sent,
-            )?)
+            let (connect, inbox) = (Arc::clone(connect), names.inbox.clone());
+            let patience = patience.clone();
+            Some(start("probe", move || {
+                probe(&connect, place, &inbox, &patience, Some(listens))
+            })?)
         }
     };
-    let pid = listen_to_inbox(&mut client, &names.inbox, lock)?;
+    let pid = listen_to_inbox(&mut client, &names.inbox, patience.lock())?;
     // Whoever does not listen to this any more has failed, which is told below.
     let _ = listening.send(());
-    let listened = start.elapsed();
+    let listened = begun.elapsed();
     progress.handle_first(client);
     let probe = probe.map(|probe| probe.recv());
     let Some(mut client) = progress.handle_second() else {

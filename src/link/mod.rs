@@ -1,6 +1,6 @@
 //! This process's session with Postgres: the only wing that calls `postgres`.
 //!
-//! It knows nothing of members or messages; to it a payload is a text. It may use `error`, `logging` and `jitter`, and
+//! It knows nothing of members or messages; to it a payload is a text. It may use `error`, `logging`, `jitter` and `round_trip`, and
 //! never the core, the host or the hall. What decides is pure, with time as a parameter: [`hearing`] (how far behind, is there
 //! a flood), [`patience`] (how long an answer may take), [`redial`] (when to dial again) and [`pace`] (how long the thread waits). What acts is [`session`], [`dialer`],
 //! [`side_channel`] and [`wake`](wake()), with statements of [`sql`] over connections of a [`connector`](mod@connector). [`Connection`] holds
@@ -41,6 +41,11 @@
 //! session would wait, too. So all that notifies runs with a `lock_timeout`; when that fails the session is kept, the
 //! participant is offline for that reason, and tries again until it is through ([`Connection`]).
 //!
+//! # At most three sessions
+//!
+//! A server has room for a hundred sessions, and they are the application's. So each that we open takes one of three
+//! [`seats`], and keeps it until it has ended, however long a call hangs in it.
+//!
 //! # The inbox
 //!
 //! Every session also listens to a channel that nobody else listens to, its inbox. The probe uses it, answers to newcomers
@@ -57,6 +62,7 @@ pub(crate) mod pace;
 mod params;
 pub(crate) mod patience;
 mod redial;
+mod seats;
 mod session;
 mod side_channel;
 mod sql;

@@ -11,9 +11,10 @@ use fallible_iterator::FallibleIterator;
 use postgres::error::SqlState;
 use postgres::{Client, Notification, SimpleQueryMessage};
 
-use super::connector::Connect;
-use super::detached::{catch, close, receive_awake, spawn};
+use super::connector::{Connect, Connector};
+use super::detached::{close, receive_awake, spawn, start};
 use super::patience::Patience;
+use super::seats::Seated;
 use super::targets::Place;
 use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
@@ -84,10 +85,10 @@ impl Notice {
 /// A session that is known to carry notifications and listens to the channel.
 pub(crate) struct Link {
     /// `None` once a call hung: the client is with the thread that was left behind.
-    client: Option<Client>,
+    client: Option<Seated>,
     /// Where the client of a call that hung is left when the call returns. As long as this is kept its session stays, and nobody
     /// finds it missing.
-    hung: Option<Receiver<Client>>,
+    hung: Option<Receiver<Seated>>,
     names: SessionNames,
     patience: Patience,
     /// Our own backend.
@@ -118,7 +119,7 @@ impl Link {
     /// Makes a link of a connection that listens to its inbox and has been probed, and ends the session that was given up
     /// before it.
     pub(super) fn set_up(
-        mut client: Client,
+        mut client: Seated,
         pid: Pid,
         names: &SessionNames,
         given_up: Option<Pid>,
@@ -160,9 +161,11 @@ impl Link {
             return Ok(());
         }
         if let Proof::Owed(connect, place) = &self.proof {
-            let (connect, place, lock) = (Arc::clone(connect), *place, self.patience.lock());
+            let (connect, place, patience) = (Arc::clone(connect), *place, self.patience.clone());
             let inbox = self.names.inbox.clone();
-            let sent = start_probe(connect, place, inbox, lock, None, drop)?;
+            let sent = start("probe", move || {
+                probe(&connect, place, &inbox, &patience, None).map(drop)
+            })?;
             self.proof = Proof::Asked(sent);
         }
         self.call(sql::NO_IDLE_TIMEOUT.len(), |client| {
@@ -243,7 +246,7 @@ impl Link {
 
     /// How many notifications were received that were not returned yet.
     pub(crate) fn waiting(&mut self) -> usize {
-        let buffered = |client: &mut Client| client.notifications().len();
+        let buffered = |client: &mut Seated| client.notifications().len();
         self.unread.len() + self.client.as_mut().map_or(0, buffered)
     }
 
@@ -385,28 +388,22 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
 }
 
 /// Opens a second connection, to where the first one leads, and notifies that one's inbox over it, once it `listens`.
-pub(super) fn start_probe<T: Send + 'static>(
-    connect: Connect,
+pub(super) fn probe(
+    connect: &Connector,
     place: Option<Place>,
-    inbox: String,
-    lock: Duration,
+    inbox: &str,
+    patience: &Patience,
     listens: Option<Receiver<()>>,
-    sent: impl FnOnce(Client) -> T + Send + 'static,
-) -> Result<Receiver<Result<T>>> {
-    let (done, outcome) = bounded(1);
-    let probe = move || {
-        let mut second = connect.open_at(place)?;
-        if listens.is_some_and(|listens| listens.recv().is_err()) {
-            return Err(gone());
-        }
-        run(&mut second, &sql::notify_within(&inbox, PROBE, lock))?;
-        Ok(sent(second))
-    };
-    spawn("probe", move || {
-        // Nobody may be waiting any more.
-        let _ = done.send(catch(probe));
-    })?;
-    Ok(outcome)
+) -> Result<Seated> {
+    let mut second = connect.open_at(place, patience.statement(0))?;
+    if listens.is_some_and(|listens| listens.recv().is_err()) {
+        return Err(gone());
+    }
+    run(
+        &mut second,
+        &sql::notify_within(inbox, PROBE, patience.lock()),
+    )?;
+    Ok(second)
 }
 
 /// Whether the first connection carries the notifications of others. If it does not, it stops listening: a pooler's
@@ -414,7 +411,7 @@ pub(super) fn start_probe<T: Send + 'static>(
 pub(super) fn hear_probe(
     client: &mut Client,
     inbox: &str,
-    probe: Result<Client>,
+    probe: Result<Seated>,
     patience: &Patience,
 ) -> Result<()> {
     let wait = patience.statement(0).max(PROBE_TIMEOUT);

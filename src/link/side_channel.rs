@@ -115,7 +115,8 @@ impl SideChannel {
             run(client, &sql::notify_aside(&channel, &payloads))
         };
         let (done, outcome) = bounded(1);
-        with_connection("notify", Arc::clone(&self.connect), notify, move |result| {
+        let connect = Arc::clone(&self.connect);
+        with_connection("notify", connect, self.patience, notify, move |result| {
             // Nobody may be waiting any more.
             let _ = done.send(result);
         })?;

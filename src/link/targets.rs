@@ -45,6 +45,17 @@ pub(super) struct Place {
     address: Option<IpAddr>,
 }
 
+#[cfg(test)]
+impl Place {
+    /// A host of which one address is known, or the name alone.
+    pub(super) fn of_host(host: usize) -> Self {
+        Self {
+            host,
+            address: None,
+        }
+    }
+}
+
 /// What attempts have seen.
 struct Seen {
     /// Who let us in last.
@@ -107,6 +118,11 @@ impl Targets {
             places: self.seen().addresses.iter().sum(),
             connect_timeout: self.connect_timeout,
         }
+    }
+
+    /// Who let us in last.
+    pub(super) fn worked(&self) -> Option<Place> {
+        self.seen().worked
     }
 
     /// Tries one address after the other by `connect`, and says where it got in. Calls `visit` before each.

@@ -25,10 +25,16 @@ pub(crate) fn wake(
     let statement = sql::notify_within(&names.inbox, "wake", LOCK);
     let wake = move |client: &mut Client| run(client, &statement);
     let channel = names.channel.clone();
-    with_connection("wake", Arc::clone(connect), wake, move |done| {
-        if let Err(error) = done {
-            log::debug!(target: LINK, "{channel:?}: a request waits for its turn: {error}");
-        }
-        woken();
-    })
+    with_connection(
+        "wake",
+        Arc::clone(connect),
+        Duration::ZERO,
+        wake,
+        move |done| {
+            if let Err(error) = done {
+                log::debug!(target: LINK, "{channel:?}: a request waits for its turn: {error}");
+            }
+            woken();
+        },
+    )
 }

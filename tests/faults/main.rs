@@ -5,8 +5,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../tls/client.rs"]
+mod client;
 mod clock;
 mod descriptors;
+mod far;
 mod held_up;
 mod host;
 mod hosts;
@@ -17,12 +20,17 @@ mod processes;
 mod refusals;
 mod server;
 mod slow;
+mod watched;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config};
 use support::*;
+// In place of the one that is not watched.
+use watched::Server;
+
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// How soon everybody is back once the server accepts again.
 const RECOVERY: Duration = Duration::from_secs(2);

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use super::*;
 
-const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
-
 /// A link that carries nothing is noticed within two heartbeats: the statement that meets it may take as long as one. And a
 /// moment.
 const NOTICED: Duration = Duration::from_secs(11);

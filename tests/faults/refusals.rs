@@ -51,7 +51,7 @@ fn on_a_standby_the_reason_is_said_until_it_is_promoted() {
 #[test]
 fn a_full_server_is_the_reason_until_there_is_room() {
     let server =
-        Server::start_with(&["max_connections = 12", "superuser_reserved_connections = 0"]);
+        Server::start_with(&["max_connections = 13", "superuser_reserved_connections = 0"]);
     let [a, b] = acquainted(["a", "b"].map(Config::new), &server.params());
     let mut others = Vec::new();
     let full = loop {

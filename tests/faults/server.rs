@@ -64,13 +64,13 @@ fn an_immediate_stop_for_a_minute() {
 
 #[test]
 fn a_killed_postmaster() {
-    outage(Server::kill, MOMENT);
+    outage(|server| server.kill(), MOMENT);
 }
 
 #[test]
 fn a_killed_postmaster_for_a_minute() {
     if long() {
-        outage(Server::kill, MINUTE);
+        outage(|server| server.kill(), MINUTE);
     }
 }
 

@@ -99,7 +99,8 @@ fn server_params(name: &str) -> CertificateParams {
 /// `doubly` by both.
 pub struct TlsServer {
     pub server: Server,
-    _files: tempfile::TempDir,
+    /// What it reads when it starts.
+    pub files: tempfile::TempDir,
 }
 
 impl TlsServer {
@@ -144,10 +145,7 @@ impl TlsServer {
         for role in ["app", "trusted", "certified", "doubly"] {
             server.run(&format!("CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'"));
         }
-        Some(Self {
-            server,
-            _files: files,
-        })
+        Some(Self { server, files })
     }
 
     /// A connection string for one of its roles, who takes it to have that name.

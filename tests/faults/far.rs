@@ -1,0 +1,344 @@
+//! Members that are far from their server, as in another region, beside some that are near: what happens to their sessions,
+//! the server and the network on the way is an outage of theirs, and nobody takes anybody for gone.
+
+use std::time::{Duration, Instant};
+
+use pg_peers::{Cluster, Config};
+
+use super::*;
+
+const NEAR: [&str; 4] = ["a", "b", "c", "d"];
+const FAR: [&str; 3] = ["x", "y", "z"];
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Four near members, over the server's socket, and three far ones, over TLS and with a password.
+struct Regions {
+    server: Server,
+    proxy: Proxy,
+    near: [Cluster; 4],
+    far: [Cluster; 3],
+    /// What the server reads when it starts.
+    _files: tempfile::TempDir,
+}
+
+impl Regions {
+    /// `None` where PostgreSQL was built without TLS.
+    fn start(round_trip: Duration) -> Option<Self> {
+        let name = "db.test";
+        let authority = Authority::new("ours");
+        let tls = TlsServer::start(&authority, &authority.server(name))?;
+        let proxy = Proxy::start(&tls.server, round_trip / 2);
+        let params = tls.params("app", name);
+        let params = params.replace(&tls.server.port().to_string(), &proxy.port().to_string());
+        let TlsServer { server, files } = tls;
+        let server = Server::watch(server);
+        let near = NEAR.map(|name| Config::new(name).join(&server.socket_params()));
+        let connector = client::connector(&authority.pem(), None);
+        let far = FAR.map(|name| Config::new(name).join_tls(&params, connector.clone()));
+        let regions = Self {
+            server,
+            proxy,
+            near: near.map(|member| member.expect("valid")),
+            far: far.map(|member| member.expect("valid")),
+            _files: files,
+        };
+        for member in regions.members() {
+            let others = NEAR.len() + FAR.len() - 1;
+            member.wait_for_peers(others, PATIENCE).expect("everybody");
+            // Online, and those that joined.
+            (0..=others).for_each(|_| drop(next(member, "online, or a join")));
+        }
+        Some(regions)
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Cluster> + Clone {
+        self.near.iter().chain(&self.far)
+    }
+
+    /// Ends the sessions of those, and waits until they are back.
+    fn end_sessions<'a>(&self, members: impl Iterator<Item = &'a Cluster> + Clone) {
+        let names = members.clone().map(|member| format!("'{}'", name(member)));
+        let names = names.collect::<Vec<_>>().join(", ");
+        self.server.run(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name IN ({names})"
+        ));
+        expect_outage(members);
+    }
+
+    /// The network carries nothing for so long, while each far member announces itself.
+    fn stall(&self, time: Duration) {
+        let announced = self.far.each_ref().map(|it| it.status().announced);
+        for (member, before) in self.far.iter().zip(announced) {
+            eventually("an announcement", || member.status().announced > before);
+        }
+        last_until(Instant::now() + DEFAULT_HEARTBEAT - Duration::from_secs(1));
+        self.proxy.stall();
+        last_until(Instant::now() + time);
+        self.proxy.resume();
+        for member in &self.far {
+            member.wait_online(PATIENCE).expect("online");
+        }
+    }
+}
+
+fn name(member: &Cluster) -> &str {
+    member.name().expect("a participant")
+}
+
+/// Each of them goes offline and comes back.
+fn expect_outage<'a>(members: impl Iterator<Item = &'a Cluster> + Clone) {
+    for member in members.clone() {
+        expect_beside_updates(member, "offline");
+    }
+    for member in members {
+        expect_beside_updates(member, "online");
+    }
+}
+
+/// The next event that is no update is this.
+#[track_caller]
+fn expect_beside_updates(member: &Cluster, expected: &str) {
+    loop {
+        let event = words(&next(member, expected));
+        if !event.starts_with("update") {
+            assert_eq!(event, expected, "at {member:?}");
+            return;
+        }
+    }
+}
+
+/// All that was announced before has been heard by everybody, and nobody left or healed.
+#[track_caller]
+fn expect_that_nobody_left<'a>(members: impl Iterator<Item = &'a Cluster> + Clone) {
+    for speaker in members.clone() {
+        let nonce = format!("{:?}", Instant::now());
+        speaker.set_tags([("fence", &nonce)]).expect("tags");
+        for hearer in members.clone().filter(|it| name(it) != name(speaker)) {
+            loop {
+                let event = next(hearer, "an update");
+                let word = words(&event);
+                let is_calm = ["online", "offline"].contains(&&*word) || word.starts_with("update");
+                assert!(is_calm, "{word} at {hearer:?}");
+                if event.peer().and_then(|peer| peer.tag("fence")) == Some(&*nonce) {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// What happens in the life of a cluster, with sessions of the far ones ended so many times.
+fn calm_at(round_trip: Duration, rounds: usize, stalls: &[Duration]) {
+    let Some(mut regions) = Regions::start(round_trip) else {
+        return;
+    };
+    for _ in 0..rounds {
+        regions.end_sessions(regions.far.iter());
+    }
+    expect_that_nobody_left(regions.members());
+    // Half of the cluster.
+    regions.end_sessions(regions.near[..2].iter().chain(&regions.far[..2]));
+    expect_that_nobody_left(regions.members());
+    regions.server.restart(Stop::Fast);
+    expect_outage(regions.members());
+    expect_that_nobody_left(regions.members());
+    for &time in stalls {
+        regions.stall(time);
+    }
+    expect_that_nobody_left(regions.members());
+}
+
+const STALLS: [Duration; 4] = [ms(1_000), ms(2_000), ms(3_000), ms(4_000)];
+
+#[test]
+fn nobody_leaves_150_ms_away() {
+    match long() {
+        true => calm_at(ms(150), 20, &STALLS),
+        false => calm_at(ms(150), 3, &[ms(2_700)]),
+    }
+}
+
+#[test]
+fn nobody_leaves_1_ms_away() {
+    if long() {
+        calm_at(ms(1), 20, &STALLS);
+    }
+}
+
+#[test]
+fn nobody_leaves_50_ms_away() {
+    if long() {
+        calm_at(ms(50), 20, &STALLS);
+    }
+}
+
+#[test]
+fn nobody_leaves_300_ms_away() {
+    if long() {
+        calm_at(ms(300), 20, &STALLS);
+    }
+}
+
+#[test]
+fn nobody_leaves_700_ms_away() {
+    if long() {
+        calm_at(ms(700), 20, &STALLS);
+    }
+}
+
+/// The primary is killed, and a standby promoted, to which the far members' way then leads.
+fn failover_at(round_trip: Duration) {
+    let mut primary = Server::start();
+    primary.run(&format!("CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'"));
+    primary.require_password("app");
+    let standby = primary.standby();
+    let proxies = [&primary, &standby].map(|server| Proxy::start(server, round_trip / 2));
+    let [first, second] = proxies.each_ref().map(Proxy::port);
+    let far = format!(
+        "host=127.0.0.1,127.0.0.1 port={first},{second} user=app password={PASSWORD} dbname=postgres \
+         target_session_attrs=read-write"
+    );
+    let near = primary.params_or(&standby);
+    let join = |name: &str, params: &str| Config::new(name).join(params).expect("valid");
+    let members: Vec<Cluster> = NEAR
+        .iter()
+        .map(|name| join(name, &near))
+        .chain(FAR.iter().map(|name| join(name, &far)))
+        .collect();
+    for member in &members {
+        let others = members.len() - 1;
+        member.wait_for_peers(others, PATIENCE).expect("everybody");
+        (0..=others).for_each(|_| drop(next(member, "online, or a join")));
+    }
+    primary.kill();
+    standby.promote();
+    expect_outage(members.iter());
+    expect_that_nobody_left(members.iter());
+}
+
+#[test]
+fn nobody_leaves_in_a_failover_300_ms_away() {
+    failover_at(ms(300));
+}
+
+#[test]
+fn nobody_leaves_in_a_failover_at_other_distances() {
+    if long() {
+        for round_trip in [1, 50, 150, 700] {
+            failover_at(ms(round_trip));
+        }
+    }
+}
+
+/// A far member that is killed is known to be gone as soon as it could have been back.
+fn killed_at(round_trip: Duration) {
+    let server = Server::start();
+    let near = ["a", "b"].map(|name| join(&server, name));
+    let proxy = Proxy::start(&server, round_trip / 2);
+    let far = Process::join_at(&proxy.params(), "far", DEFAULT_HEARTBEAT);
+    for member in &near {
+        member.wait_for_peers(2, PATIENCE).expect("everybody");
+    }
+    let start = Instant::now();
+    far.kill();
+    let is_there = |member: &Cluster| names(member).contains(&"far".to_owned());
+    eventually("far is gone", || !near.iter().any(is_there));
+    // Logging in takes no password here; and no reconnect is quicker than a busy machine.
+    let reconnect = (round_trip * 6).max(ms(370));
+    let back = reconnect.mul_f64(1.5) + ms(750);
+    within(
+        &format!("known {round_trip:?} away"),
+        start,
+        Duration::from_secs(2) + back,
+    );
+}
+
+#[test]
+fn a_member_300_ms_away_is_killed() {
+    killed_at(ms(300));
+}
+
+#[test]
+fn members_at_other_distances_are_killed() {
+    if long() {
+        for round_trip in [1, 50, 150, 700] {
+            killed_at(ms(round_trip));
+        }
+    }
+}
+
+#[test]
+fn few_round_trips_lead_to_online() {
+    let server = Server::start();
+    server.run(&format!("CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'"));
+    server.require_password("app");
+    let proxy = Proxy::start(&server, ms(75));
+    let join = |port| {
+        let user = format!("user=app password={PASSWORD} dbname=postgres");
+        let params = format!("host=127.0.0.1 port={port} {user}");
+        Config::new("far").join(&params).expect("valid")
+    };
+    count_round_trips(&server, &proxy, join, 11, 8);
+}
+
+/// What everybody says of itself takes a long answer: half a megabyte.
+#[test]
+fn long_answers_disturb_nobody_300_ms_away() {
+    let (count, tag) = match long() {
+        true => (80, 7_000),
+        false => (20, 7_000),
+    };
+    let server = Server::start_with(&["max_connections = 300"]);
+    let proxy = Proxy::start(&server, ms(150));
+    let hour = Duration::from_secs(60 * 60);
+    let start = Instant::now();
+    let join = |n| {
+        let rare = Config::new(format!("p{n:02}")).heartbeat_interval(hour);
+        let large = rare.tag("t", "x".repeat(tag));
+        large.join(&proxy.params()).expect("valid")
+    };
+    let members: Vec<Cluster> = (0..count).map(join).collect();
+    let everybody_is_known = || members.iter().all(|it| it.peers().len() == count - 1);
+    eventually("everybody", everybody_is_known);
+    within("everybody known", start, PATIENCE);
+    let answered = || -> u64 { members.iter().map(|it| it.status().answered).sum() };
+    // A piece of an answer takes a round trip.
+    let until_no_answer_is_under_way = || {
+        let mut last = (answered(), Instant::now());
+        eventually("all answers", || {
+            if answered() != last.0 {
+                last = (answered(), Instant::now());
+            }
+            last.1.elapsed() > Duration::from_secs(12)
+        });
+        last.0
+    };
+    let before = until_no_answer_is_under_way();
+    let ended = &members[count / 2];
+    server.run(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'",
+        name(ended)
+    ));
+    eventually("it is back", || ended.status().connected == 2);
+    let after = until_no_answer_is_under_way();
+    assert!(after > before, "it asks who is there");
+    for speaker in [ended, &members[0]] {
+        speaker.set_tags([("fence", "1")]).expect("tags");
+        let hears = |it: &&Cluster| {
+            let fenced =
+                |peer: &pg_peers::Peer| peer.name() == name(speaker) && peer.tag("fence").is_some();
+            name(it) == name(speaker) || it.peers().iter().any(fenced)
+        };
+        eventually("all hear it", || members.iter().all(|it| hears(&it)));
+    }
+    for member in &members {
+        let told = waiting(member);
+        let count = |what: &str| told.iter().filter(|it| it.starts_with(what)).count();
+        let outages = usize::from(name(member) == name(ended));
+        assert_eq!(count("offline"), outages, "{told:?} at {member:?}");
+        assert_eq!(count("leave") + count("heal"), 0, "{told:?} at {member:?}");
+    }
+}

@@ -1,0 +1,142 @@
+//! A server whose sessions are counted all the time: whatever is done to it, no member has more than three.
+
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use pg_peers::postgres::{Client, NoTls, SimpleQueryMessage};
+
+use super::support::{self, Network, WATCH};
+
+/// The most sessions of a participant, those that hang included.
+const MOST: i64 = 3;
+
+/// How often they are counted.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Sessions that a participant has at the server, by the name that it shows to operators. Observers share theirs.
+const COUNT: &str = "SELECT application_name, count(*) FROM pg_stat_activity \
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name NOT IN ('', 'pg_peers observer') \
+    GROUP BY application_name";
+
+/// A server, which fails the test at its end if a member had more sessions than it may.
+pub(crate) struct Server {
+    server: support::Server,
+    watch: Watch,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(settings: &[&str]) -> Self {
+        Self::watch(support::Server::start_with(settings))
+    }
+
+    pub(crate) fn start_on(network: &Network) -> Self {
+        Self::watch(support::Server::start_on(network))
+    }
+
+    pub(crate) fn standby(&self) -> Self {
+        Self::watch(self.server.standby())
+    }
+
+    pub(crate) fn watch(server: support::Server) -> Self {
+        let watch = Watch::start(format!(
+            "{} application_name={WATCH}",
+            server.socket_params()
+        ));
+        Self { server, watch }
+    }
+}
+
+impl Deref for Server {
+    type Target = support::Server;
+
+    fn deref(&self) -> &support::Server {
+        &self.server
+    }
+}
+
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut support::Server {
+        &mut self.server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Lest the count waits for an answer.
+        self.server.thaw();
+        let most = self.watch.stop();
+        if !thread::panicking() {
+            assert!(most.values().all(|count| *count <= MOST), "{most:?}");
+        }
+    }
+}
+
+/// Counts until it is stopped.
+struct Watch {
+    over: Arc<AtomicBool>,
+    most: Arc<Mutex<BTreeMap<String, i64>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    fn start(params: String) -> Self {
+        let (over, most) = (
+            Arc::<AtomicBool>::default(),
+            Arc::<Mutex<BTreeMap<_, _>>>::default(),
+        );
+        let (ends, counts) = (Arc::clone(&over), Arc::clone(&most));
+        // What it takes of this process is there from now on.
+        let mut client = Client::connect(&params, NoTls).ok();
+        let thread = thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) {
+                // A server that is stopped or full does not answer.
+                if client.is_none() {
+                    client = Client::connect(&params, NoTls).ok();
+                }
+                let rows = client.as_mut().map(|client| client.simple_query(COUNT));
+                match rows {
+                    Some(Ok(rows)) => note(&rows, &counts),
+                    Some(Err(_)) => client = None,
+                    None => {}
+                }
+                thread::sleep(PAUSE);
+            }
+        });
+        Self {
+            over,
+            most,
+            thread: Some(thread),
+        }
+    }
+
+    /// The most sessions that each had.
+    fn stop(&mut self) -> BTreeMap<String, i64> {
+        self.over.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().map(JoinHandle::join);
+        assert!(
+            thread.is_some_and(|ended| ended.is_ok()),
+            "it counts to the end"
+        );
+        std::mem::take(&mut self.most.lock().expect("no panic"))
+    }
+}
+
+fn note(rows: &[SimpleQueryMessage], most: &Mutex<BTreeMap<String, i64>>) {
+    let mut most = most.lock().expect("no panic");
+    for row in rows {
+        if let SimpleQueryMessage::Row(row) = row {
+            let name = row.get(0).expect("a name").to_owned();
+            let count: i64 = row.get(1).and_then(|it| it.parse().ok()).expect("a count");
+            let seen = most.entry(name).or_default();
+            *seen = count.max(*seen);
+        }
+    }
+}
