@@ -2,7 +2,6 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Pid;
@@ -18,9 +17,6 @@ use super::side_channel::SideChannel;
 use super::up::Up;
 use crate::error::{Error, Kind, Result};
 use crate::jitter::Jitter;
-
-/// How soon a session that is held up tries again. Each try waits for the lock, so most of the time one is under way.
-const RETRY: Duration = Duration::from_millis(500);
 
 /// `M` is what marks carry; see [`Hearing::mark`].
 pub(crate) struct Connection<M> {
@@ -41,11 +37,9 @@ pub(crate) struct Connection<M> {
 
 enum State<M> {
     Up(Box<Up<M>>),
-    /// Another transaction holds NOTIFY up for the whole server. The session is kept, since a new one would wait, too.
-    HeldUp {
-        up: Box<Up<M>>,
-        retry_at: Instant,
-    },
+    /// Another transaction holds NOTIFY up for the whole server. The session is kept, since a new one would wait, too. It tries
+    /// again at once: each try waits for the lock, and whoever is not there when it is given away may wait for the next time.
+    HeldUp(Box<Up<M>>),
     Down {
         dialer: Dialer,
         /// The link was lost in a flood.
@@ -90,28 +84,18 @@ impl<M: Send + 'static> Connection<M> {
     pub(crate) fn up(&mut self) -> Result<&mut Up<M>> {
         match &mut self.state {
             State::Up(up) => Ok(up),
-            State::HeldUp { .. } | State::Down { .. } => {
+            State::HeldUp(_) | State::Down { .. } => {
                 Err(Error::new(Kind::Link, "there is no session"))
             }
         }
     }
 
-    /// One turn without a link that works: dials when it is time, or tries whether NOTIFY is still held up, and waits for an
-    /// outcome for at most `wait`. Returns the backend of the session when there is one.
+    /// One turn without a link that works: dials when it is time, and waits for an outcome for at most `wait`. Returns the backend
+    /// of the session when there is one: also of one that was held up, whose hello finds out whether it still is.
     pub(crate) fn reconnect(&mut self, now: Instant, wait: Duration) -> Option<Result<Pid>> {
         match &mut self.state {
             State::Up(_) => None,
-            State::HeldUp { retry_at, .. } if now < *retry_at => {
-                thread::sleep(wait.min(*retry_at - now));
-                None
-            }
-            State::HeldUp { up, .. } => {
-                let (pid, answer) = (up.link.pid(), up.ask(Link::check));
-                Some(answer.map(|_| {
-                    self.resume();
-                    pid
-                }))
-            }
+            State::HeldUp(_) => self.resume().map(Ok),
             State::Down { dialer, .. } => {
                 let outcome = dialer.turn(self.redial.wait(now), wait)?;
                 Some(outcome.map(|link| self.open(link)))
@@ -145,7 +129,7 @@ impl<M: Send + 'static> Connection<M> {
         let up = self.take_up(now)?;
         self.operator.tell_offline(now, error);
         if is_held_up(error) {
-            self.state = State::HeldUp { up, retry_at: now };
+            self.state = State::HeldUp(up);
             return None;
         }
         self.redial
@@ -159,8 +143,7 @@ impl<M: Send + 'static> Connection<M> {
         let up = self.take_up(now);
         if let Some(up) = up {
             if is_held_up(error) {
-                let retry_at = now + RETRY;
-                self.state = State::HeldUp { up, retry_at };
+                self.state = State::HeldUp(up);
                 return;
             }
             drop(self.keep_if_hung(up));
@@ -182,15 +165,17 @@ impl<M: Send + 'static> Connection<M> {
     }
 
     /// Goes on with the session that was held up.
-    fn resume(&mut self) {
-        if let Some(up) = self.take_up(Instant::now()) {
-            self.state = State::Up(up);
-        }
+    fn resume(&mut self) -> Option<Pid> {
+        let mut up = self.take_up(Instant::now())?;
+        up.hearing.handle_held_up();
+        let pid = up.link.pid();
+        self.state = State::Up(up);
+        Some(pid)
     }
 
     /// Takes the session out, if there is one, and leaves a dialer in its place.
     fn take_up(&mut self, now: Instant) -> Option<Box<Up<M>>> {
-        let (State::Up(up) | State::HeldUp { up, .. }) = &self.state else {
+        let (State::Up(up) | State::HeldUp(up)) = &self.state else {
             return None;
         };
         self.patience = up.link.patience().clone();
@@ -203,7 +188,7 @@ impl<M: Send + 'static> Connection<M> {
             self.way,
         );
         match mem::replace(&mut self.state, State::Down { dialer, flooded }) {
-            State::Up(up) | State::HeldUp { up, .. } => Some(up),
+            State::Up(up) | State::HeldUp(up) => Some(up),
             State::Down { .. } => None,
         }
     }

@@ -43,6 +43,8 @@ pub(crate) struct Hearing<M> {
     proven: Instant,
     /// When the link last gave a sign of life.
     last_received: Instant,
+    /// A question failed, and none was answered since.
+    doubted: bool,
     /// Whether all was heard that had arrived at the last look.
     caught_up: bool,
     /// Until then, what waits is heard before anything is said.
@@ -88,6 +90,7 @@ impl<M> Hearing<M> {
             moved: true,
             proven: now,
             last_received: now,
+            doubted: false,
             caught_up: true,
             read_first_until: now,
             heard: 0,
@@ -127,10 +130,16 @@ impl<M> Hearing<M> {
     pub(crate) fn handle_answer(&mut self, asked: Instant, now: Instant, waiting: usize) {
         self.proven = self.proven.max(asked);
         self.last_received = now;
+        self.doubted = false;
         // On a channel that never falls silent the next answer may come before this barrier is reached. One is enough.
         if self.barrier().is_none() {
             self.enqueue(waiting, Waiting::Barrier(asked));
         }
+    }
+
+    /// A question was not answered, since something else holds it up: whatever is heard, the next one must be.
+    pub(crate) fn handle_held_up(&mut self) {
+        self.doubted = true;
     }
 
     /// Our own announcement, made over another connection at `sent`, was heard: so was all from before it.
@@ -185,7 +194,7 @@ impl<M> Hearing<M> {
             true => self.proven,
             false => self.last_received,
         };
-        now.saturating_duration_since(sign) >= self.heartbeat
+        self.doubted || now.saturating_duration_since(sign) >= self.heartbeat
     }
 
     /// Whether to speak now, and where: the next thing to say is due at `due`, and announcing aside is in that state.

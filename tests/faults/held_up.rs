@@ -110,3 +110,33 @@ fn a_short_wait_for_notify_is_no_outage() {
         expect_nothing(member);
     }
 }
+
+/// Each NOTIFY waits for longer than the heartbeat interval, and for longer than a lock is waited for.
+#[test]
+fn nobody_leaves_while_each_notify_is_slow() {
+    let server = Server::start_with(&[NOBODY_WAITS]);
+    let names: Vec<String> = (0..24).map(|n| format!("member-{n}")).collect();
+    let quick = |name: &String| Config::new(name).heartbeat_interval(Duration::from_secs(1));
+    let join = |name| quick(name).join(&server.params()).expect("valid");
+    let members: Vec<Cluster> = names.iter().map(join).collect();
+    for member in &members {
+        member
+            .wait_for_peers(names.len() - 1, PATIENCE)
+            .expect("everybody");
+    }
+    for _ in 0..4 {
+        let holder = Holder::slow_down(&server, Duration::from_millis(1_500));
+        last_until(Instant::now() + Duration::from_secs(4));
+        holder.release();
+        for member in &members {
+            member.wait_online(PATIENCE).expect("online");
+        }
+        // Until what is promised is as short as before.
+        last_until(Instant::now() + Duration::from_secs(3));
+    }
+    for member in &members {
+        let told = waiting(member);
+        let left = told.iter().any(|event| event.starts_with("leave"));
+        assert!(!left, "{told:?}");
+    }
+}

@@ -302,6 +302,21 @@ fn a_silent_link_is_asked_for_a_sign_of_life() {
 }
 
 #[test]
+fn after_a_question_that_was_held_up_the_next_must_be_answered() {
+    let (mut hearing, now) = opened();
+    hearing.handle_held_up();
+    hearing.handle_notification(now + ms(1), 10);
+    hearing.handle_silence(now + ms(1));
+    assert!(hearing.is_silent(now + ms(1)));
+    assert_eq!(
+        hearing.speak(now + ms(1), None, Aside::Ready),
+        Speak::OnLink
+    );
+    hearing.handle_answer(now + ms(2), now + ms(3), 0);
+    assert!(!hearing.is_silent(now + ms(3)));
+}
+
+#[test]
 fn what_an_observer_hears_does_not_prove_its_link() {
     let now = Instant::now();
     let mut hearing = Hearing::<()>::new(now, HEARTBEAT, false, false);
