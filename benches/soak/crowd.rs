@@ -19,8 +19,8 @@ pub(crate) type Events = BTreeMap<&'static str, usize>;
 
 pub(crate) const SIZE: usize = 30;
 
-/// Groups of members, each behind another link, and the delay of that each way: a third is far from the server. One more group is
-/// behind a pooler.
+/// Groups of members, each behind a link of its own, with what that delays one way: a third of the members are far from the server.
+/// One more group is behind a pooler.
 pub(crate) const LINKS: [(&str, Duration); 2] = [
     ("east", Duration::from_millis(25)),
     ("west", Duration::from_millis(150)),
@@ -550,7 +550,9 @@ impl Crowd {
     /// Whether these are online, as far as they are there.
     pub(crate) fn are_online(&self, ids: &[Id]) -> bool {
         let lives = ids.iter().filter_map(|&id| self.members[id].life.as_ref());
-        lives.into_iter().all(|life| life.replay.is_online())
+        lives
+            .map(|life| life.replay.is_online())
+            .all(|online| online)
     }
 
     /// Whether these, as far as they can be asked, went offline since.

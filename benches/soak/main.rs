@@ -10,7 +10,8 @@
 //!
 //! It starts a private PostgreSQL and thirty members. Each member is a process. Some connect through a proxy that can delay
 //! or swallow everything, some through PgBouncer, if it is installed. Then PostgreSQL is stopped, killed, frozen, flooded
-//! and replaced by a standby, PgBouncer restarts, and sessions and members end and freeze: see `fault.rs`.
+//! and replaced by a standby, logins and NOTIFY become slow, PgBouncer restarts, and sessions and members end and freeze: see
+//! `fault.rs`.
 //!
 //! Every member reports every event that it sees. The events must come in the order that `Event` documents, and lead to what
 //! `peers()` returns. After each fault every roster must soon be correct, and every thread, descriptor and session that was

@@ -33,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const JUNK: usize = 100;
 
 pub(crate) struct Soak {
+    /// While NOTIFY is slow or held up. Before the server, so that it ends first.
+    holder: Option<Holder>,
     server: Server,
     /// Where its next standby will be.
     other_port: u16,
@@ -41,8 +43,6 @@ pub(crate) struct Soak {
     pooler: Option<PgBouncer>,
     /// While there is one.
     flood: Option<Flood>,
-    /// While NOTIFY is slow or held up.
-    holder: Option<Holder>,
     crowd: Crowd,
     start: Instant,
     /// By kind of fault.

@@ -155,7 +155,10 @@ impl<M: Send + 'static> Connection<M> {
     /// Goes on with this link.
     fn open(&mut self, link: Link) -> Pid {
         let (now, pid) = (Instant::now(), link.pid());
-        self.redial.handle_open(link.took);
+        self.connect.set_link(link.place);
+        if let Some(took) = link.took {
+            self.redial.handle_open(took);
+        }
         let flooded = matches!(self.state, State::Down { flooded: true, .. });
         let hearing = Hearing::new(now, self.heartbeat, self.announces, flooded);
         let (connect, names) = (Arc::clone(&self.connect), self.names.clone());

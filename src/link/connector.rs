@@ -81,33 +81,47 @@ impl Connector {
         self.logins().failure()
     }
 
-    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried.
-    pub(super) fn open(&self, visit: impl Fn()) -> Result<(Seated, Option<Place>)> {
-        let (client, place) = self.record(match &self.source {
+    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried. It takes a
+    /// seat where there are `free` ones.
+    pub(super) fn open(&self, free: usize, visit: impl Fn()) -> Result<(Seated, Option<Place>)> {
+        self.record(match &self.source {
             Source::Params { targets, open } => {
+                let connect = |place: Place, config: &_| {
+                    let seat = self.seats.take(Some(place.host()), free, Duration::ZERO)?;
+                    open(config).map(|client| Seated::new(client, seat))
+                };
                 // Before names are looked up, which says that they do not exist where this is why.
                 let enough = descriptors::check().map_err(Cause::from);
-                let opened = enough.and_then(|()| targets.connect(visit, open));
+                let opened = enough.and_then(|()| targets.connect(visit, connect));
                 opened.map(|(client, place)| (client, Some(place)))
             }
-            Source::Closure(open) => open().map(|client| (client, None)),
-        })?;
-        // Several that have hung may come alive together.
-        let seat = self.seats.take(place, Duration::ZERO)?;
-        Ok((Seated::new(client, seat), place))
+            Source::Closure(open) => {
+                let seat = self.seats.take(None, free, Duration::ZERO);
+                let seat = seat.map_err(Cause::from);
+                seat.and_then(|seat| Ok((Seated::new(open()?, seat), None)))
+            }
+        })
     }
 
     /// Opens another connection to where one leads, for which there must be a seat within `wait`.
     pub(super) fn open_at(&self, place: Option<Place>, wait: Duration) -> Result<Seated> {
-        let seat = self.seats.take(place, wait)?;
+        let seat = self.seats.take(place.map(Place::host), 1, wait);
+        let seat = seat.map_err(|e| Error::caused(Kind::Link, "no further session", e))?;
         let opened = match (&self.source, place) {
-            (Source::Params { targets, open }, Some(place)) => targets.connect_at(place, open),
-            (Source::Params { targets, open }, None) => {
-                targets.connect(|| {}, open).map(|(client, _)| client)
+            (Source::Params { targets, open }, Some(place)) => {
+                targets.connect_at(place, |_, config| open(config))
             }
+            (Source::Params { .. }, None) => Err("it is not known where the link leads".into()),
             (Source::Closure(open), _) => open(),
         };
         Ok(Seated::new(self.record(opened)?, seat))
+    }
+
+    /// There is a link, which leads there.
+    pub(super) fn set_link(&self, place: Option<Place>) {
+        if let Source::Params { targets, .. } = &self.source {
+            targets.set_link(place);
+        }
     }
 
     /// Notes what came of a login, and explains why it failed.
@@ -137,7 +151,7 @@ impl Connector {
         Err(Error::caused(Kind::Link, message, cause))
     }
 
-    /// Opens a connection that can be done without, to where the last one led: not while logins are being rejected, and not
+    /// Opens a connection that can be done without, to where the link leads: not while logins are being rejected, and not
     /// without a seat within `wait`.
     pub(super) fn open_aside(&self, wait: Duration) -> Result<Seated> {
         if !self.logins().may_try(Instant::now(), self.credentials()) {
@@ -147,7 +161,7 @@ impl Connector {
             ));
         }
         let place = match &self.source {
-            Source::Params { targets, .. } => targets.worked(),
+            Source::Params { targets, .. } => targets.link(),
             Source::Closure(_) => None,
         };
         self.open_at(place, wait)

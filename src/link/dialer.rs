@@ -165,9 +165,14 @@ impl Dialer {
             return self.give_up().map(Err);
         };
         self.running -= 1;
-        self.current
-            .take_if(|current| Arc::ptr_eq(&current.progress, &progress));
-        outcome.transpose()
+        let is_its = |current: &mut Attempt| Arc::ptr_eq(&current.progress, &progress);
+        let finished = self.current.take_if(is_its);
+        let mut outcome = outcome.transpose()?;
+        if let (Ok(link), true) = (&mut outcome, finished.is_none_or(|it| it.given_up)) {
+            // Where it hung says nothing about the next.
+            link.took = None;
+        }
+        Some(outcome)
     }
 
     /// Gives the current attempt up if a step of it takes too long, and says why.
@@ -205,7 +210,12 @@ fn open(
     progress: &Progress,
 ) -> Result<Option<Link>> {
     let begun = Instant::now();
-    let (mut client, place) = connect.open(|| progress.handle_address())?;
+    // The second connection takes a seat, too.
+    let free = match way {
+        Way::Unknown => 2,
+        Way::Proven => 1,
+    };
+    let (mut client, place) = connect.open(free, || progress.handle_address())?;
     let (listening, listens) = bounded(1);
     // Not before the first has logged in, so that a wrong password is rejected once.
     let probe = match way {
@@ -231,7 +241,7 @@ fn open(
     let mut link = match probe {
         None => {
             let mut link = Link::set_up(client, pid, names, given_up, patience)?;
-            link.owe_proof(connect, place);
+            link.owe_proof(connect);
             link
         }
         Some(probe) => {
@@ -241,6 +251,7 @@ fn open(
             Link::set_up(client, pid, names, given_up, patience)?
         }
     };
-    link.took = listened + prepare.elapsed();
+    link.place = place;
+    link.took = Some(listened + prepare.elapsed());
     Ok(Some(link))
 }

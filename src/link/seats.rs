@@ -1,26 +1,29 @@
 //! How many sessions of a participant there are at a server: never more than three, however Postgres, the network or a lock
 //! hangs. A server has room for a hundred by default, and they are the application's.
 //!
-//! The link has one, the proof that it works takes another for a moment, and so does an announcement aside or a wake-up. A
-//! session that hangs keeps its own. A login that hangs is no session yet: it takes its seat when it is through, or gives up.
+//! The link has one, the proof that it works takes another for a moment, and so does an announcement aside or a wake-up. What
+//! hangs keeps its seat, and so does a login that hangs, until it fails or is through.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use postgres::Client;
 
-use super::targets::Place;
-use crate::error::{Error, Kind, Result};
-
 /// The most sessions of a participant at a server.
 const SEATS: usize = 3;
+
+/// A server, as far as it can be told from others: a host of the connection string, whatever its addresses are. `None`: wherever
+/// a closure of the host's leads to.
+pub(super) type At = Option<usize>;
 
 /// The seats of one participant; shared by all who open its connections.
 #[derive(Debug, Default)]
 pub(super) struct Seats {
-    /// Where each session leads; `None` where a closure of the host's opened it.
-    taken: Mutex<Vec<Option<Place>>>,
+    /// Where each session is.
+    taken: Mutex<Vec<At>>,
     freed: Condvar,
 }
 
@@ -28,13 +31,54 @@ pub(super) struct Seats {
 #[derive(Debug)]
 pub(super) struct Seat {
     seats: Arc<Seats>,
-    place: Option<Place>,
+    at: At,
 }
 
 /// A client that has one. Its session ends first.
 pub(super) struct Seated {
     client: Client,
     _seat: Seat,
+}
+
+/// Why none was taken.
+#[derive(Debug)]
+pub(super) struct NoSeat;
+
+impl Seats {
+    /// Takes a seat, if there are this many within `wait`.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        at: At,
+        free: usize,
+        wait: Duration,
+    ) -> Result<Seat, NoSeat> {
+        let is_full =
+            |taken: &mut Vec<At>| taken.iter().filter(|it| **it == at).count() + free > SEATS;
+        let waited = self.freed.wait_timeout_while(self.taken(), wait, is_full);
+        let (mut taken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            return Err(NoSeat);
+        }
+        taken.push(at);
+        Ok(Seat {
+            seats: Arc::clone(self),
+            at,
+        })
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Vec<At>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut taken = self.seats.taken();
+        if let Some(index) = taken.iter().position(|it| *it == self.at) {
+            taken.swap_remove(index);
+        }
+        self.seats.freed.notify_all();
+    }
 }
 
 impl Seated {
@@ -60,39 +104,16 @@ impl DerefMut for Seated {
     }
 }
 
-impl Seats {
-    /// Takes a seat, if one is free within `wait`.
-    pub(super) fn take(self: &Arc<Self>, place: Option<Place>, wait: Duration) -> Result<Seat> {
-        let is_full = |taken: &mut Vec<_>| taken.iter().filter(|it| **it == place).count() >= SEATS;
-        let waited = self.freed.wait_timeout_while(self.taken(), wait, is_full);
-        let (mut taken, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() {
-            return Err(Error::new(
-                Kind::Link,
-                format!("no further session is opened while {SEATS} are open or hang"),
-            ));
-        }
-        taken.push(place);
-        Ok(Seat {
-            seats: Arc::clone(self),
-            place,
-        })
-    }
-
-    fn taken(&self) -> MutexGuard<'_, Vec<Option<Place>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+impl fmt::Display for NoSeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{SEATS} sessions of this participant are there or hang there, and it opens no further one until one of them has ended"
+        )
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut taken = self.seats.taken();
-        if let Some(at) = taken.iter().position(|it| *it == self.place) {
-            taken.swap_remove(at);
-        }
-        self.seats.freed.notify_all();
-    }
-}
+impl StdError for NoSeat {}
 
 #[cfg(test)]
 mod tests {
@@ -100,41 +121,48 @@ mod tests {
 
     use super::*;
 
-    const WAIT: Duration = Duration::from_secs(30);
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn take(seats: &Arc<Seats>, at: usize, free: usize) -> Result<Seat, NoSeat> {
+        seats.take(Some(at), free, Duration::ZERO)
+    }
+
+    fn full(at: usize) -> (Arc<Seats>, Vec<Seat>) {
+        let seats = Arc::default();
+        let taken = (0..SEATS).map(|_| take(&seats, at, 1).expect("a seat"));
+        let taken = taken.collect();
+        (seats, taken)
+    }
 
     #[test]
     fn a_fourth_session_waits_until_one_has_ended() {
-        let seats = Arc::new(Seats::default());
-        let take = |wait| seats.take(None, wait);
-        let [first, ..] = [(); SEATS].map(|()| take(Duration::ZERO).expect("a seat"));
+        let (seats, mut taken) = full(0);
+        assert!(seats.take(Some(0), 1, Duration::from_millis(20)).is_err());
         thread::scope(|scope| {
-            let fourth = scope.spawn(|| take(WAIT).map(drop));
-            drop(first);
-            fourth
-                .join()
-                .expect("no panic")
-                .expect("the seat of the first");
+            let fourth = scope.spawn(|| seats.take(Some(0), 1, LONG).map(drop));
+            thread::sleep(Duration::from_millis(20));
+            assert!(!fourth.is_finished());
+            taken.pop();
+            fourth.join().expect("no panic").expect("a seat");
         });
     }
 
     #[test]
-    fn while_all_hang_there_is_no_other() {
-        let seats = Arc::new(Seats::default());
-        let hung = [(); SEATS].map(|()| seats.take(None, Duration::ZERO).expect("a seat"));
-        for wait in [Duration::ZERO, Duration::from_millis(20)] {
-            let error = seats.take(None, wait).expect_err("no seat");
-            assert!(error.to_string().contains("3 are open or hang"), "{error}");
-        }
-        drop(hung);
-        seats.take(None, Duration::ZERO).expect("a seat");
+    fn who_needs_two_leaves_one_for_its_proof() {
+        let seats = Arc::default();
+        let first = take(&seats, 0, 2).expect("a seat");
+        let _second = take(&seats, 0, 2).expect("a seat");
+        assert!(take(&seats, 0, 2).is_err());
+        let proof = take(&seats, 0, 1).expect("a seat");
+        drop((first, proof));
+        take(&seats, 0, 2).expect("a seat");
     }
 
     #[test]
     fn each_server_has_its_own() {
-        let seats = Arc::new(Seats::default());
-        let places = [Place::of_host(0), Place::of_host(1)].map(Some);
-        let _hung = [(); SEATS].map(|()| seats.take(places[0], Duration::ZERO).expect("a seat"));
-        assert!(seats.take(places[0], Duration::ZERO).is_err());
-        seats.take(places[1], Duration::ZERO).expect("a seat");
+        let (seats, _taken) = full(0);
+        assert!(take(&seats, 0, 1).is_err());
+        take(&seats, 1, 1).expect("a seat");
+        seats.take(None, 1, Duration::ZERO).expect("a seat");
     }
 }

@@ -3,6 +3,7 @@
 //! Every call but the wait runs on a thread that can be left behind; the essay in [`link`](super) says why.
 
 use std::collections::{HashSet, VecDeque};
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use postgres::{Client, Notification, SimpleQueryMessage};
 use super::connector::{Connect, Connector};
 use super::detached::{close, receive_awake, spawn, start};
 use super::patience::Patience;
-use super::seats::Seated;
+use super::seats::{NoSeat, Seated};
 use super::targets::Place;
 use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
@@ -97,8 +98,10 @@ pub(crate) struct Link {
     encoding: Option<String>,
     /// What was received while looking for an echo.
     unread: VecDeque<Notice>,
-    /// How long it took to open, without the proof.
-    pub(super) took: Duration,
+    /// Where it leads, if that is known.
+    pub(super) place: Option<Place>,
+    /// How long it took to open, without the proof, if nothing hung.
+    pub(super) took: Option<Duration>,
     proof: Proof,
     /// Whether all was done that the hello did not wait for.
     settled: bool,
@@ -108,9 +111,9 @@ pub(crate) struct Link {
 enum Proof {
     Known,
     /// A second connection, to the same place, is still to say something.
-    Owed(Connect, Option<Place>),
+    Owed(Connect),
     /// It is about to.
-    Asked(Receiver<Result<()>>),
+    Asked(Connect, Receiver<Result<()>>),
     /// It did. That is heard with all that arrives by then, or never.
     Due(Instant),
 }
@@ -144,29 +147,31 @@ impl Link {
             pid,
             encoding,
             unread: VecDeque::new(),
-            took: Duration::ZERO,
+            place: None,
+            took: None,
             proof: Proof::Known,
             settled: false,
         })
     }
 
     /// This session is like one that carried notifications, so the proof that it does may come after the hello.
-    pub(super) fn owe_proof(&mut self, connect: &Connect, place: Option<Place>) {
-        self.proof = Proof::Owed(Arc::clone(connect), place);
+    pub(super) fn owe_proof(&mut self, connect: &Connect) {
+        self.proof = Proof::Owed(Arc::clone(connect));
     }
 
-    /// Does once what nobody should wait for: it comes after the hello.
+    /// Does what nobody should wait for: it comes after the hello.
     pub(super) fn settle(&mut self) -> Result<()> {
-        if std::mem::replace(&mut self.settled, true) {
-            return Ok(());
-        }
-        if let Proof::Owed(connect, place) = &self.proof {
-            let (connect, place, patience) = (Arc::clone(connect), *place, self.patience.clone());
+        if let Proof::Owed(connect) = &self.proof {
+            let (kept, connect) = (Arc::clone(connect), Arc::clone(connect));
+            let (place, patience) = (self.place, self.patience.clone());
             let inbox = self.names.inbox.clone();
             let sent = start("probe", move || {
                 probe(&connect, place, &inbox, &patience, None).map(drop)
             })?;
-            self.proof = Proof::Asked(sent);
+            self.proof = Proof::Asked(kept, sent);
+        }
+        if std::mem::replace(&mut self.settled, true) {
+            return Ok(());
         }
         self.call(sql::NO_IDLE_TIMEOUT.len(), |client| {
             // Servers before 14 do not know the setting.
@@ -177,7 +182,7 @@ impl Link {
 
     /// Notes how far the proof is.
     fn poll_proof(&mut self) {
-        let Proof::Asked(sent) = &self.proof else {
+        let Proof::Asked(connect, sent) = &self.proof else {
             return;
         };
         self.proof = match sent.try_recv() {
@@ -185,6 +190,8 @@ impl Link {
                 Proof::Due(Instant::now() + self.patience.statement(0).max(PROBE_TIMEOUT))
             }
             Err(TryRecvError::Empty) => return,
+            // Until one of ours has ended. The next look is soon enough, since each waits for a seat.
+            Ok(Err(error)) if is_without_seat(&error) => Proof::Owed(Arc::clone(connect)),
             // There is no room for a second session, perhaps. The one before this was proven, over the same way.
             Ok(Err(error)) => {
                 log::debug!(target: LINK, "{:?}: no second connection: {error}", self.names.channel);
@@ -395,8 +402,10 @@ pub(super) fn probe(
     patience: &Patience,
     listens: Option<Receiver<()>>,
 ) -> Result<Seated> {
-    let mut second = connect.open_at(place, patience.statement(0))?;
-    if listens.is_some_and(|listens| listens.recv().is_err()) {
+    let limit = patience.statement(0);
+    let mut second = connect.open_at(place, limit)?;
+    // What the first does meanwhile are two statements. If they hang, this must not keep a session for it.
+    if listens.is_some_and(|listens| listens.recv_timeout(limit * 2).is_err()) {
         return Err(gone());
     }
     run(
@@ -507,6 +516,11 @@ fn broken(error: postgres::Error) -> Error {
 /// Whether a statement failed since another transaction holds NOTIFY up. The session is as good as before.
 pub(super) fn is_held_up(error: &Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+}
+
+/// Whether no connection was opened since three of ours are open or hang.
+fn is_without_seat(error: &Error) -> bool {
+    error.source().is_some_and(|source| source.is::<NoSeat>())
 }
 
 fn gone() -> Error {

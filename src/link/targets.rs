@@ -45,14 +45,10 @@ pub(super) struct Place {
     address: Option<IpAddr>,
 }
 
-#[cfg(test)]
 impl Place {
-    /// A host of which one address is known, or the name alone.
-    pub(super) fn of_host(host: usize) -> Self {
-        Self {
-            host,
-            address: None,
-        }
+    /// Which of the hosts it is.
+    pub(super) fn host(self) -> usize {
+        self.host
     }
 }
 
@@ -60,6 +56,8 @@ impl Place {
 struct Seen {
     /// Who let us in last.
     worked: Option<Place>,
+    /// Where the last link leads: a login that hung elsewhere may be through since.
+    link: Option<Place>,
     /// Who rejected a login last, if none was accepted since.
     rejected: Option<Place>,
     /// Where attempts are right now.
@@ -105,6 +103,7 @@ impl Targets {
             connect_timeout,
             seen: Mutex::new(Seen {
                 worked: None,
+                link: None,
                 rejected: None,
                 trying: Vec::new(),
                 addresses: vec![1; count],
@@ -120,16 +119,21 @@ impl Targets {
         }
     }
 
-    /// Who let us in last.
-    pub(super) fn worked(&self) -> Option<Place> {
-        self.seen().worked
+    /// Where the link leads.
+    pub(super) fn link(&self) -> Option<Place> {
+        self.seen().link
+    }
+
+    /// There is a link, which leads there.
+    pub(super) fn set_link(&self, place: Option<Place>) {
+        self.seen().link = place;
     }
 
     /// Tries one address after the other by `connect`, and says where it got in. Calls `visit` before each.
     pub(super) fn connect<C, E: Into<Cause>>(
         &self,
         visit: impl Fn(),
-        connect: impl Fn(&postgres::Config) -> Result<C, E>,
+        connect: impl Fn(Place, &postgres::Config) -> Result<C, E>,
     ) -> Result<(C, Place), Cause> {
         let (first, last) = {
             let seen = self.seen();
@@ -175,7 +179,7 @@ impl Targets {
     pub(super) fn connect_at<C, E: Into<Cause>>(
         &self,
         place: Place,
-        connect: impl Fn(&postgres::Config) -> Result<C, E>,
+        connect: impl Fn(Place, &postgres::Config) -> Result<C, E>,
     ) -> Result<C, Cause> {
         let outcome = self.try_at(place, connect);
         outcome
@@ -210,14 +214,14 @@ impl Targets {
     fn try_at<C, E: Into<Cause>>(
         &self,
         place: Place,
-        connect: impl Fn(&postgres::Config) -> Result<C, E>,
+        connect: impl Fn(Place, &postgres::Config) -> Result<C, E>,
     ) -> Result<(C, Place), Attempt> {
         let mut config = self.hosts[place.host].config.clone();
         if let Some(address) = place.address {
             config.hostaddr(address);
         }
         let trying = Trying::new(self, place);
-        let outcome = connect(&config).map_err(Into::into);
+        let outcome = connect(place, &config).map_err(Into::into);
         drop(trying);
         let code = outcome.as_ref().err().and_then(|cause| code_of(&**cause));
         let rejected = code.is_some_and(|code| is_rejection(code.code()));
@@ -374,7 +378,7 @@ mod tests {
     /// Which hosts an attempt tries, if it gets in at this one.
     fn visits(targets: &Targets, opens_at: Option<u16>) -> Vec<u16> {
         let visited = RefCell::new(Vec::new());
-        let connect = |config: &postgres::Config| {
+        let connect = |_: Place, config: &postgres::Config| {
             let host = config.get_ports()[0] - FIRST;
             visited.borrow_mut().push(host);
             match opens_at {
@@ -400,13 +404,13 @@ mod tests {
     #[test]
     fn where_an_attempt_hangs_the_next_comes_last() {
         let targets = targets(3);
-        let within = |config: &postgres::Config| -> io::Result<Vec<u16>> {
+        let within = |_: Place, config: &postgres::Config| -> io::Result<Vec<u16>> {
             assert_eq!(config.get_ports(), [FIRST]);
             // This one hangs, and meanwhile the next is made, which hangs as well.
             let (found, _) = targets
                 .connect(
                     || {},
-                    |config| {
+                    |_, config| {
                         assert_eq!(config.get_ports(), [FIRST + 1]);
                         io::Result::Ok(visits(&targets, None))
                     },
@@ -423,7 +427,7 @@ mod tests {
     #[test]
     fn the_second_connection_of_an_attempt_leads_where_the_first_does() {
         let targets = targets(3);
-        let connect = |config: &postgres::Config| match config.get_ports()[0] {
+        let connect = |_: Place, config: &postgres::Config| match config.get_ports()[0] {
             FIRST => Err("no"),
             port => Ok(port),
         };

@@ -26,7 +26,7 @@ struct Regions {
 
 impl Regions {
     /// `None` where PostgreSQL was built without TLS.
-    fn start(round_trip: Duration) -> Option<Self> {
+    fn start(round_trip: Duration, config: impl Fn(&str) -> Config) -> Option<Self> {
         let name = "db.test";
         let authority = Authority::new("ours");
         let tls = TlsServer::start(&authority, &authority.server(name))?;
@@ -35,9 +35,9 @@ impl Regions {
         let params = params.replace(&tls.server.port().to_string(), &proxy.port().to_string());
         let TlsServer { server, files } = tls;
         let server = Server::watch(server);
-        let near = NEAR.map(|name| Config::new(name).join(&server.socket_params()));
+        let near = NEAR.map(|name| config(name).join(&server.socket_params()));
         let connector = client::connector(&authority.pem(), None);
-        let far = FAR.map(|name| Config::new(name).join_tls(&params, connector.clone()));
+        let far = FAR.map(|name| config(name).join_tls(&params, connector.clone()));
         let regions = Self {
             server,
             proxy,
@@ -68,7 +68,7 @@ impl Regions {
         expect_outage(members);
     }
 
-    /// The network carries nothing for so long, while each far member announces itself.
+    /// The network carries nothing for so long, while the far members announce themselves.
     fn stall(&self, time: Duration) {
         let announced = self.far.each_ref().map(|it| it.status().announced);
         for (member, before) in self.far.iter().zip(announced) {
@@ -132,7 +132,7 @@ fn expect_that_nobody_left<'a>(members: impl Iterator<Item = &'a Cluster> + Clon
 
 /// What happens in the life of a cluster, with sessions of the far ones ended so many times.
 fn calm_at(round_trip: Duration, rounds: usize, stalls: &[Duration]) {
-    let Some(mut regions) = Regions::start(round_trip) else {
+    let Some(mut regions) = Regions::start(round_trip, |name| Config::new(name)) else {
         return;
     };
     for _ in 0..rounds {
@@ -149,6 +149,47 @@ fn calm_at(round_trip: Duration, rounds: usize, stalls: &[Duration]) {
         regions.stall(time);
     }
     expect_that_nobody_left(regions.members());
+}
+
+/// A network that carries nothing for so long that statements are given up, and then all of it at once: what is left of the session
+/// before must not end before the next has said hello.
+fn calm_after_long_stalls_at(round_trip: Duration) {
+    let second = Duration::from_secs(1);
+    let impatient = |name: &str| {
+        let quick = Config::new(name).heartbeat_interval(second);
+        // They expire no sooner than others.
+        quick.missed_heartbeats(15)
+    };
+    let Some(regions) = Regions::start(round_trip, impatient) else {
+        return;
+    };
+    let outages = || -> u64 { regions.far.iter().map(|it| it.status().connected).sum() };
+    let before = outages();
+    for _ in 0..3 {
+        regions.proxy.stall();
+        last_until(Instant::now() + ms(2_700).max(round_trip * 6));
+        regions.proxy.resume();
+        for member in &regions.far {
+            member.wait_online(PATIENCE).expect("online");
+        }
+        last_until(Instant::now() + 2 * second);
+    }
+    assert!(outages() > before, "no link was lost");
+    expect_that_nobody_left(regions.members());
+}
+
+#[test]
+fn nobody_leaves_after_long_stalls_400_ms_away() {
+    calm_after_long_stalls_at(ms(400));
+}
+
+#[test]
+fn nobody_leaves_after_long_stalls_at_other_distances() {
+    if long() {
+        for round_trip in [1, 50, 150, 300, 700] {
+            calm_after_long_stalls_at(ms(round_trip));
+        }
+    }
 }
 
 const STALLS: [Duration; 4] = [ms(1_000), ms(2_000), ms(3_000), ms(4_000)];
@@ -284,20 +325,20 @@ fn few_round_trips_lead_to_online() {
     count_round_trips(&server, &proxy, join, 11, 8);
 }
 
-/// What everybody says of itself takes a long answer: half a megabyte.
+/// What everybody says of itself takes a long answer: half a megabyte in the long run.
 #[test]
 fn long_answers_disturb_nobody_300_ms_away() {
-    let (count, tag) = match long() {
-        true => (80, 7_000),
-        false => (20, 7_000),
-    };
+    const TAG: usize = 7_000;
+    let count = if long() { 80 } else { 20 };
+    // A piece of 16 kB takes a round trip.
+    let longest_answer = ms(300) * (count * TAG / 16_000) as u32;
     let server = Server::start_with(&["max_connections = 300"]);
     let proxy = Proxy::start(&server, ms(150));
     let hour = Duration::from_secs(60 * 60);
     let start = Instant::now();
     let join = |n| {
         let rare = Config::new(format!("p{n:02}")).heartbeat_interval(hour);
-        let large = rare.tag("t", "x".repeat(tag));
+        let large = rare.tag("t", "x".repeat(TAG));
         large.join(&proxy.params()).expect("valid")
     };
     let members: Vec<Cluster> = (0..count).map(join).collect();
@@ -305,14 +346,13 @@ fn long_answers_disturb_nobody_300_ms_away() {
     eventually("everybody", everybody_is_known);
     within("everybody known", start, PATIENCE);
     let answered = || -> u64 { members.iter().map(|it| it.status().answered).sum() };
-    // A piece of an answer takes a round trip.
     let until_no_answer_is_under_way = || {
         let mut last = (answered(), Instant::now());
         eventually("all answers", || {
             if answered() != last.0 {
                 last = (answered(), Instant::now());
             }
-            last.1.elapsed() > Duration::from_secs(12)
+            last.1.elapsed() > longest_answer * 3 / 2
         });
         last.0
     };

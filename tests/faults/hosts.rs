@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use pg_peers::{Config, Event};
 
-use crate::support::*;
-use crate::within;
+use super::*;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use pg_peers::postgres::{Client, NoTls, SimpleQueryMessage};
+use pg_peers::postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::support::{self, Network, WATCH};
 
@@ -79,10 +79,14 @@ impl Drop for Server {
     }
 }
 
+/// How many sessions each has, by its name.
+type Counts = BTreeMap<String, i64>;
+
 /// Counts until it is stopped.
 struct Watch {
     over: Arc<AtomicBool>,
-    most: Arc<Mutex<BTreeMap<String, i64>>>,
+    /// The most that each ever had.
+    most: Arc<Mutex<Counts>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -90,20 +94,24 @@ impl Watch {
     fn start(params: String) -> Self {
         let (over, most) = (
             Arc::<AtomicBool>::default(),
-            Arc::<Mutex<BTreeMap<_, _>>>::default(),
+            Arc::<Mutex<Counts>>::default(),
         );
-        let (ends, counts) = (Arc::clone(&over), Arc::clone(&most));
-        // What it takes of this process is there from now on.
-        let mut client = Client::connect(&params, NoTls).ok();
+        let (ends, noted) = (Arc::clone(&over), Arc::clone(&most));
+        // Opened here, so that whoever counts descriptors later finds its own among them.
+        let mut client = Some(Client::connect(&params, NoTls).expect("a session"));
         let thread = thread::spawn(move || {
+            let mut before = Counts::new();
             while !ends.load(Ordering::Relaxed) {
                 // A server that is stopped or full does not answer.
                 if client.is_none() {
                     client = Client::connect(&params, NoTls).ok();
                 }
-                let rows = client.as_mut().map(|client| client.simple_query(COUNT));
-                match rows {
-                    Some(Ok(rows)) => note(&rows, &counts),
+                match client.as_mut().map(|client| client.simple_query(COUNT)) {
+                    Some(Ok(rows)) => {
+                        let now = counts(&rows);
+                        note(&before, &now, &mut noted.lock().expect("no panic"));
+                        before = now;
+                    }
                     Some(Err(_)) => client = None,
                     None => {}
                 }
@@ -118,25 +126,33 @@ impl Watch {
     }
 
     /// The most sessions that each had.
-    fn stop(&mut self) -> BTreeMap<String, i64> {
+    fn stop(&mut self) -> Counts {
         self.over.store(true, Ordering::Relaxed);
         let thread = self.thread.take().map(JoinHandle::join);
-        assert!(
-            thread.is_some_and(|ended| ended.is_ok()),
-            "it counts to the end"
-        );
+        let counted = thread.is_some_and(|ended| ended.is_ok());
+        assert!(counted || thread::panicking(), "it counts to the end");
         std::mem::take(&mut self.most.lock().expect("no panic"))
     }
 }
 
-fn note(rows: &[SimpleQueryMessage], most: &Mutex<BTreeMap<String, i64>>) {
-    let mut most = most.lock().expect("no panic");
-    for row in rows {
-        if let SimpleQueryMessage::Row(row) = row {
-            let name = row.get(0).expect("a name").to_owned();
-            let count: i64 = row.get(1).and_then(|it| it.parse().ok()).expect("a count");
-            let seen = most.entry(name).or_default();
-            *seen = count.max(*seen);
-        }
+fn counts(rows: &[SimpleQueryMessage]) -> Counts {
+    let rows = rows.iter().filter_map(|row| match row {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let count = |row: &SimpleQueryRow| {
+        let name = row.get(0).expect("a name").to_owned();
+        let count = row.get(1).and_then(|it| it.parse().ok());
+        (name, count.expect("a count"))
+    };
+    rows.map(count).collect()
+}
+
+/// A session may be there for a moment longer than its client, so that counts which is seen twice.
+fn note(before: &Counts, now: &Counts, most: &mut Counts) {
+    for (name, count) in now {
+        let lasting = *count.min(before.get(name).unwrap_or(&0));
+        let seen = most.entry(name.clone()).or_default();
+        *seen = lasting.max(*seen);
     }
 }

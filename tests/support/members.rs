@@ -106,7 +106,7 @@ impl Drop for SetAtEnd<'_> {
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Call {
     time: Duration,
-    /// How long of that it worked, or waited for something other than a core.
+    /// How much of that it worked, or waited for something other than a core.
     held_up: Duration,
 }
 
@@ -117,10 +117,11 @@ impl Call {
         work();
         let time = start.elapsed();
         let after = Thread::now();
-        let held_up = match after.waits == before.waits {
+        let with_core = time.saturating_sub(after.without_core - before.without_core);
+        let held_up = match before.waits {
             // Whatever passed besides its own work was another thread's, or another machine's on the same processor.
-            true => after.worked - before.worked,
-            false => time.saturating_sub(after.without_core - before.without_core),
+            Some(_) if after.waits == before.waits => with_core.min(after.worked - before.worked),
+            _ => with_core,
         };
         Self { time, held_up }
     }
@@ -133,7 +134,7 @@ struct Thread {
     /// How long it has waited for a core (Documentation/scheduler/sched-stats.rst).
     without_core: Duration,
     /// How often it has waited for something else, and gave its core back (proc_pid_status(5)).
-    waits: u64,
+    waits: Option<u64>,
 }
 
 impl Thread {
@@ -141,13 +142,15 @@ impl Thread {
         let worked = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
         let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
         let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-        let number = |text: Option<&str>| text.and_then(|it| it.trim().parse().ok()).unwrap_or(0);
+        let number = |text: Option<&str>| text.and_then(|it| it.trim().parse().ok());
         let waits = status
             .lines()
             .find_map(|it| it.strip_prefix("voluntary_ctxt_switches:"));
         Self {
             worked: worked.try_into().unwrap_or_default(),
-            without_core: Duration::from_nanos(number(stat.split_whitespace().nth(1))),
+            without_core: Duration::from_nanos(
+                number(stat.split_whitespace().nth(1)).unwrap_or_default(),
+            ),
             waits: number(waits),
         }
     }

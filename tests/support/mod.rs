@@ -38,9 +38,6 @@ pub use self::tls::{Authority, Identity, PASSWORD, TlsServer};
 /// A heartbeat for tests that wait for an expiry.
 pub const SHORT: Duration = Duration::from_millis(200);
 
-/// What a session calls itself that only looks, and is none of those that are looked at.
-pub const WATCH: &str = "watch";
-
 /// A participant on the server that is online.
 pub fn join(server: &Server, name: &str) -> Cluster {
     online(Config::new(name), server)

@@ -1,5 +1,5 @@
-//! A transaction that has written and notified, and waits in its commit for a standby that is away: meanwhile every NOTIFY of the
-//! server waits for it.
+//! Transactions that have written and notified, and wait in their commit for a standby that is away: meanwhile every NOTIFY of
+//! the server waits for them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,72 +13,80 @@ use super::{Server, eventually};
 /// Only a transaction that asks for it waits for a standby, on a server that was started with this.
 pub const NOBODY_WAITS: &str = "synchronous_commit = off";
 
+/// What a session calls itself that is none of those that are looked at.
+pub const WATCH: &str = "watch";
+
 const COMMIT: &str = "SET synchronous_commit = on; BEGIN; DROP TABLE IF EXISTS held; CREATE TABLE held (n int); \
     NOTIFY elsewhere; COMMIT";
+
+const WAITS: &str =
+    "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
+
+const CANCEL: &str =
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
 
 /// Holds NOTIFY up until it is dropped.
 pub struct Holder {
     admin: Client,
-    transactions: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     over: Arc<AtomicBool>,
 }
 
 impl Holder {
     /// By one transaction, of a server that was started with [`NOBODY_WAITS`].
     pub fn hold(server: &Server) -> Self {
-        Self::start(server, None)
+        let mut holder = Self::new(server);
+        let (mut client, pid) = watching(server);
+        holder.threads.push(thread::spawn(move || {
+            client.batch_execute(COMMIT).expect("a commit in the end");
+        }));
+        holder.wait_until_it_waits(pid);
+        holder
     }
 
     /// By one transaction after the other, each for so long.
     pub fn slow_down(server: &Server, time: Duration) -> Self {
-        Self::start(server, Some(time))
+        let mut holder = Self::new(server);
+        let (mut client, pid) = watching(server);
+        let over = Arc::clone(&holder.over);
+        holder.threads.push(thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                client.batch_execute(COMMIT).expect("a commit in the end");
+            }
+        }));
+        let (mut other, _) = watching(server);
+        let over = Arc::clone(&holder.over);
+        holder.threads.push(thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                thread::sleep(time);
+                // A commit whose wait for the standby is cancelled is made all the same.
+                other.execute(CANCEL, &[&pid]).expect("to cancel");
+            }
+        }));
+        holder.wait_until_it_waits(pid);
+        holder
     }
 
-    fn start(server: &Server, time: Option<Duration>) -> Self {
-        let mut admin = server.client();
-        configure(
-            &mut admin,
-            "ALTER SYSTEM SET synchronous_standby_names = 'away'",
-        );
+    fn new(server: &Server) -> Self {
+        let (mut admin, _) = watching(server);
+        let away = "ALTER SYSTEM SET synchronous_standby_names = 'away'";
+        configure(&mut admin, away).expect(away);
         eventually("the setting", || {
             let row = admin.query_one("SHOW synchronous_standby_names", &[]);
             row.expect("a row").get::<_, String>(0) == "away"
         });
-        let (mut client, mut other) = (server.client(), server.client());
-        let pid = client.query_one("SELECT pg_backend_pid()", &[]);
-        let pid: i32 = pid.expect("a row").get(0);
-        let over = Arc::<AtomicBool>::default();
-        let ends = Arc::clone(&over);
-        let transactions = thread::spawn(move || {
-            while !ends.load(Ordering::Relaxed) {
-                // Whoever ends the wait of a commit has committed it.
-                client.batch_execute(COMMIT).expect("a commit in the end");
-            }
-        });
-        let waits = |client: &mut Client| {
-            let waits =
-                "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event = 'SyncRep'";
-            let row = client.query_one(waits, &[&pid]);
-            row.expect("a row").get::<_, i64>(0) == 1
-        };
-        eventually("a commit that waits", || waits(&mut admin));
-        match time {
-            None => over.store(true, Ordering::Relaxed),
-            Some(time) => {
-                let ends = Arc::clone(&over);
-                thread::spawn(move || {
-                    while !ends.load(Ordering::Relaxed) {
-                        thread::sleep(time);
-                        let _ = other.execute("SELECT pg_cancel_backend($1)", &[&pid]);
-                    }
-                });
-            }
-        }
         Self {
             admin,
-            transactions: Some(transactions),
-            over,
+            threads: Vec::new(),
+            over: Arc::default(),
         }
+    }
+
+    fn wait_until_it_waits(&mut self, pid: i32) {
+        eventually("a commit that waits", || {
+            let row = self.admin.query_one(WAITS, &[&pid]);
+            row.expect("a row").get::<_, i64>(0) == 1
+        });
     }
 
     /// Lets go; returns when.
@@ -88,28 +96,38 @@ impl Holder {
         released
     }
 
+    /// Also of a server that is gone.
     fn let_go(&mut self) {
-        if let Some(transactions) = self.transactions.take() {
-            self.over.store(true, Ordering::Relaxed);
-            configure(
-                &mut self.admin,
-                "ALTER SYSTEM RESET synchronous_standby_names",
-            );
-            transactions.join().expect("no panic");
+        self.over.store(true, Ordering::Relaxed);
+        let reset = "ALTER SYSTEM RESET synchronous_standby_names";
+        let let_go = configure(&mut self.admin, reset);
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(let_go.is_err() || ended.is_ok(), "it commits");
         }
     }
 }
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        self.let_go();
+        if !self.threads.is_empty() {
+            self.let_go();
+        }
     }
 }
 
-fn configure(admin: &mut Client, statement: &str) {
-    // Not in a transaction.
-    admin.batch_execute(statement).expect(statement);
-    admin
-        .batch_execute("SELECT pg_reload_conf()")
-        .expect("a reload");
+/// A session that is none of those that are looked at, and its backend.
+fn watching(server: &Server) -> (Client, i32) {
+    let mut client = server.client();
+    let name = format!("SET application_name = '{WATCH}'");
+    client.batch_execute(&name).expect("a name");
+    let row = client.query_one("SELECT pg_backend_pid()", &[]);
+    let pid = row.expect("a row").get(0);
+    (client, pid)
+}
+
+/// By two queries, since the first must not be in a transaction.
+fn configure(admin: &mut Client, statement: &str) -> Result<(), postgres::Error> {
+    admin.batch_execute(statement)?;
+    admin.batch_execute("SELECT pg_reload_conf()")
 }

@@ -19,7 +19,7 @@ mod usage;
 mod wait;
 
 pub use self::flood::Flood;
-pub use self::holder::{Holder, NOBODY_WAITS};
+pub use self::holder::{Holder, NOBODY_WAITS, WATCH};
 pub use self::pgbouncer::PgBouncer;
 pub use self::programs::{as_server_user, command, server_user};
 pub use self::proxy::Proxy;
