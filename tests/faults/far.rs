@@ -293,7 +293,8 @@ fn killed_at(round_trip: Duration) {
     eventually("far is gone", || !near.iter().any(is_there));
     let back = announced_back(&hello);
     println!("{round_trip:?} away it would be back within {back:?}");
-    within("known", start, Duration::from_secs(2) + back);
+    // And what asking takes, twice, on a busy machine.
+    within("known", start, Duration::from_secs(2) + back + ms(500));
 }
 
 /// Within how much time it would be back, by what it says (`guide/wire.md`).
