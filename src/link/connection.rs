@@ -162,7 +162,7 @@ impl<M: Send + 'static> Connection<M> {
         let flooded = matches!(self.state, State::Down { flooded: true, .. });
         let hearing = Hearing::new(now, self.heartbeat, self.announces, flooded);
         let (connect, names) = (Arc::clone(&self.connect), self.names.clone());
-        let side_channel = SideChannel::new(connect, names, self.heartbeat);
+        let side_channel = SideChannel::new(connect, names, self.heartbeat, self.back());
         self.state = State::Up(Box::new(Up::new(now, link, hearing, side_channel)));
         pid
     }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
-use postgres::Client;
-
 use super::connector::Connect;
-use super::detached::with_connection;
+use super::detached::{close, start};
+use super::seats::Seated;
 use super::session::{SessionNames, own_backend, run};
 use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
+use crossbeam_channel::{Receiver, TryRecvError};
 
 /// The least time between two looks at what there is to announce.
 const REST: Duration = Duration::from_millis(100);
@@ -29,7 +28,8 @@ pub(crate) enum Aside {
     Failed,
 }
 
-/// Announcements over connections that hear nothing, and so have nothing to read before their answers come.
+/// Announcements over a connection that hears nothing, and so has nothing to read before its answers come. It is kept until the
+/// flood is over: far away a login takes as long as several announcements.
 pub(crate) struct SideChannel {
     connect: Connect,
     names: SessionNames,
@@ -37,30 +37,46 @@ pub(crate) struct SideChannel {
     patience: Duration,
     looked: Option<Instant>,
     last: Option<Announcing>,
+    session: Option<Session>,
 }
+
+/// A connection, and its backend, if that could be told.
+type Session = (Seated, Option<Pid>);
+
+/// What comes of announcing: the connection, to be used again.
+type Outcome = Result<Option<Session>>;
 
 struct Announcing {
     sent: Instant,
-    /// The last of its payloads, without what a signature adds.
-    payload: String,
+    /// The last of its payloads, without what a signature adds; `None` if there was nothing to say yet.
+    payload: Option<String>,
     announcements: u64,
     state: State,
 }
 
 enum State {
-    Busy(Receiver<Result<()>>),
+    Busy(Receiver<Outcome>),
     Done,
     Failed,
 }
 
 impl SideChannel {
-    pub(crate) fn new(connect: Connect, names: SessionNames, heartbeat: Duration) -> Self {
+    /// `connecting`: how long opening a connection may take.
+    pub(crate) fn new(
+        connect: Connect,
+        names: SessionNames,
+        heartbeat: Duration,
+        connecting: Duration,
+    ) -> Self {
         Self {
             connect,
             names,
-            patience: (2 * heartbeat).clamp(FIRST_ASIDE, LAST_ASIDE),
+            patience: (2 * heartbeat)
+                .clamp(FIRST_ASIDE, LAST_ASIDE)
+                .max(connecting),
             looked: None,
             last: None,
+            session: None,
         }
     }
 
@@ -78,6 +94,15 @@ impl SideChannel {
         }
     }
 
+    /// A flood has begun: connects, so that what is due next need not wait for that.
+    pub(crate) fn prepare(&mut self, now: Instant) -> Result<()> {
+        if self.last.is_none() {
+            let outcome = self.notify(|_| Vec::new())?;
+            self.start(now, None, 0, outcome);
+        }
+        Ok(())
+    }
+
     /// Makes these announcements, if there are any. `sign` is told the backend that makes them.
     pub(crate) fn announce(
         &mut self,
@@ -89,50 +114,54 @@ impl SideChannel {
         self.looked = Some(now);
         if let Some(last) = payloads.last() {
             let outcome = self.notify(sign)?;
-            self.start(now, last, announcements, outcome);
+            self.start(now, Some(last), announcements, outcome);
         }
         Ok(())
     }
 
     /// Makes one announcement, and waits a moment for it.
     pub(crate) fn announce_now(
-        &self,
+        &mut self,
         sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
     ) -> Result<()> {
         let outcome = self.notify(sign)?;
-        outcome
-            .recv_timeout(FIRST_ASIDE)
-            .unwrap_or_else(|_| Err(ended_early()))
+        let outcome = outcome.recv_timeout(FIRST_ASIDE);
+        outcome.unwrap_or_else(|_| Err(ended_early())).map(drop)
     }
 
     fn notify(
-        &self,
+        &mut self,
         sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
-    ) -> Result<Receiver<Result<()>>> {
-        let channel = self.names.channel.clone();
-        let notify = move |client: &mut Client| {
-            let payloads = sign(own_backend(client));
-            run(client, &sql::notify_aside(&channel, &payloads))
-        };
-        let (done, outcome) = bounded(1);
-        let connect = Arc::clone(&self.connect);
-        with_connection("notify", connect, self.patience, notify, move |result| {
-            // Nobody may be waiting any more.
-            let _ = done.send(result);
-        })?;
-        Ok(outcome)
+    ) -> Result<Receiver<Outcome>> {
+        let (connect, channel) = (Arc::clone(&self.connect), self.names.channel.clone());
+        let (session, patience) = (self.session.take(), self.patience);
+        start("notify", move || {
+            let (mut client, backend) = match session {
+                Some(session) => session,
+                None => {
+                    let mut client = connect.open_aside(patience)?;
+                    let backend = own_backend(&mut client);
+                    (client, backend)
+                }
+            };
+            let payloads = sign(backend);
+            if !payloads.is_empty() {
+                run(&mut client, &sql::notify_aside(&channel, &payloads))?;
+            }
+            Ok(Some((client, backend)))
+        })
     }
 
     fn start(
         &mut self,
         now: Instant,
-        last: &str,
+        last: Option<&str>,
         announcements: u64,
-        outcome: Receiver<Result<()>>,
+        outcome: Receiver<Outcome>,
     ) {
         self.last = Some(Announcing {
             sent: now,
-            payload: last.trim_end_matches(';').to_owned(),
+            payload: last.map(|last| last.trim_end_matches(';').to_owned()),
             announcements,
             state: State::Busy(outcome),
         });
@@ -150,17 +179,22 @@ impl SideChannel {
             Err(TryRecvError::Disconnected) => Err(ended_early()),
         };
         last.state = match outcome {
-            Ok(()) => State::Done,
+            Ok(_) => State::Done,
             Err(_) => State::Failed,
         };
-        Some(outcome.map(|()| last.announcements))
+        let announced = outcome.map(|session| {
+            self.session = session;
+            last.announcements
+        });
+        // Where there was nothing to say yet nobody waits to hear that it was said.
+        (announced.is_err() || last.payload.is_some()).then_some(announced)
     }
 
     /// When the last announcement was made, if this is what it says. Postgres keeps the order, so all from before has been
     /// heard.
     pub(crate) fn sent_at_if_own(&self, payload: &str) -> Option<Instant> {
         let last = self.last.as_ref()?;
-        let rest = payload.strip_prefix(&*last.payload)?;
+        let rest = payload.strip_prefix(last.payload.as_deref()?)?;
         // A longer name or number begins with ours, too.
         let ends = rest.is_empty() || rest.starts_with([' ', ';']);
         ends.then_some(last.sent)
@@ -169,7 +203,18 @@ impl SideChannel {
     /// The flood is over.
     pub(crate) fn stop(&mut self) {
         (self.looked, self.last) = (None, None);
+        self.session.take().into_iter().for_each(end);
     }
+}
+
+impl Drop for SideChannel {
+    fn drop(&mut self) {
+        self.session.take().into_iter().for_each(end);
+    }
+}
+
+fn end((client, _): Session) {
+    close(client);
 }
 
 fn ended_early() -> Error {
@@ -181,6 +226,9 @@ fn ended_early() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::bounded;
+    use postgres::Client;
+
     use super::*;
     use crate::link::connector::custom_connector;
 
@@ -191,7 +239,7 @@ mod tests {
             inbox: "i".to_owned(),
             application_name: "a".to_owned(),
         };
-        SideChannel::new(connect, names, Duration::from_secs(1))
+        SideChannel::new(connect, names, Duration::from_secs(1), Duration::ZERO)
     }
 
     #[test]
@@ -200,7 +248,7 @@ mod tests {
         let is_own = |payload, heard| {
             let mut side_channel = side_channel();
             let (_outcome, never) = bounded(1);
-            side_channel.start(now, payload, 1, never);
+            side_channel.start(now, Some(payload), 1, never);
             side_channel.sent_at_if_own(heard) == Some(now)
         };
         let beat = "pg-peers/1 beat name=a@h inc=7 seq=1 due=5000 pid=4;";
@@ -232,7 +280,7 @@ mod tests {
         assert_eq!(side_channel.state(at(99)), Aside::Busy);
         assert_eq!(side_channel.state(at(100)), Aside::Ready);
         let (done, outcome) = bounded(1);
-        side_channel.start(at(100), "a@h", 3, outcome);
+        side_channel.start(at(100), Some("a@h"), 3, outcome);
         assert!(side_channel.poll_outcome().is_none());
         assert_eq!(side_channel.state(at(2_100)), Aside::Busy);
         assert_eq!(
@@ -240,12 +288,12 @@ mod tests {
             Aside::Failed,
             "it takes too long"
         );
-        done.send(Ok(())).expect("room");
+        done.send(Ok(None)).expect("room");
         assert!(matches!(side_channel.poll_outcome(), Some(Ok(3))));
         assert!(side_channel.poll_outcome().is_none(), "once");
         assert_eq!(side_channel.state(at(2_101)), Aside::Ready);
         let (done, outcome) = bounded(1);
-        side_channel.start(at(2_200), "a@h", 1, outcome);
+        side_channel.start(at(2_200), Some("a@h"), 1, outcome);
         drop(done);
         assert!(matches!(side_channel.poll_outcome(), Some(Err(_))));
         assert_eq!(side_channel.state(at(9_000)), Aside::Failed);

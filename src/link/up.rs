@@ -74,8 +74,9 @@ impl<M> Up<M> {
         due: Option<Instant>,
         interval: Duration,
     ) -> Result<Next> {
-        if !self.hearing.is_flooded(now) {
-            self.link.settle()?;
+        match self.hearing.is_flooded(now) {
+            true => self.side_channel.prepare(now)?,
+            false => self.link.settle()?,
         }
         let aside = self.side_channel.state(now);
         let until = self.hearing.until(now, due, aside, interval);
