@@ -108,8 +108,9 @@ impl Worker {
             let now = self.pace.now();
             let hearing = &mut self.up()?.hearing;
             let (horizon, proven) = (hearing.poll_horizon(), hearing.proven());
-            let may_ask = !hearing.is_flooded(now);
+            let (may_ask, loud_until) = (!hearing.is_flooded(now), hearing.loud_until());
             let marks: Vec<_> = std::iter::from_fn(|| hearing.poll_mark()).collect();
+            self.roster.handle_loud(loud_until);
             let must_prove = horizon.is_some_and(|horizon| {
                 self.guard.all_heard(horizon.elapsed());
                 self.roster.handle_timeout(horizon, proven)

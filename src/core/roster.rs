@@ -130,6 +130,8 @@ pub(crate) struct Roster {
     /// How many peers are there.
     present: usize,
     expiry: Expiry,
+    /// Until then so much is said on the channel that some cannot keep up.
+    loud_until: Option<Instant>,
     tombstones: Tombstones,
     corrections: Corrections,
     /// How far this participant is in learning who is there.
@@ -169,6 +171,7 @@ impl Roster {
             changes: VecDeque::new(),
             online: false,
             round_trip: RoundTrip::default(),
+            loud_until: None,
         }
     }
 
@@ -380,6 +383,11 @@ impl Roster {
                 }
             }
         }
+    }
+
+    /// Until then so much is said on the channel that some of those who hear it cannot keep up, and speak late (rule 5).
+    pub(crate) fn handle_loud(&mut self, until: Instant) {
+        self.loud_until = self.loud_until.max(Some(until));
     }
 
     /// Everything that arrived before `now` was heard, and the link is known to have worked at `proven`. Peers that were

@@ -12,6 +12,7 @@
 //!   that place in the queue.
 //! - **Proven.** Silence proves nothing, since a link that is dead is silent, too. An answer proves that the link worked
 //!   when the question was asked.
+//! - **Loud.** Who keeps up with a flood does not see it. Others may not keep up, and speak late.
 //! - **Flood.** Where more arrives than can be heard, it is not known what a statement would have to read before its
 //!   answer: perhaps gigabytes, all of which would stay in memory. So nothing is asked on the link then, unless announcing
 //!   over another connection fails.
@@ -24,6 +25,9 @@ use super::side_channel::Aside;
 
 /// This many bytes within [`FLOOD_COOLDOWN`], with no moment in which nothing more had arrived, are a flood.
 pub(crate) const FLOOD: usize = 1 << 18;
+
+/// This many bytes within [`FLOOD_COOLDOWN`] may be more than some can hear, behind a slow link, or a pooler that serves many.
+const LOUD: usize = 4 * FLOOD;
 
 /// A flood goes on until it was not seen for this long. A moment in which nothing arrives may be between two of its waves.
 const FLOOD_COOLDOWN: Duration = Duration::from_secs(1);
@@ -60,6 +64,11 @@ pub(crate) struct Hearing<M> {
     backlog_since: Instant,
     /// Until then the flood that was last seen is not over.
     flooded_until: Instant,
+    /// The bytes heard since `loud_since`, whether all was heard meanwhile or not.
+    loud_bytes: usize,
+    loud_since: Instant,
+    /// Until then so much is said that some may not keep up, though we do.
+    loud_until: Instant,
 }
 
 #[derive(Debug)]
@@ -99,6 +108,9 @@ impl<M> Hearing<M> {
             backlog_bytes: 0,
             backlog_since: now,
             flooded_until: if flooded { now + FLOOD_COOLDOWN } else { now },
+            loud_bytes: 0,
+            loud_since: now,
+            loud_until: now,
         }
     }
 
@@ -113,6 +125,13 @@ impl<M> Hearing<M> {
         self.backlog_bytes += bytes;
         if self.backlog_bytes > FLOOD {
             self.flooded_until = now + FLOOD_COOLDOWN;
+        }
+        if self.loud_since + FLOOD_COOLDOWN <= now {
+            (self.loud_bytes, self.loud_since) = (0, now);
+        }
+        self.loud_bytes += bytes;
+        if self.loud_bytes > LOUD {
+            self.loud_until = now + FLOOD_COOLDOWN;
         }
         self.pass(self.heard);
     }
@@ -184,6 +203,11 @@ impl<M> Hearing<M> {
     /// Whether far more may have arrived than was heard, or is about to.
     pub(crate) fn is_flooded(&self, now: Instant) -> bool {
         now < self.flooded_until
+    }
+
+    /// Until then so much is said that others may not keep up: those that hear of a flood only that it is one, too.
+    pub(crate) fn loud_until(&self) -> Instant {
+        self.loud_until.max(self.flooded_until)
     }
 
     /// Whether the link gave no sign of life for so long that it must be asked for one.

@@ -1,6 +1,7 @@
 //! What holds between any two calls, whatever anybody sends: for tests and for fuzzing.
 
 use super::Roster;
+use super::entry::Entry;
 use crate::peer::Peer;
 
 /// The peers that are there.
@@ -20,5 +21,6 @@ pub(crate) fn check_bounds(roster: &Roster) {
     assert!(roster.queries.is_bounded());
     assert!(roster.session_check.suspects().len() <= roster.present);
     let mut alive = roster.alive();
-    assert!(alive.all(|entry| roster.expiry.is_expected(entry.until)));
+    let overdue_at = |entry: &Entry| entry.overdue_at(roster.loud_until, limits.missed);
+    assert!(alive.all(|entry| roster.expiry.is_expected(overdue_at(entry))));
 }

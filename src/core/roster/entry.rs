@@ -62,6 +62,14 @@ impl Entry {
         Duration::from_millis(self.due.into()) * missed
     }
 
+    /// When it has been silent for too long: so far at [`until`](Self::until), and later where the channel was loud until then
+    /// (rule 5). It has one grace period after that, and three at most.
+    pub(super) fn overdue_at(&self, loud_until: Option<Instant>, missed: u32) -> Instant {
+        let grace = self.grace(missed);
+        let after = loud_until.map_or(self.until, |loud_until| loud_until + grace);
+        after.clamp(self.until, self.until + grace * 2)
+    }
+
     /// How long its session may be missing before it has left.
     pub(super) fn back(&self) -> Duration {
         Duration::from_millis(self.back.into())

@@ -197,11 +197,12 @@ impl Roster {
             if !entry.standing.is_alive() {
                 continue;
             }
-            if entry.until <= now.min(proven) {
-                overdue.push((entry.until, entry.peer.shared_name()));
+            let overdue_at = entry.overdue_at(self.loud_until, self.limits.missed);
+            if overdue_at <= now.min(proven) {
+                overdue.push((overdue_at, entry.peer.shared_name()));
             } else {
-                unproven |= entry.until <= now;
-                self.expiry.expect(entry.until);
+                unproven |= overdue_at <= now;
+                self.expiry.expect(overdue_at);
             }
         }
         if !unproven {

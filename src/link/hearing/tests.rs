@@ -317,6 +317,27 @@ fn after_a_question_that_was_held_up_the_next_must_be_answered() {
 }
 
 #[test]
+fn much_that_is_heard_in_time_is_no_flood_and_loud() {
+    let (mut hearing, start) = opened();
+    assert!(hearing.loud_until() <= start);
+    const PIECE: usize = FLOOD / 2;
+    let mut hear = |millis: u64, pieces: usize| {
+        let now = start + ms(millis);
+        for _ in 0..pieces {
+            hearing.handle_notification(now, PIECE);
+            hearing.handle_silence(now);
+        }
+        assert!(!hearing.is_flooded(now));
+        hearing.loud_until().saturating_duration_since(now)
+    };
+    // As much in two seconds is not.
+    assert_eq!(hear(0, LOUD / PIECE), ms(0));
+    assert_eq!(hear(1_000, LOUD / PIECE), ms(0));
+    assert_eq!(hear(1_500, 1), ms(1_000));
+    assert_eq!(hear(2_000, 1), ms(500));
+}
+
+#[test]
 fn what_an_observer_hears_does_not_prove_its_link() {
     let now = Instant::now();
     let mut hearing = Hearing::<()>::new(now, HEARTBEAT, false, false);
