@@ -217,7 +217,8 @@ impl Schedule {
                 members: members[..few.max(1)].to_vec(),
             },
             20 => Fault::NotifySlow {
-                each: self.between(0.2, 2.0),
+                // Who cannot say within a heartbeat that it is there may be taken for gone.
+                each: self.between(0.2, 0.8),
                 time: self.between(2.0, 8.0),
             },
             21 => Fault::NotifyHeldUp {

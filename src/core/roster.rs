@@ -423,21 +423,21 @@ impl Roster {
 
     /// The next message that is to be sent to all now.
     pub(crate) fn poll_announcement(&mut self, now: Instant) -> Option<Message<'_>> {
-        if let Some(message) = self.due_correction(now).or_else(|| self.due_gone()) {
-            return Some(message);
+        // Before what there is to tell of others: each takes a round trip, and peers wait for this one.
+        if self.is_announcement_due(now) {
+            let (interval, presence) = (self.interval(), self.presence.as_mut()?);
+            if presence.asks_when_polled(now) {
+                self.sync.asked_by_hello(now);
+            }
+            return presence.poll(now, interval, &mut self.jitter);
         }
-        if self
-            .presence
-            .as_ref()
-            .is_some_and(|p| p.asks_when_polled(now))
-        {
-            self.sync.asked_by_hello(now);
-        } else if let Some(query) = self.due_query(now) {
-            return Some(query);
-        }
-        let interval = self.interval();
-        let presence = self.presence.as_mut()?;
-        presence.poll(now, interval, &mut self.jitter)
+        let correction = self.due_correction(now).or_else(|| self.due_gone());
+        correction.or_else(|| self.due_query(now))
+    }
+
+    fn is_announcement_due(&self, now: Instant) -> bool {
+        let deadline = self.presence.as_ref().and_then(Presence::deadline);
+        deadline.is_some_and(|at| at <= now)
     }
 
     /// What [`poll_announcement`](Self::poll_announcement) returned has gone out, so a query in it may be answered from now on.

@@ -119,3 +119,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_there_is_to_tell_of_others_waits_for_the_own_announcement() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.run(SETTLED);
+    for n in 0..8 {
+        net.inject(&hello(&format!("p{n}"), 2, 1));
+    }
+    net.run(ms(10));
+    for n in 0..8 {
+        net.inject(&hello(&format!("p{n}"), 1, 1));
+    }
+    net.run(ms(1));
+    // Later than all that is due by now.
+    let now = net.clock() + secs(1);
+    let roster = &mut net.processes[a].participant.roster;
+    let mut polled = Vec::new();
+    while let Some(message) = roster.poll_announcement(now) {
+        polled.push(wire::encode(&message));
+    }
+    assert!(polled.len() > 8, "{polled:?}");
+    assert!(polled[0].contains(" name=a "), "{polled:?}");
+    assert!(
+        polled[1..].iter().all(|it| it.contains(" newer ")),
+        "{polled:?}"
+    );
+}
