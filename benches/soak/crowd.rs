@@ -549,10 +549,8 @@ impl Crowd {
 
     /// Whether these are online, as far as they are there.
     pub(crate) fn are_online(&self, ids: &[Id]) -> bool {
-        let lives = ids.iter().filter_map(|&id| self.members[id].life.as_ref());
-        lives
-            .map(|life| life.replay.is_online())
-            .all(|online| online)
+        let mut lives = ids.iter().filter_map(|&id| self.members[id].life.as_ref());
+        lives.all(|life| life.replay.is_online())
     }
 
     /// Whether these, as far as they can be asked, went offline since.

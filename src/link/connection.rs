@@ -41,7 +41,7 @@ enum State<M> {
     /// again at once: each try waits for the lock, and whoever is not there when it is given away may wait for the next time.
     HeldUp(Box<Up<M>>),
     Down {
-        dialer: Dialer,
+        dialer: Box<Dialer>,
         /// The link was lost in a flood.
         flooded: bool,
     },
@@ -59,6 +59,7 @@ impl<M: Send + 'static> Connection<M> {
         let patience = Patience::new(heartbeat);
         let (of_dialer, way) = (Arc::clone(&connect), Way::Unknown);
         let dialer = Dialer::new(of_dialer, names.clone(), None, patience.clone(), way);
+        let dialer = Box::new(dialer);
         Self {
             heartbeat,
             announces,
@@ -183,13 +184,13 @@ impl<M: Send + 'static> Connection<M> {
         };
         self.patience = up.link.patience().clone();
         let flooded = up.hearing.is_flooded(now);
-        let dialer = Dialer::new(
+        let dialer = Box::new(Dialer::new(
             Arc::clone(&self.connect),
             self.names.clone(),
             up.link.given_up(),
             self.patience.clone(),
             self.way,
-        );
+        ));
         match mem::replace(&mut self.state, State::Down { dialer, flooded }) {
             State::Up(up) | State::HeldUp(up) => Some(up),
             State::Down { .. } => None,
