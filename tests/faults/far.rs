@@ -137,6 +137,8 @@ fn calm_at(round_trip: Duration, rounds: usize, stalls: &[Duration]) {
     };
     for _ in 0..rounds {
         regions.end_sessions(regions.far.iter());
+        // A session that ends sooner than this is dialed again after a pause, of which a busy machine leaves nothing.
+        last_until(Instant::now() + Duration::from_secs(5));
     }
     expect_that_nobody_left(regions.members());
     // Half of the cluster.
@@ -293,8 +295,9 @@ fn killed_at(round_trip: Duration) {
     eventually("far is gone", || !near.iter().any(is_there));
     let back = announced_back(&hello);
     println!("{round_trip:?} away it would be back within {back:?}");
-    // And what asking takes, twice, on a busy machine.
-    within("known", start, Duration::from_secs(2) + back + ms(500));
+    // And what was under way, and what asking takes, twice, on a busy machine.
+    let slack = round_trip + Duration::from_secs(1);
+    within("known", start, Duration::from_secs(2) + back + slack);
 }
 
 /// Within how much time it would be back, by what it says (`guide/wire.md`).
