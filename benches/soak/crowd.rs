@@ -106,7 +106,8 @@ struct Life {
     answered: u64,
     /// Whether the roster that it answered with was right.
     roster: Result<(), String>,
-    usage: Usage,
+    /// The least that it took since it was to come to rest: far from the server, a statement is under way a third of the time.
+    usage: Option<Usage>,
     /// The most memory that it ever had.
     peak_kb: u64,
     /// At its first quiet point.
@@ -191,7 +192,7 @@ impl Crowd {
             replay: Replay::default(),
             answered: 0,
             roster: Ok(()),
-            usage: Usage::default(),
+            usage: None,
             peak_kb: 0,
             first: None,
             flooded: false,
@@ -435,7 +436,8 @@ impl Life {
                 peak_kb,
             } => {
                 self.answered = question;
-                (self.usage, self.peak_kb) = (usage, peak_kb);
+                self.usage = Some(self.usage.map_or(usage, |least| least.min(usage)));
+                self.peak_kb = peak_kb;
             }
             Line::Note => {}
         }
@@ -447,7 +449,7 @@ impl Life {
             name: name.to_owned(),
             throughout: self.number <= SIZE as u64,
             first: self.first?,
-            last: self.usage,
+            last: self.usage.or(self.first)?,
             flooded_kb: self.flooded_kb,
             peak_kb: self.peak_kb,
             departures: self.departures,
@@ -563,7 +565,14 @@ impl Crowd {
     /// What the members take, by their answers.
     pub(crate) fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
         let members = self.members.iter();
-        members.filter_map(|member| Some((&*member.name, member.life.as_ref()?.usage)))
+        members.filter_map(|member| Some((&*member.name, member.life.as_ref()?.usage?)))
+    }
+
+    /// From here on all come to rest.
+    pub(crate) fn begin_rest(&mut self) {
+        for life in self.lives_mut() {
+            life.usage = None;
+        }
     }
 
     /// From here to the next quiet point there is a flood.
@@ -576,7 +585,9 @@ impl Crowd {
     /// A quiet point: the first for those who have seen none.
     pub(crate) fn note_usage(&mut self) {
         for life in self.lives_mut() {
-            let now = life.usage;
+            let Some(now) = life.usage else {
+                continue;
+            };
             let first = *life.first.get_or_insert(now);
             if std::mem::take(&mut life.flooded) {
                 let grown = now.memory_kb.saturating_sub(first.memory_kb);

@@ -439,10 +439,12 @@ impl Soak {
     /// Waits until nothing is left of what was under way: no thread, no descriptor, no session.
     fn settle(&mut self) -> Outcome<()> {
         let deadline = Instant::now() + PATIENCE;
+        self.crowd.begin_rest();
         loop {
             self.crowd.ask("usage", Instant::now() + PATIENCE)?;
             if self.least == Usage::default() {
-                self.least = least(self.crowd.usage());
+                let all = self.crowd.usage().map(|(_, usage)| usage);
+                self.least = all.reduce(Usage::min).unwrap_or_default();
             }
             let Some(left) = self.left_behind()? else {
                 return Ok(());
@@ -558,16 +560,6 @@ fn junk(seed: u64) -> Vec<String> {
         }
     };
     (0..JUNK).map(one).collect()
-}
-
-fn least<'a>(all: impl Iterator<Item = (&'a str, Usage)>) -> Usage {
-    let all = all.map(|(_, usage)| usage);
-    let least = all.reduce(|a, b| Usage {
-        memory_kb: a.memory_kb.min(b.memory_kb),
-        descriptors: a.descriptors.min(b.descriptors),
-        threads: a.threads.min(b.threads),
-    });
-    least.unwrap_or_default()
 }
 
 fn since(events: &Events, before: &Events) -> Events {

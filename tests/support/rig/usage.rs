@@ -17,6 +17,15 @@ impl Usage {
         Self::of(std::process::id())
     }
 
+    /// The least of each.
+    pub fn min(self, other: Self) -> Self {
+        Self {
+            memory_kb: self.memory_kb.min(other.memory_kb),
+            descriptors: self.descriptors.min(other.descriptors),
+            threads: self.threads.min(other.threads),
+        }
+    }
+
     pub fn of(pid: u32) -> io::Result<Self> {
         let process = format!("/proc/{pid}");
         let rollup = fs::read_to_string(format!("{process}/smaps_rollup"))?;
