@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, TryRecvError};
+
 use super::connector::Connect;
 use super::detached::{close, start};
 use super::seats::Seated;
 use super::session::{SessionNames, own_backend, run};
 use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
-use crossbeam_channel::{Receiver, TryRecvError};
 
 /// The least time between two looks at what there is to announce.
 const REST: Duration = Duration::from_millis(100);
@@ -126,7 +127,9 @@ impl SideChannel {
     ) -> Result<()> {
         let outcome = self.notify(sign)?;
         let outcome = outcome.recv_timeout(FIRST_ASIDE);
-        outcome.unwrap_or_else(|_| Err(ended_early())).map(drop)
+        let session = outcome.unwrap_or_else(|_| Err(ended_early()))?;
+        session.into_iter().for_each(end);
+        Ok(())
     }
 
     fn notify(
