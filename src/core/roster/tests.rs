@@ -82,6 +82,24 @@ fn listener(setup: Setup) -> (Net, Id) {
     (net, id)
 }
 
+/// How many milliseconds after it was heard b is gone, which is due every second, if this happens to the roster each time before
+/// it is looked at: it is told when b was heard, and how many milliseconds ago that is.
+fn gone_after(setup: Setup, mut happens: impl FnMut(&mut Roster, Instant, u64)) -> Option<u64> {
+    let (mut net, a) = listener(setup);
+    net.inject(&beat_due("b", 1, 1, secs(1)));
+    net.run(ms(10));
+    let heard = net.clock();
+    let roster = &mut net.processes[a].participant.roster;
+    let is_gone = |at: &u64| {
+        happens(roster, heard, *at);
+        let now = heard + ms(*at);
+        assert!(!roster.handle_timeout(now, now));
+        check_bounds(roster);
+        here(roster).is_empty()
+    };
+    (0..20_000).step_by(100).find(is_gone)
+}
+
 /// What the host is told when these payloads come one after the other.
 fn told_of<const N: usize>(payloads: [String; N]) -> Vec<String> {
     let (mut net, a) = listener(Setup::new("a", 1));
