@@ -5,9 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use postgres::Client;
 
-use super::connector::Connect;
 use super::seats::Seated;
 use crate::error::{Error, Kind, Result};
 
@@ -39,21 +37,6 @@ pub(super) fn start<T: Send + 'static>(
         let _ = done.send(catch(work));
     })?;
     Ok(outcome)
-}
-
-/// Does some work on a detached thread, with a connection for this alone, which waits for a seat for at most `wait`.
-pub(super) fn with_connection(
-    what: &str,
-    connect: Connect,
-    wait: Duration,
-    work: impl FnOnce(&mut Client) -> Result<()> + Send + 'static,
-    done: impl FnOnce(Result<()>) + Send + 'static,
-) -> Result<()> {
-    spawn(what, move || {
-        let mut client = None::<Seated>;
-        // Before the client is dropped, which may take long.
-        done(catch(|| work(client.insert(connect.open_aside(wait)?))));
-    })
 }
 
 /// Receives within a time in which this process runs: while it is stopped, as by SIGSTOP, nobody can be late.

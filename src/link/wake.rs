@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postgres::Client;
-
 use super::connector::Connect;
-use super::detached::with_connection;
+use super::detached::{catch, spawn};
 use super::session::{SessionNames, run};
 use super::sql;
 use crate::error::Result;
@@ -23,18 +21,17 @@ pub(crate) fn wake(
     woken: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
     let statement = sql::notify_within(&names.inbox, "wake", LOCK);
-    let wake = move |client: &mut Client| run(client, &statement);
-    let channel = names.channel.clone();
-    with_connection(
-        "wake",
-        Arc::clone(connect),
-        Duration::ZERO,
-        wake,
-        move |done| {
-            if let Err(error) = done {
-                log::debug!(target: LINK, "{channel:?}: a request waits for its turn: {error}");
-            }
-            woken();
-        },
-    )
+    let (connect, channel) = (Arc::clone(connect), names.channel.clone());
+    spawn("wake", move || {
+        let mut client = None;
+        let done = catch(|| {
+            let client = client.insert(connect.open_aside(Duration::ZERO)?);
+            run(client, &statement)
+        });
+        if let Err(error) = done {
+            log::debug!(target: LINK, "{channel:?}: a request waits for its turn: {error}");
+        }
+        // Before the client is dropped, which may take long.
+        woken();
+    })
 }
