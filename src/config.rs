@@ -233,12 +233,6 @@ pub(crate) struct Participant {
 }
 
 impl Settings {
-    /// What operators see each session by.
-    pub(crate) fn application_name(&self) -> &str {
-        let participant = self.participant.as_ref();
-        participant.map_or("pg_peers observer", |participant| &participant.name)
-    }
-
     pub(crate) fn parse(config: &Config) -> Result<Self> {
         word("channel", &config.channel, MAX_NAME)?;
         interval("heartbeat_interval", config.heartbeat_interval)?;
@@ -281,6 +275,12 @@ impl Settings {
             observer_asks: !config.bare_name,
             keys,
         })
+    }
+
+    /// What operators see each session by.
+    pub(crate) fn application_name(&self) -> &str {
+        let participant = self.participant.as_ref();
+        participant.map_or("pg_peers observer", |participant| &participant.name)
     }
 }
 

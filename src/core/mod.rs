@@ -2,7 +2,7 @@
 //!
 //! Pure state. Time is a parameter: no clock, no thread, no I/O, no log. It knows nothing of the link, and nothing of
 //! signatures, which [`trust`](crate::trust) puts around what is said here. It may use the nouns that the host sees
-//! ([`peer`](crate::peer), [`event::Reason`](crate::event::Reason)) [`jitter`](crate::jitter) and
+//! ([`peer`](crate::peer), [`event::Reason`](crate::event::Reason)), [`jitter`](crate::jitter) and
 //! [`round_trip`](crate::round_trip), nothing else of the crate.
 //!
 //! [`roster`] is the door: [`Roster`](roster::Roster) takes what happened and gives what to do next. [`wire`] reads and writes

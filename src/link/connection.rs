@@ -92,7 +92,7 @@ impl<M: Send + 'static> Connection<M> {
     }
 
     /// One turn without a link that works: dials when it is time, and waits for an outcome for at most `wait`. Returns the backend
-    /// of the session when there is one: also of one that was held up, whose hello finds out whether it still is.
+    /// of the session when there is one. That may be the one that was held up; its hello finds out whether it still is.
     pub(crate) fn reconnect(&mut self, now: Instant, wait: Duration) -> Option<Result<Pid>> {
         match &mut self.state {
             State::Up(_) => None,

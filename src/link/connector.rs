@@ -81,8 +81,8 @@ impl Connector {
         self.logins().failure()
     }
 
-    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried. It takes a
-    /// seat where there are `free` ones.
+    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried. Only a server
+    /// with as many `free` seats is tried, of which the connection takes one.
     pub(super) fn open(&self, free: usize, visit: impl Fn()) -> Result<(Seated, Option<Place>)> {
         self.record(match &self.source {
             Source::Params { targets, open } => {
@@ -103,7 +103,7 @@ impl Connector {
         })
     }
 
-    /// Opens another connection to where one leads, for which there must be a seat within `wait`.
+    /// Opens a connection to that place, if there is a seat within `wait`.
     pub(super) fn open_at(&self, place: Option<Place>, wait: Duration) -> Result<Seated> {
         let seat = self.seats.take(place.map(Place::host), 1, wait);
         let seat = seat.map_err(|e| Error::caused(Kind::Link, "no further session", e))?;

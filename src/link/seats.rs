@@ -45,7 +45,7 @@ pub(super) struct Seated {
 pub(super) struct NoSeat;
 
 impl Seats {
-    /// Takes a seat, if there are this many within `wait`.
+    /// Takes one seat, if within `wait` there are this many free ones.
     pub(super) fn take(
         self: &Arc<Self>,
         at: At,

@@ -190,7 +190,7 @@ impl Link {
                 Proof::Due(Instant::now() + self.patience.statement(0).max(PROBE_TIMEOUT))
             }
             Err(TryRecvError::Empty) => return,
-            // Until one of ours has ended. The next look is soon enough, since each waits for a seat.
+            // It is asked again, until there is a seat. Each time waits for one.
             Ok(Err(error)) if is_without_seat(&error) => Proof::Owed(Arc::clone(connect)),
             // There is no room for a second session, perhaps. The one before this was proven, over the same way.
             Ok(Err(error)) => {
@@ -394,7 +394,8 @@ fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> 
     }
 }
 
-/// Opens a second connection, to where the first one leads, and notifies that one's inbox over it, once it `listens`.
+/// Opens a second connection, to where the first one leads, and notifies the inbox of the first over it, as soon as that
+/// `listens`.
 pub(super) fn probe(
     connect: &Connector,
     place: Option<Place>,

@@ -62,8 +62,8 @@ impl Entry {
         Duration::from_millis(self.due.into()) * missed
     }
 
-    /// When it has been silent for too long: so far at [`until`](Self::until), and later where the channel was loud until then
-    /// (rule 5). It has one grace period after that, and three at most.
+    /// When it has been silent for too long. That is at [`until`](Self::until), or, if the channel was loud, a grace period after
+    /// it no longer was, but no later than two grace periods after `until` (rule 5).
     pub(super) fn overdue_at(&self, loud_until: Option<Instant>, missed: u32) -> Instant {
         let grace = self.grace(missed);
         let after = loud_until.map_or(self.until, |loud_until| loud_until + grace);
