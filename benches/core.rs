@@ -71,7 +71,6 @@ fn roster(now: Instant, peers: u32) -> Roster {
         Incarnation::new(1_795_443_184_000_000),
         Style::Full,
         String::new(),
-        INBOX,
     );
     let mut roster = Roster::new(Some(presence), INBOX, limits(), Jitter::new(1));
     roster.handle_link_up(now, Some(SENDER));
@@ -80,7 +79,9 @@ fn roster(now: Instant, peers: u32) -> Roster {
         roster.handle_message(now, SENDER, &wire::decode(&payload).expect("ours"));
     }
     while roster.poll_change().is_some() {}
-    while roster.poll_announcement(now).is_some() {}
+    while roster.poll_announcement(now).is_some() {
+        roster.handle_sent(now);
+    }
     roster
 }
 

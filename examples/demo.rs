@@ -143,7 +143,7 @@ impl Mesh<'_> {
             Err(error) => {
                 say("note", &format!("cannot dial {}: {error}", peer.name()));
                 // Its next announcement is the occasion to try again.
-                cluster.lost(peer.name());
+                cluster.report_unreachable(peer);
             }
         }
     }
@@ -170,7 +170,9 @@ impl Mesh<'_> {
         if current.is_some_and(|connection| connection.local_addr().ok() == broken.local) {
             self.connections.remove(&broken.peer);
             say("broken", &broken.peer);
-            cluster.lost(&broken.peer);
+            if let Some(peer) = cluster.peer(&broken.peer) {
+                cluster.report_unreachable(&peer);
+            }
         }
     }
 
@@ -430,8 +432,8 @@ impl Demo {
     fn backends(&self, params: &str) -> Outcome<Vec<i32>> {
         let observer = Config::observer().channel(&self.channel).join(params)?;
         observer.wait_for_peers(self.members.len(), PATIENCE)?;
-        let sightings = observer.sightings().recv_timeout(PATIENCE)?;
-        Ok(sightings.iter().filter_map(|it| it.backend).collect())
+        let infos = observer.peer_infos().recv_timeout(PATIENCE)?;
+        Ok(infos.iter().filter_map(|it| it.backend).collect())
     }
 
     /// Waits for just these events, or such as begin so, and for the mesh to be whole again.

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::core::wire::{self, Body, Inbox};
+use crate::core::wire::{self, Body, Inbox, Question};
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
 use crate::simulator::net::{Id, Net, STRANGER};
@@ -41,6 +41,9 @@ const LATENCY: Duration = Duration::from_millis(2);
 
 /// Deaths and joins that are measured.
 const ROUNDS: usize = 20;
+
+/// Departures that are measured: to find a member that hears to ask takes long.
+const FEW_ROUNDS: usize = 3;
 
 #[derive(Parser)]
 struct Arguments {
@@ -57,8 +60,8 @@ struct Arguments {
 fn main() {
     let arguments = Arguments::parse();
     println!(
-        "| members | interval | deliveries/s | join: whole roster after | join: deliveries | killed: gone at all after, p50 | max | tenth killed at once: gone after |\n\
-         |--------:|---------:|-------------:|-------------------------:|-----------------:|-------------------------------:|----:|---------------------------------:|"
+        "| members | interval | deliveries/s | join: whole roster after | join: deliveries | unheard goodbye: known when back after | killed: gone at all after, p50 | max | tenth killed at once: gone after | older half killed at once: gone after |\n\
+         |--------:|---------:|-------------:|-------------------------:|-----------------:|---------------------------------------:|-------------------------------:|----:|---------------------------------:|--------------------------------------:|"
     );
     let sizes = [100, 1_000, 10_000, 100_000];
     let smaller = sizes.into_iter().filter(|&size| size < arguments.members);
@@ -67,11 +70,13 @@ fn main() {
         let interval = simulation.interval();
         let deliveries = simulation.steady_state();
         let (joined, caused) = simulation.joins();
+        let departed = simulation.unheard_departures();
         let mut gone = simulation.deaths();
         gone.sort();
         let crowd = simulation.kill_at_once((size / 10).min(100));
+        let half = simulation.kill_the_older_half();
         println!(
-            "| {size:7} | {:8.1?} | {deliveries:12.0} | {joined:24.1?} | {:14.2} N | {:30.2?} | {:.2?} | {crowd:32.2?} |",
+            "| {size:7} | {:8.1?} | {deliveries:12.0} | {joined:24.1?} | {:14.2} N | {departed:38.1?} | {:30.2?} | {:.2?} | {crowd:32.2?} | {half:37.2?} |",
             interval,
             caused / size as f64,
             gone[gone.len() / 2],
@@ -137,9 +142,10 @@ impl Simulation {
         let pid = member.pid.expect("a session");
         let hello = member.participant.roster.poll_announcement(now);
         let hello = wire::encode(&hello.expect("a hello"));
+        member.participant.roster.handle_sent(now);
         let mut message = wire::decode(&hello).expect("a hello");
         if let Body::Announce(announce) = &mut message.body {
-            (announce.hello, announce.inbox) = (false, None);
+            (announce.hello, announce.question) = (false, None);
         }
         let others = self.net.processes.iter_mut();
         for other in others.filter(|other| other.hears) {
@@ -175,7 +181,7 @@ impl Simulation {
             let pause = self.dice.between(0.0, HEARTBEAT);
             self.run(pause);
             let there = alive(&self.net).count();
-            let inbox = self.answerable_inbox();
+            let inbox = self.answerable_inbox(1);
             // It says hello, and nothing more in the time that is measured.
             let (start, before) = (self.net.now, self.net.deliveries);
             let id = self.add(true, self.interval(), inbox);
@@ -186,6 +192,31 @@ impl Simulation {
             caused += self.net.deliveries - before;
         }
         (longest, caused as f64 / ROUNDS as f64)
+    }
+
+    /// The longest from when a member is back until it knows who said goodbye while it was away.
+    fn unheard_departures(&mut self) -> Duration {
+        let mut longest = Duration::ZERO;
+        for _ in 0..FEW_ROUNDS {
+            let inbox = self.answerable_inbox(2);
+            let away = self.add(true, self.interval(), inbox);
+            self.run(HEARTBEAT);
+            self.net.disconnect(away);
+            let alive: Vec<Id> = alive(&self.net).collect();
+            // The last is the one that is away.
+            let leaves = alive[self.roll(alive.len() - 1)];
+            self.net.leave(leaves);
+            self.run(Duration::from_millis(300));
+            self.net.reconnect(away);
+            let (start, name) = (self.net.now, self.net.processes[leaves].name.clone());
+            let is_told = self.net.run_until(HEARTBEAT, |net| {
+                let known = &net.processes[away].participant.host.peers;
+                !known.contains_key(&name)
+            });
+            assert!(is_told, "nobody tells of {name}");
+            longest = longest.max(self.net.now - start);
+        }
+        longest
     }
 
     /// How long until all know of a death, for some deaths: of the oldest, and of any.
@@ -211,24 +242,31 @@ impl Simulation {
         self.kill(&victims)
     }
 
+    /// What started together dies together, as on one host, and the oldest look after sessions.
+    fn kill_the_older_half(&mut self) -> Duration {
+        let alive: Vec<Id> = alive(&self.net).collect();
+        self.kill(&alive[..alive.len() / 2])
+    }
+
     /// Kills these, and returns how long it took until nobody knows any of them.
     fn kill(&mut self, victims: &[Id]) -> Duration {
         let start = self.net.now;
         for &victim in victims {
             self.net.crash(victim);
         }
-        let name = |&victim: &Id| self.net.processes[victim].name.clone();
-        let names: Vec<String> = victims.iter().map(name).collect();
-        let knows_any = |member: &Process| {
-            let known = &member.participant.host.peers;
-            names.iter().any(|name| known.contains_key(name))
-        };
+        let others = alive(&self.net).count() - 1;
+        let knows_any = |member: &Process| member.participant.host.peers.len() > others;
         let hearing = |id: &Id| self.net.processes[*id].hears;
         // The youngest hear last.
         let hearing: Vec<Id> = alive(&self.net).filter(hearing).rev().collect();
-        self.net.run_until(HEARTBEAT * 10, |net| {
+        let are_gone = self.net.run_until(HEARTBEAT * 10, |net| {
             !hearing.iter().any(|&id| knows_any(&net.processes[id]))
         });
+        assert!(are_gone, "some are still known");
+        for &id in &hearing {
+            let known = self.net.processes[id].participant.host.peers.len();
+            assert_eq!(known, others, "at {id}");
+        }
         self.net.now - start
     }
 
@@ -237,19 +275,28 @@ impl Simulation {
         roll.as_secs() as usize % bound
     }
 
-    /// An inbox whose first in rank hears.
-    fn answerable_inbox(&mut self) -> Inbox {
+    /// An inbox of which the first in rank hears, for each of its first questions.
+    fn answerable_inbox(&mut self, questions: u64) -> Inbox {
         loop {
             let number = self.dice.between(0.0, Duration::from_secs(1 << 34));
             let inbox = Inbox::new(number.as_nanos() as u64);
-            let first = alive(&self.net).min_by_key(|&id| {
-                let incarnation = Incarnation::new(self.net.incarnation(id));
-                inbox.rank(&self.net.processes[id].name, incarnation)
-            });
-            if first.is_some_and(|id| self.net.processes[id].hears) {
+            if (0..questions).all(|number| self.is_answerable(inbox, number)) {
                 return inbox;
             }
         }
+    }
+
+    fn is_answerable(&self, inbox: Inbox, number: u64) -> bool {
+        let question = Question {
+            inbox,
+            number,
+            away: None,
+        };
+        let first = alive(&self.net).min_by_key(|&id| {
+            let incarnation = Incarnation::new(self.net.incarnation(id));
+            question.rank(&self.net.processes[id].name, incarnation)
+        });
+        first.is_some_and(|id| self.net.processes[id].hears)
     }
 
     fn run(&mut self, time: Duration) {
@@ -258,7 +305,8 @@ impl Simulation {
             for event in self.net.told(id) {
                 let expected = event.starts_with("join ")
                     || event.ends_with(" SessionGone")
-                    || event == "offline";
+                    || event.ends_with(" Goodbye")
+                    || ["offline", "online"].contains(&&*event);
                 assert!(expected, "nothing else happens, but {event}");
             }
         }

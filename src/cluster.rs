@@ -1,8 +1,10 @@
 //! The handle that the host holds, and the ways to get one.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
+use std::process;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -11,9 +13,9 @@ use postgres::tls::{MakeTlsConnect, TlsConnect};
 use postgres::{Client, NoTls, Socket};
 
 use crate::config::{Config, Participant, Settings};
-use crate::core::presence::Presence;
+use crate::core::presence::{Presence, Style};
 use crate::core::roster::{Limits, Roster};
-use crate::core::wire::Inbox;
+use crate::core::wire::{self, Inbox};
 use crate::error::{Error, Kind, Result};
 use crate::event::Event;
 use crate::host::delivery::Delivery;
@@ -21,7 +23,7 @@ use crate::host::shared::{Requests, Shared, View};
 use crate::jitter::{Jitter, random};
 use crate::link::{self, Connect, Connection, SessionNames};
 use crate::logging::LINK;
-use crate::peer::{Incarnation, Peer, Sighting};
+use crate::peer::{Incarnation, Peer, PeerInfo, Tags};
 use crate::status::Status;
 use crate::trust::guard::Guard;
 use crate::worker::Worker;
@@ -43,13 +45,19 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 /// No method waits for Postgres unless its name says so, whatever state Postgres is in, and none panics inside an async
 /// runtime. Dropping the handle leaves the cluster, as [`leave`](Cluster::leave) does, but waits at most a second and
 /// ignores failures. A program may hold several, for several channels or servers.
+#[must_use = "dropping it leaves the cluster"]
 pub struct Cluster {
     participant: Option<Participant>,
+    /// The tags that were asked for last.
+    tags: Mutex<Tags>,
+    /// The process that joined, and so has the thread.
+    process: u32,
     connect: Connect,
     names: SessionNames,
     events: Receiver<Event>,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    /// Until it was asked to end.
+    thread: Mutex<Option<JoinHandle<()>>>,
     left: Receiver<Result<()>>,
 }
 
@@ -100,7 +108,7 @@ impl Config {
 
     /// Joins over connections that a closure opens: for passwords that change, and set-ups of their
     /// own. It is called twice at every attempt (the second connection is short-lived and proves that the first carries
-    /// notifications), and for a moment's connection when [`set_tags`](Cluster::set_tags) or leaving must wake the thread;
+    /// notifications), and for a moment's connection when the thread must be woken, as by [`set_tag`](Cluster::set_tag) or leaving;
     /// always on a thread where it may block. While one call hangs, another may be made. What it returns must
     /// be a session of its own with the primary.
     ///
@@ -111,7 +119,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config): a value of this configuration is not valid. What the closure fails with becomes an [`Event::Offline`]; keep secrets out of it.
+    /// [`is_config`](Error::is_config): a value of this configuration is not valid. What the closure fails with becomes an
+    /// [`Event::Offline`]; keep secrets out of it.
     pub fn join_with<F, E>(self, connect: F) -> Result<Cluster>
     where
         F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
@@ -143,9 +152,11 @@ impl Cluster {
                 Arc::clone(&participant.name),
                 incarnation_now(),
                 participant.style,
-                participant.tags.clone(),
-                inbox,
+                wire::encode_tags(&participant.tags),
             )
+        });
+        let in_full = participant.as_ref().map_or(observer_asks, |participant| {
+            participant.style == Style::Full
         });
         let limits = Limits {
             heartbeat,
@@ -167,7 +178,12 @@ impl Cluster {
         let (events_in, events) = bounded(EVENTS);
         let (farewell, left) = bounded(1);
         let roster = Roster::new(presence, inbox, limits, Jitter::new(random()));
-        let host = Delivery::new(names.channel.clone(), Arc::clone(&shared), events_in);
+        let host = Delivery::new(
+            names.channel.clone(),
+            Arc::clone(&shared),
+            events_in,
+            in_full,
+        );
         let connection = Connection::new(
             Arc::clone(&connect),
             names.clone(),
@@ -185,13 +201,16 @@ impl Cluster {
                 let _ = farewell.send(worker.run());
             })
             .map_err(|e| Error::caused(Kind::Link, "cannot start the pg-peers thread", e))?;
+        let tags = participant.as_ref().map(|it| it.tags.clone());
         Ok(Self {
             participant,
+            tags: Mutex::new(tags.unwrap_or_default()),
+            process: process::id(),
             connect,
             names,
             events,
             shared,
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
             left,
         })
     }
@@ -215,6 +234,11 @@ impl Cluster {
         peers.to_vec()
     }
 
+    /// The peer of that name, if it is there now. Answers at once, in every state.
+    pub fn peer(&self, name: &str) -> Option<Peer> {
+        self.shared.look(|view| view.peers.get(name).cloned())
+    }
+
     /// The link and the counters. Answers at once, in every state.
     pub fn status(&self) -> Status {
         self.shared.look(|view| view.status.clone())
@@ -224,24 +248,33 @@ impl Cluster {
     /// and by which backend. In the order of their names. Returns at once; the answer comes, once, within a second, or with
     /// a server that does not answer within six. It costs nothing to those who do not ask.
     ///
-    /// A second question before the answer to the first takes its place: the earlier receiver is disconnected.
-    pub fn sightings(&self) -> Receiver<Vec<Sighting>> {
-        let (answer, sightings) = bounded(1);
-        self.shared.requests().sightings = Some(answer);
-        sightings
+    /// A second question before the answer to the first takes its place: the earlier receiver is disconnected. So is the receiver
+    /// in a fork of the process that joined.
+    pub fn peer_infos(&self) -> Receiver<Vec<PeerInfo>> {
+        let (answer, infos) = bounded(1);
+        if self.check_process().is_ok() {
+            self.shared.requests().peer_infos = Some(answer);
+        }
+        infos
     }
 
     /// Waits until this participant hears and is heard.
     ///
     /// # Errors
     ///
+    /// [`is_name_taken`](Error::is_name_taken), at once: it hears, but a newer process has its name, so it is not heard.
     /// [`is_timeout`](Error::is_timeout): it was not online within `timeout`; the text and the
     /// [`source`](StdError::source) have the reason, if one is known. Attempts go on.
-    /// [`is_link`](Error::is_link): the thread panicked, which is a bug, and nothing goes on.
+    /// [`is_link`](Error::is_link), at once: this process is a fork of the one that joined, and has not its thread; or the thread
+    /// panicked, which is a bug, and nothing goes on.
     pub fn wait_online(&self, timeout: Duration) -> Result<()> {
-        let online = |view: &View| view.status.online.then_some(());
-        if self.shared.wait(timeout, online).is_some() {
-            return Ok(());
+        self.check_process()?;
+        let online = |view: &View| match view.status.name_taken {
+            true => Some(Err(self.name_taken())),
+            false => view.status.online.then_some(Ok(())),
+        };
+        if let Some(outcome) = self.shared.wait(timeout, online) {
+            return outcome;
         }
         self.check_thread()?;
         let message = format!("not online within {timeout:?}");
@@ -259,6 +292,7 @@ impl Cluster {
     /// [`is_timeout`](Error::is_timeout): there were fewer within `timeout`. [`is_link`](Error::is_link): as of
     /// [`wait_online`](Cluster::wait_online).
     pub fn wait_for_peers(&self, count: usize, timeout: Duration) -> Result<Vec<Peer>> {
+        self.check_process()?;
         let enough = |view: &View| (view.peers.len() >= count).then(|| Arc::clone(&view.peers));
         if let Some(peers) = self.shared.wait(timeout, enough) {
             return Ok(peers.to_vec());
@@ -276,47 +310,122 @@ impl Cluster {
         })
     }
 
-    /// Tells that this program's own connection to a peer broke, or that a dial to it failed: the peer's next announcement
-    /// is an [`Event::Heal`], the occasion to try again. No effect on a peer that is not there.
-    pub fn lost(&self, name: &str) {
+    /// Tells that this program's own connection to a peer broke, or that a dial to it failed: the peer's next announcement is
+    /// an [`Event::Heal`], the occasion to try again. Postgres is asked within a quarter of a second whether the peer's session
+    /// is gone, but at most once a second, and not by an observer, by one that announces its bare name or by one without the
+    /// [`session_check`](Config::session_check): if its process has died, its [`Event::Leave`] comes as soon as it could have
+    /// been back, after 1.25 seconds or more (see [`Config::session_check`]).
+    ///
+    /// Takes the peer that an event gave, and has no effect when that start of it is not there any more.
+    pub fn report_unreachable(&self, peer: &Peer) {
         // Only what is there, so that the request stays as small as the roster.
-        let peer = self.shared.look(|view| view.peers.get(name).cloned());
-        if let Some(peer) = peer {
-            self.shared.requests().lost.insert(name.to_owned(), peer);
+        let is_there = |known: &Peer| known.incarnation() == peer.incarnation();
+        let is_known = self.peer(peer.name()).is_some_and(|known| is_there(&known));
+        // In a fork of the process there is nobody to tell.
+        if is_known && self.check_process().is_ok() {
+            let name = peer.name().to_owned();
+            self.ask(|requests| drop(requests.unreachable.insert(name, peer.clone())));
         }
     }
 
-    /// Replaces all tags by these and announces them: if the link is up, within milliseconds, within a tenth of a second when
-    /// called often, or within most of a second if no further connection can be had; else with the next hello. The rules are
-    /// those of [`Config::tag`].
+    /// The tags that this participant announces, or will once its link is up. An observer has none, and a fork of the process that
+    /// joined has none.
+    pub fn tags(&self) -> BTreeMap<String, String> {
+        if self.check_process().is_err() {
+            return BTreeMap::new();
+        }
+        let tags = self.last_tags();
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        tags.iter().map(owned).collect()
+    }
+
+    /// Replaces all tags by these and announces them, unless they are the same: if the link is up, within milliseconds, within a
+    /// tenth of a second when called often, or within most of a second if no further connection can be had; else with the next
+    /// hello. The rules are those of [`Config::tag`].
     ///
     /// # Errors
     ///
     /// [`is_config`](Error::is_config): a tag breaks a rule, all together do not fit a payload, or this participant
-    /// announces none. The tags stay as they were.
+    /// announces none. [`is_name_taken`](Error::is_name_taken): it is not announced any more. [`is_link`](Error::is_link): this
+    /// process is a fork of the one that joined. The tags stay as they were.
     pub fn set_tags<K: AsRef<str>, V: AsRef<str>>(
         &self,
         tags: impl IntoIterator<Item = (K, V)>,
     ) -> Result<()> {
+        let tags: Vec<(K, V)> = tags.into_iter().collect();
+        self.change_tags(|participant, _| {
+            participant.check_tags(tags.iter().map(|(k, v)| (k.as_ref(), v.as_ref())))
+        })
+    }
+
+    /// Sets one tag and leaves the others as they are, also where several threads set tags. Otherwise as
+    /// [`set_tags`](Cluster::set_tags).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`set_tags`](Cluster::set_tags).
+    pub fn set_tag(&self, key: &str, value: &str) -> Result<()> {
+        self.change_tags(|participant, tags| {
+            let others = tags.iter().filter(|(other, _)| *other != key);
+            participant.check_tags(others.chain([(key, value)]))
+        })
+    }
+
+    /// Removes one tag, if there is one of that key, and leaves the others as they are. Otherwise as
+    /// [`set_tags`](Cluster::set_tags).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`set_tags`](Cluster::set_tags).
+    pub fn remove_tag(&self, key: &str) -> Result<()> {
+        self.change_tags(|participant, tags| {
+            participant.check_tags(tags.iter().filter(|(other, _)| *other != key))
+        })
+    }
+
+    fn change_tags(&self, change: impl FnOnce(&Participant, &Tags) -> Result<Tags>) -> Result<()> {
         let Some(participant) = &self.participant else {
             return Err(Error::config("an observer announces no tags"));
         };
-        let tags: Vec<(K, V)> = tags.into_iter().collect();
-        let tags = tags.iter().map(|(k, v)| (k.as_ref(), v.as_ref()));
-        let tags = participant.encode_tags(tags)?;
-        self.ask(|requests| requests.tags = Some(tags));
+        self.check_process()?;
+        if self.status().name_taken {
+            return Err(self.name_taken());
+        }
+        // Until they are asked for, so that what one thread changes another one's change does not undo.
+        let mut last = self.last_tags();
+        let tags = change(participant, &last)?;
+        if *last != tags {
+            let text = wire::encode_tags(&tags);
+            *last = tags;
+            self.ask(|requests| requests.tags = Some(text));
+        }
         Ok(())
     }
 
-    /// Says goodbye, so that every peer knows at once, and ends the thread. Takes milliseconds when all is well, and never
-    /// more than 3.5 seconds.
+    fn last_tags(&self) -> MutexGuard<'_, Tags> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says goodbye, so that every peer knows at once, and ends the thread. Takes milliseconds when all is well, and never more
+    /// than 3.5 seconds. To leave again does nothing. After it [`events`](Cluster::events) ends once what waits in it was
+    /// taken, and the other methods show what was known last.
     ///
     /// # Errors
     ///
     /// The goodbye could not be said, or not in time, for the reason given: peers will see this participant expire. It
-    /// has left all the same.
-    pub fn leave(mut self) -> Result<()> {
+    /// has left all the same. In a fork of the process that joined, at once: it is that process which takes part, and it goes on.
+    pub fn leave(&self) -> Result<()> {
         self.leave_within(LEAVE_TIMEOUT)
+    }
+
+    fn name_taken(&self) -> Error {
+        let name = self.name().unwrap_or_default();
+        Error::new(
+            Kind::NameTaken,
+            format!(
+                "a newer process has the name {name:?}, so this one is not announced any more: join under another name, or end"
+            ),
+        )
     }
 
     /// While the handle is there, nothing but a panic ends the thread.
@@ -325,6 +434,21 @@ impl Cluster {
             true => Err(panicked()),
             false => Ok(()),
         }
+    }
+
+    /// A process that was forked has the handle, but not the thread; and what the thread held locked at that moment stays locked.
+    fn check_process(&self) -> Result<()> {
+        let this = process::id();
+        if this == self.process {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Link,
+            format!(
+                "this process, {this}, is a fork of {}, which joined: join in this one, too",
+                self.process
+            ),
+        ))
     }
 
     /// Asks something of the thread, and wakes it if it waits for long.
@@ -344,8 +468,12 @@ impl Cluster {
         }
     }
 
-    fn leave_within(&mut self, timeout: Duration) -> Result<()> {
-        let Some(thread) = self.thread.take() else {
+    fn leave_within(&self, timeout: Duration) -> Result<()> {
+        self.check_process()?;
+        let mut kept = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = kept.take();
+        drop(kept);
+        let Some(thread) = taken else {
             return Ok(());
         };
         self.ask(|requests| requests.leave = true);
@@ -367,6 +495,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        // In a fork of the process the log may be locked for ever.
+        if self.check_process().is_err() {
+            return;
+        }
         if let Err(error) = self.leave_within(DROP_TIMEOUT) {
             log::debug!(target: LINK, "{:?}: {error}", self.names.channel);
         }

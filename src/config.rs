@@ -103,8 +103,8 @@ impl Config {
     }
 
     /// The interval that is assumed of peers that announce their bare name, and so no interval; 1 ms to 24 h. Set it to the
-    /// `heartbeat_interval` of the Elixir nodes: with less they would leave and heal over and over. Defaults to 5 seconds, as
-    /// theirs does.
+    /// `heartbeat_interval` of the Elixir nodes. A longer one is learned, after one leave and heal, or two where it is six
+    /// times as long. Defaults to 5 seconds, as theirs does.
     pub fn bare_heartbeat_interval(mut self, interval: Duration) -> Self {
         self.bare_heartbeat_interval = interval;
         self
@@ -139,14 +139,16 @@ impl Config {
         self
     }
 
-    /// Whether this participant, when it is one of the oldest, asks Postgres (`pg_stat_activity`) every few seconds whose
-    /// session is gone, for all: a process that was killed has then left, with
-    /// [`Reason::SessionGone`](crate::Reason::SessionGone), within 3.3 seconds (more, if the two oldest died with it), and
-    /// one whose host died within about ten. It takes the right to execute `pg_stat_get_activity`, which every role has
-    /// unless it was revoked; without that nobody is found gone. Without the check, or behind a pooler, where sessions
-    /// outlive their clients, such a process expires. A process that takes long to connect, since it is far from
-    /// the server or logging in is slow, announces that, and is found gone that much later: after one and a half times what
-    /// connecting took, and 0.75 seconds. Also without the check this participant believes what others find. Defaults to `true`.
+    /// Whether this participant, when it is one of the two oldest or the two youngest, asks Postgres (`pg_stat_get_activity`)
+    /// every two seconds whose session is gone, for all; one of the others asks about every four. A process that was killed has
+    /// then left, with [`Reason::SessionGone`](crate::Reason::SessionGone), within 3.7 seconds (more, if all four died with
+    /// it), and one whose host died within about ten. It takes the right to execute that function, which every role has unless
+    /// it was revoked. Who has not that right, or sets this to `false`, says so, and another one asks. Where nobody does, and
+    /// behind a pooler, where sessions outlive their clients, such a process expires. A process that takes long to connect,
+    /// since it is far from the server or logging in is slow, announces that, and is found gone that much later: after one and
+    /// a half times what connecting took, and 0.75 seconds. Where the server took longer to answer of late than at best, 15
+    /// times as much comes on top, 5 seconds at most, since connecting takes longer, too. Also without the check this
+    /// participant believes what others find. Defaults to `true`.
     pub fn session_check(mut self, check: bool) -> Self {
         self.session_check = check;
         self
@@ -179,11 +181,12 @@ impl Config {
     /// # }
     /// ```
     ///
-    /// What is not so signed is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the
-    /// bare names of Elixir nodes. A recording does not pass for the original: a signature holds for one channel and one
-    /// backend of the server, and 60 seconds (up to 120 while somebody keeps the channel from ever falling silent). **All
-    /// members therefore need clocks that agree within 60 seconds.** One whose clock does not is not heard and does not hear the others, which is logged with its name and the difference, and
-    /// counted in [`Status::untimely`](crate::Status::untimely).
+    /// What is not so signed is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the bare
+    /// names of Elixir nodes. A recording does not pass for the original: a signature holds for one channel and one backend of
+    /// the server, and 60 seconds (up to 120 while somebody keeps the channel from ever falling silent). **All members
+    /// therefore need clocks that agree within 60 seconds.** One whose clock does not is not heard and does not hear the
+    /// others, which is logged with its name and the difference, and counted in
+    /// [`Status::clock_skewed`](crate::Status::clock_skewed).
     ///
     /// A signature tells that a member speaks, not which one: who has the secret can speak for all, and nothing is hidden.
     ///
@@ -228,8 +231,7 @@ pub(crate) struct Settings {
 pub(crate) struct Participant {
     pub(crate) name: Arc<str>,
     pub(crate) style: Style,
-    /// As they go into an announcement.
-    pub(crate) tags: String,
+    pub(crate) tags: Tags,
 }
 
 impl Settings {
@@ -302,7 +304,7 @@ impl Participant {
             } else {
                 Style::Full
             },
-            tags: String::new(),
+            tags: Tags::default(),
         };
         if participant.style == Style::Bare && !peer::is_node_name(name) {
             return Err(Error::config(format!(
@@ -310,15 +312,15 @@ impl Participant {
             )));
         }
         let tags = config.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        participant.tags = participant.encode_tags(tags)?;
+        participant.tags = participant.check_tags(tags)?;
         Ok(Some(participant))
     }
 
-    /// Checks tags and returns them as they go into an announcement.
-    pub(crate) fn encode_tags<'a>(
+    /// Tags that this participant can announce.
+    pub(crate) fn check_tags<'a>(
         &self,
         tags: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Result<String> {
+    ) -> Result<Tags> {
         let check = |(key, value)| {
             word("the key of a tag,", key, wire::MAX_PAYLOAD)?;
             peer::check_text(value, wire::MAX_PAYLOAD)
@@ -339,7 +341,7 @@ impl Participant {
                 wire::MAX_PAYLOAD
             )));
         }
-        Ok(text)
+        Ok(tags)
     }
 }
 

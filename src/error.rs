@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Pooler,
     /// Something did not happen in time.
     Timeout,
+    /// A newer process has the name.
+    NameTaken,
 }
 
 impl Error {
@@ -82,6 +84,12 @@ impl Error {
     /// Something did not happen within the time it was given.
     pub fn is_timeout(&self) -> bool {
         self.0.kind == Kind::Timeout
+    }
+
+    /// A newer process has this participant's name, so it is not announced any more, and will not be: see
+    /// [`Event::NameTaken`](crate::Event::NameTaken). Join under another name, or end.
+    pub fn is_name_taken(&self) -> bool {
+        self.0.kind == Kind::NameTaken
     }
 
     /// The SQLSTATE that Postgres gave, if it was Postgres that refused.

@@ -14,7 +14,7 @@ use crate::peer::Peer;
 /// - The first event is a [`Join`](Event::Join), and there is never a second.
 /// - [`Update`](Event::Update) and [`Leave`](Event::Leave) only follow when the peer is there by the events before;
 ///   [`Heal`](Event::Heal) follows a `Leave`, or comes while the peer is there if the host called
-///   [`lost`](crate::Cluster::lost), or if it left and came back before the host was told.
+///   [`report_unreachable`](crate::Cluster::report_unreachable), or if it left and came back before the host was told.
 /// - After `Leave` with [`Reason::Goodbye`] or [`Reason::Replaced`] nothing more comes.
 /// - A peer's `Leave` with [`Reason::Replaced`] comes before the `Join` of the one that replaced it.
 ///
@@ -28,15 +28,15 @@ use crate::peer::Peer;
 /// back is one `Heal`.
 ///
 /// Two exceptions: a departed peer is remembered for an hour, or until as many others have departed as
-/// [`max_peers`](crate::Config::max_peers) allows (but at least 1,000), and is a `Join` when heard after that; and so can be a name that is announced
-/// both bare and in full, since a bare name tells nothing of its start.
+/// [`max_peers`](crate::Config::max_peers) allows (but at least 1,000), and is a `Join` when heard after that; and so can be a
+/// name that is announced both bare and in full, since a bare name tells nothing of its start.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// A peer is there that was not: connect to it.
     Join(Peer),
     /// The same incarnation of a peer is heard again, after a `Leave`, or after the host reported that its own
-    /// connection to it broke, with [`lost`](crate::Cluster::lost): connect to it again.
+    /// connection to it broke, with [`report_unreachable`](crate::Cluster::report_unreachable): connect to it again.
     Heal(Peer),
     /// A peer that is there announces other tags.
     Update(Peer),

@@ -2,7 +2,8 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::time::Duration;
+use std::process;
+use std::time::{Duration, SystemTime};
 
 /// A seeded generator: SplitMix64 (Steele, Lea and Flood, 2014). Not for secrets.
 #[derive(Clone, Debug)]
@@ -29,7 +30,12 @@ impl Jitter {
     }
 }
 
-/// A number that nobody can guess, of the standard library's own source.
+/// A number that nobody can guess, of the standard library's own source. A process that was forked has the same source as its
+/// siblings, so what tells it from them goes in, too.
 pub(crate) fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let mut hasher = RandomState::new().build_hasher();
+    hasher.write_u32(process::id());
+    hasher.write_u128(since.unwrap_or_default().as_nanos());
+    hasher.finish()
 }

@@ -82,10 +82,10 @@
 //!
 //! | what | when |
 //! |---|---|
-//! | `join`, `events`, `peers`, `status`, `sightings`, `lost`, `set_tags` | return at once |
+//! | `join`, `events`, `peers`, `status`, `peer_infos`, `report_unreachable`, `tags`, `set_tag` | return at once |
 //! | a peer joins or says goodbye | known in milliseconds |
 //! | tags, `leave` | take effect within milliseconds, or 100 ms when called often; within 0.8 s if the server is more than 20 ms away |
-//! | a peer is killed | known within 3.3 seconds, by the [`session_check`](Config::session_check) |
+//! | a peer is killed | known within 3.7 seconds, or up to 5 later where the server is slow, by the [`session_check`](Config::session_check) |
 //! | a peer's host dies | known in about ten seconds, as Postgres notices it |
 //! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 95 participants) |
 //! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within two heartbeat intervals (3 s where those are shorter than 1.5 s); if it freezes while connecting, after 10 s |
@@ -171,20 +171,24 @@
 //! # Questions
 //!
 //! - **Does it create anything in the database?** No table, function or extension. LISTEN and NOTIFY take no right.
-//! - **Is a notification ever lost?** Not to a session that listens. Who was not connected asks when it is back, and is told.
+//! - **Is a notification ever lost?** Not to a session that listens. Who was not connected asks when it is back, and is told
+//!   who is there and who left meanwhile.
 //! - **What does a NOTIFY cost besides its deliveries?** A transaction id and a short record in the write-ahead log, without a
 //!   flush of its own. Transactions that notify commit one after another in the whole server.
 //! - **Can I send messages of my own?** Not on this channel. Peers tell where they are by their names and
 //!   [tags](Config::tag); send to that, or use another channel of Postgres's on a connection of your own.
 //! - **What name should a process have?** One that no other has at the same time, and that it has again when it restarts:
 //!   then its peers see a restart, not a death and a stranger. A pod's name, or `service@host:port`.
-//! - **Two live processes have one name?** The younger keeps it, and the older is told by [`Event::NameTaken`].
+//! - **Two live processes have one name?** The younger keeps it, and the older is told by [`Event::NameTaken`] and
+//!   [`Status::name_taken`].
 //! - **Can clusters share a database?** Yes, by different [channels](Config::channel). One program may be in several.
 //! - **Do clocks matter?** Only that of a process that restarts within its peers' memory (an hour), and even then it takes part
 //!   once it has learned from them how far it is behind. With a secret, clocks may differ by 60 seconds.
 //! - **What of a process that is stopped, or a laptop that sleeps?** The others see it leave and heal. It drops nobody when it
 //!   wakes: everybody has the time of its expiry to be heard.
-//! - **A host that forks?** A child has no thread: join after the fork, in each.
+//! - **A host that forks?** A child has no thread: join after the fork, in each. With a handle from before the fork, what
+//!   waits, changes tags or leaves fails at once and says so, `peers` and `status` show what was known then, and no events
+//!   come.
 //! - **How do I test a program that uses it?** With a server, and two [`Cluster`]s in one process: all but the names may be the
 //!   same.
 //! - **Async hosts?** The events come from a channel: forward them from a thread.
@@ -217,7 +221,7 @@ pub use crate::cluster::Cluster;
 pub use crate::config::Config;
 pub use crate::error::{Error, Result};
 pub use crate::event::{Event, Reason};
-pub use crate::peer::{Incarnation, Peer, Sighting};
+pub use crate::peer::{Incarnation, Peer, PeerInfo};
 pub use crate::status::Status;
 
 #[cfg(doctest)]

@@ -47,10 +47,10 @@ impl fmt::Display for Incarnation {
 /// Another participant: its name, which start of it this is, and the tags it announces. Never this process itself.
 ///
 /// A peer is a value as of one event or snapshot; it does not change under you, and a clone costs one reference count.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Peer(Arc<Inner>);
 
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, Hash)]
 struct Inner {
     name: Arc<str>,
     incarnation: Option<Incarnation>,
@@ -111,26 +111,26 @@ impl fmt::Debug for Peer {
 }
 
 /// What is known of a peer besides what it is: of use to somebody who looks at a cluster. See
-/// [`Cluster::sightings`](crate::Cluster::sightings).
+/// [`Cluster::peer_infos`](crate::Cluster::peer_infos).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Sighting {
+pub struct PeerInfo {
     /// Who was seen.
     pub peer: Peer,
     /// When it was last heard, by this process or by the one that told of it. Since nobody is expected to have been heard
     /// while this process could not hear, no earlier than its link last came up, or it went on after a pause.
     pub heard: Instant,
-    /// Within this time of each announcement it promises the next. `None` for a peer that announces its bare name, of which
-    /// [`bare_heartbeat_interval`](crate::Config::bare_heartbeat_interval) is assumed.
-    pub interval: Option<Duration>,
+    /// Within this time of each announcement it promises the next. A peer that announces its bare name promises nothing:
+    /// [`bare_heartbeat_interval`](crate::Config::bare_heartbeat_interval) is assumed until it is seen to take longer.
+    pub interval: Duration,
     /// The pid of the backend that serves it, as `pg_stat_activity` has it; `None` if it told none, or none since this process's
-    /// link came up.
+    /// link came up. For a peer that announces its bare name, the one that its last two announcements came from.
     pub backend: Option<i32>,
 }
 
 /// Key-value pairs in the order of their keys, each key once: one text, where each key and each value ends with a NUL, which
 /// neither can contain. A map's node would cost 500 bytes a peer.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Tags(Box<str>);
 
 impl Tags {

@@ -5,6 +5,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RoundTrip {
     last: Duration,
+    least: Option<Duration>,
+    /// The longest of late: it comes a quarter nearer to the least with each answer.
+    slowest: Duration,
     /// The smoothed round trip and its mean deviation (RFC 6298, 2). `None` before the first answer.
     estimate: Option<(Duration, Duration)>,
 }
@@ -13,6 +16,10 @@ impl RoundTrip {
     /// The server took this long.
     pub(crate) fn handle(&mut self, took: Duration) {
         self.last = took;
+        let least = self.least.map_or(took, |least| least.min(took));
+        self.least = Some(least);
+        self.slowest -= self.slowest.saturating_sub(least) / 4;
+        self.slowest = self.slowest.max(took);
         self.estimate = Some(match self.estimate {
             None => (took, took / 2),
             Some((smoothed, deviation)) => (
@@ -22,9 +29,11 @@ impl RoundTrip {
         });
     }
 
-    /// How long the last answer took.
-    pub(crate) fn last(&self) -> Duration {
-        self.last
+    /// Whether that is longer than an answer takes by all that is known: than twice the last one, and than the mean and four times
+    /// what they vary (RFC 6298, 2.3).
+    pub(crate) fn is_unusual(&self, took: Duration) -> bool {
+        let (smoothed, deviation) = self.estimate.unwrap_or_default();
+        took > (self.last * 2).max(smoothed + deviation * 4)
     }
 
     /// The smoothed round trip, if there was an answer.
@@ -35,6 +44,12 @@ impl RoundTrip {
     /// By how much it varies.
     pub(crate) fn deviation(&self) -> Duration {
         self.estimate.unwrap_or_default().1
+    }
+
+    /// How much longer than at best the server took of late. It is as busy for everybody; but on a busy machine one answer takes
+    /// long and the next does not, so the last alone says little.
+    pub(crate) fn excess(&self) -> Duration {
+        self.slowest.saturating_sub(self.least.unwrap_or_default())
     }
 
     /// The least time that may be promised, or expected, of what takes a round trip.
@@ -52,6 +67,26 @@ mod tests {
     }
 
     #[test]
+    fn the_excess_is_what_comes_on_top_of_the_distance() {
+        let mut round_trip = RoundTrip::default();
+        assert_eq!(round_trip.excess(), ms(0));
+        for took in [150, 150, 190] {
+            round_trip.handle(ms(took));
+        }
+        assert_eq!(round_trip.excess(), ms(40));
+        for excess in [30, 22, 16, 12] {
+            round_trip.handle(ms(150));
+            assert_eq!(round_trip.excess().as_millis(), excess);
+        }
+        round_trip.handle(ms(100));
+        assert_eq!(
+            round_trip.excess().as_millis(),
+            46,
+            "it was far from its best"
+        );
+    }
+
+    #[test]
     fn one_slow_answer_says_little() {
         let mut round_trip = RoundTrip::default();
         assert_eq!(round_trip.twice(), ms(0));
@@ -59,7 +94,7 @@ mod tests {
         assert_eq!(round_trip.twice(), ms(200));
         round_trip.handle(ms(900));
         assert_eq!(round_trip.twice(), ms(400));
-        assert_eq!(round_trip.last(), ms(900));
+        assert!(round_trip.is_unusual(ms(1_801)) && !round_trip.is_unusual(ms(1_800)));
         assert!(round_trip.deviation() > ms(200));
         for _ in 0..50 {
             round_trip.handle(ms(300));

@@ -12,6 +12,9 @@ use crate::peer::Incarnation;
 pub struct Status {
     /// Whether the link to Postgres works, as far as is known.
     pub online: bool,
+    /// Whether a newer process has this participant's name, so that no peer sees this one any more, however well its link works;
+    /// see [`Event::NameTaken`](crate::Event::NameTaken). It stays so.
+    pub name_taken: bool,
     /// The newest reason for which the link failed or could not be had, or for which in a flood of the channel an announcement
     /// over a further connection could not be made; it stays when the link is back.
     pub last_error: Option<Error>,
@@ -21,7 +24,7 @@ pub struct Status {
     pub peers: usize,
     /// How long Postgres took to answer last: to bring an announcement back to this participant that was its own, or to tell
     /// one that announces nothing, every [`heartbeat_interval`](crate::Config::heartbeat_interval), that it is there.
-    pub echo: Option<Duration>,
+    pub round_trip: Option<Duration>,
     /// How often this participant announces itself now: its
     /// [`heartbeat_interval`](crate::Config::heartbeat_interval), or longer in a large cluster (see
     /// [`Config::delivery_budget`](crate::Config::delivery_budget)), and at least twice the round trip to the server.
@@ -42,8 +45,9 @@ pub struct Status {
     pub forged: u64,
     /// How many payloads were ignored though they are well signed: more than 60 seconds before they came, or in the future by
     /// as much. A member's clock is wrong, or this one's; the log names it.
-    pub untimely: u64,
-    /// How many announcements of newcomers were ignored since the roster is full; see [`Config::max_peers`](crate::Config::max_peers).
+    pub clock_skewed: u64,
+    /// How many announcements of newcomers were ignored since the roster is full; see
+    /// [`Config::max_peers`](crate::Config::max_peers).
     pub refused: u64,
     /// How many times the link came up.
     pub connected: u64,

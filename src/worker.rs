@@ -83,16 +83,20 @@ impl Worker {
         }
         let (now, interval) = (self.pace.now(), self.pace.poll_interval());
         let due = self.roster.poll_timeout();
-        match self.up()?.next(now, due, interval)? {
-            Next::Notification(notice) => self.hear(&notice)?,
-            Next::Silence(until) => self.pace.handle_wait(until),
+        let Next { notice, until } = self.up()?.next(now, due, interval)?;
+        match notice {
+            Some(notice) => self.hear(&notice, until)?,
+            None => self.pace.handle_wait(until),
         }
         self.catch_up()
     }
 
-    fn hear(&mut self, notice: &Notice) -> Result<()> {
+    /// Hears what came while it was waited for, until then at most.
+    fn hear(&mut self, notice: &Notice, until: Instant) -> Result<()> {
         let now = Instant::now();
-        self.pace.handle_progress(now);
+        // A process that was stopped finds what has come meanwhile first.
+        self.pace.handle_wait(until.min(now));
+        self.notice_pause(now);
         // What the host could not reach before a peer was heard is healed by it.
         self.apply_unreachable();
         self.handle_notification(now, notice);
@@ -137,7 +141,7 @@ impl Worker {
             let answer = self.call(|link| link.notify(&payload))?;
             self.roster.handle_sent(answer.answered);
             let status = self.host.status_mut();
-            status.echo = Some(answer.round_trip());
+            status.round_trip = Some(answer.round_trip());
             status.announced += u64::from(announces);
             // The host may have something to ask; the rest stays due.
             if self.pace.is_late(now) {
@@ -169,10 +173,13 @@ impl Worker {
         let Some(outcome) = self.up()?.side_channel.poll_outcome() else {
             return Ok(());
         };
-        self.roster.handle_sent(self.pace.now());
         match outcome {
-            Ok(announcements) => self.host.status_mut().announced += announcements,
+            Ok(announcements) => {
+                self.roster.handle_sent(self.pace.now());
+                self.host.status_mut().announced += announcements;
+            }
             Err(error) => {
+                self.roster.handle_not_sent(self.pace.now());
                 log::debug!(target: LINK, "{:?}: not announced aside: {error}", self.names.channel);
                 self.host.status_mut().last_error = Some(error);
             }
@@ -183,7 +190,7 @@ impl Worker {
     /// Asks the server for a sign of life.
     fn check(&mut self) -> Result<()> {
         let answer = self.call(Link::check)?;
-        self.host.status_mut().echo = Some(answer.round_trip());
+        self.host.status_mut().round_trip = Some(answer.round_trip());
         Ok(())
     }
 
@@ -215,9 +222,12 @@ impl Worker {
         };
         self.host.status_mut().checked += 1;
         let answer = self.call(|link| link.missing_sessions(pids))?;
-        if let Some(missing) = answer.value {
-            let check = PendingSessionCheck { asked, missing };
-            self.up()?.hearing.mark(answer.waiting, check);
+        match answer.value {
+            Some(missing) => {
+                let check = PendingSessionCheck { asked, missing };
+                self.up()?.hearing.mark(answer.waiting, check);
+            }
+            None => self.roster.handle_no_right_to_check(answer.answered),
         }
         Ok(())
     }
@@ -305,23 +315,23 @@ impl Worker {
         let conditions = self.conditions(now);
         let mut requests = self.host.requests();
         let tags = requests.tags.take();
-        let sightings = requests.sightings.take();
+        let infos = requests.peer_infos.take();
         requests.asleep = self.pace.choose(conditions, tags.is_some());
         let leave = requests.leave;
         drop(requests);
         if let Some(tags) = tags {
             self.roster.set_tags(tags, now);
         }
-        if let Some(asked) = sightings {
+        if let Some(asked) = infos {
             // There is room for it; whether anybody still waits is the host's choice.
-            let _ = asked.send(self.roster.sightings());
+            let _ = asked.send(self.roster.peer_infos());
         }
         leave
     }
 
     /// A process that was stopped for a while may find peers overdue that it merely did not hear (rule 5).
     fn notice_pause(&mut self, now: Instant) {
-        if !self.pace.handle_turn(now) {
+        if !self.pace.handle_look(now) {
             return;
         }
         self.roster.grant_grace(now);
@@ -331,10 +341,10 @@ impl Worker {
     }
 
     fn conditions(&mut self, now: Instant) -> Conditions {
-        let echo = self.host.status().echo;
+        let round_trip = self.host.status().round_trip;
         let up = self.up().ok();
         Conditions {
-            link: up.as_ref().map(|_| echo),
+            link: up.as_ref().map(|_| round_trip),
             flooded: up.is_some_and(|up| up.hearing.is_flooded(now)),
             pending: self.host.is_pending(),
             draining: self.host.take_draining(),
@@ -342,8 +352,9 @@ impl Worker {
     }
 
     fn apply_unreachable(&mut self) {
-        for (_, peer) in self.host.requests().lost.drain() {
-            self.roster.report_unreachable(&peer);
+        let now = self.pace.now();
+        for (_, peer) in self.host.requests().unreachable.drain() {
+            self.roster.report_unreachable(now, &peer);
         }
     }
 

@@ -521,7 +521,7 @@ mod signed {
             let status = member.status();
             // Equal ones in one transaction are one.
             assert!(status.forged > to_all / 2, "{status:?}");
-            assert_eq!((status.refused, status.untimely), (0, 0), "{status:?}");
+            assert_eq!((status.refused, status.clock_skewed), (0, 0), "{status:?}");
             assert_all_can_be_shown(member);
         }
         let newcomer = online(member("n"), &server);

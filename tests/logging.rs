@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pg_peers::Config;
 use pg_peers::postgres::{Client, NoTls};
+use pg_peers::{Cluster, Config};
 use support::*;
 
 #[test]
@@ -64,6 +64,35 @@ fn a_taken_name_is_a_warning_and_peers_are_debug_lines() {
     assert_eq!(lines.iter().filter(is_taken).count(), 1, "{lines:#?}");
     let joined = "DEBUG pg_peers::peers: \"taken\": b: Joined".to_owned();
     assert!(lines.contains(&joined), "{lines:#?}");
+}
+
+#[test]
+fn what_full_announcements_do_to_elixir_nodes_is_a_warning_once() {
+    keep_logs();
+    let server = Server::start();
+    let config = |name| Config::new(name).channel("elixir");
+    let a = online(config("a"), &server);
+    let same = online(config("same@h").bare_name(true), &server);
+    let mut nodes = Raw::listen(&server, "elixir");
+    for node in ["one@h", "two@h"] {
+        nodes.say(node);
+        expect_beside(&a, &format!("join {node}"));
+        expect_beside(&same, &format!("join {node}"));
+    }
+    let lines = lines_of("elixir");
+    let warned = |line: &&String| line.starts_with("WARN") && line.contains("bare_name(true)");
+    assert_eq!(lines.iter().filter(warned).count(), 1, "{lines:#?}");
+}
+
+/// The next event but those of the other member.
+fn expect_beside(member: &Cluster, expected: &str) {
+    loop {
+        let event = words(&next(member, expected));
+        if event == expected {
+            return;
+        }
+        assert!(["join a", "join same@h"].contains(&&*event), "{event}");
+    }
 }
 
 /// All that was logged of a channel.

@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use pg_peers::Config;
 use pg_peers::postgres::{Client, NoTls};
+use pg_peers::{Config, Event};
 use support::*;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -14,7 +16,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 #[test]
 fn what_online_says_is_shown_by_then() {
     let server = Server::start();
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for n in 0..30 {
             let server = &server;
             scope.spawn(move || {
@@ -133,6 +135,51 @@ fn a_participant_starts_with_tags_and_changes_them() {
 }
 
 #[test]
+fn one_tag_is_changed_and_the_others_stay() {
+    const THREADS: usize = 8;
+    let server = Server::start();
+    let rare = |name| Config::new(name).heartbeat_interval(HOUR);
+    let a = online(rare("a").tag("zone", "eu-1"), &server);
+    let b = online(rare("b"), &server);
+    expect(&b, "join a");
+    a.set_tag("state", "busy").expect("valid");
+    let updated = expect(&b, "update a");
+    let seen = |event: &Event| -> BTreeMap<String, String> {
+        let tags = event.peer().expect("a peer").tags();
+        tags.map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    };
+    let expected = [("state", "busy"), ("zone", "eu-1")].map(|(k, v)| (k.into(), v.into()));
+    assert_eq!(seen(&updated), BTreeMap::from(expected));
+    assert_eq!(a.tags(), seen(&updated));
+    a.remove_tag("zone").expect("it is there");
+    let updated = expect(&b, "update a");
+    assert_eq!(updated.peer().expect("a peer").tag("zone"), None);
+    assert_eq!(a.tags(), seen(&updated));
+
+    // What changes nothing is not announced.
+    let announced = a.status().announced;
+    a.remove_tag("zone").expect("it is gone already");
+    a.set_tag("state", "busy").expect("it is so already");
+    let error = a.set_tag("state", "\0").expect_err("a control character");
+    assert!(error.is_config(), "{error}");
+    assert_eq!(a.tags(), seen(&updated));
+    thread::scope(|scope| {
+        for n in 0..THREADS {
+            let a = &a;
+            scope.spawn(move || a.set_tag(&format!("of-{n}"), "1").expect("valid"));
+        }
+    });
+    assert_eq!(a.tags().len(), 1 + THREADS);
+    let all = || {
+        b.peer("a")
+            .is_some_and(|peer| peer.tags().count() == 1 + THREADS)
+    };
+    eventually("what each thread set", all);
+    let most = announced + THREADS as u64 + 1;
+    assert!(a.status().announced <= most, "{announced} before");
+}
+
+#[test]
 fn leaving_and_dropping_are_goodbyes() {
     let server = Server::start();
     let a = online(Config::new("a").heartbeat_interval(HOUR), &server);
@@ -179,13 +226,60 @@ fn a_peer_that_the_host_lost_heals_with_its_next_announcement() {
     let server = Server::start();
     let a = join_short(&server, "a");
     let _b = join_short(&server, "b");
-    expect(&a, "join b");
-    a.lost("b");
+    let joined = expect(&a, "join b");
+    let first = joined.peer().expect("a peer");
+    a.report_unreachable(first);
     expect(&a, "heal b");
     assert_eq!(names(&a), ["b"]);
-    a.lost("nobody");
-    a.lost("b");
+    // Another start of it is another peer.
+    let _b = join_short(&server, "b");
+    expect(&a, "leave b: Replaced");
+    expect(&a, "join b");
+    a.report_unreachable(first);
+    expect_nothing(&a);
+    a.report_unreachable(&a.peer("b").expect("a peer"));
     expect(&a, "heal b");
+    assert_eq!(a.peer("nobody"), None);
+}
+
+#[test]
+fn a_handle_can_be_shared_and_left_from_any_thread() {
+    fn shared<T: Send + Sync + 'static>(it: T) -> std::sync::Arc<T> {
+        std::sync::Arc::new(it)
+    }
+    let server = Server::start();
+    let a = join_short(&server, "a");
+    let b = shared(join_short(&server, "b"));
+    let joined = expect(&a, "join b");
+    let leaver = std::sync::Arc::clone(&b);
+    let left = thread::spawn(move || leaver.leave()).join();
+    left.expect("no panic").expect("a goodbye");
+    expect(&a, "leave b: Goodbye");
+    b.leave().expect("it has left");
+    assert!(b.events().iter().count() <= 1, "the join of a at most");
+    let peers: std::collections::HashSet<_> = joined.peer().into_iter().collect();
+    assert_eq!(peers.len(), 1);
+}
+
+#[test]
+fn who_is_replaced_is_told_at_every_turn() {
+    let server = Server::start();
+    let old = join_short(&server, "a");
+    let new = join_short(&server, "a");
+    expect(&old, "name taken: a");
+    assert!(old.status().name_taken && !new.status().name_taken);
+    let at_once = Duration::from_secs(60);
+    for error in [
+        old.wait_online(at_once).expect_err("replaced"),
+        old.set_tags([("k", "v")]).expect_err("replaced"),
+    ] {
+        assert!(error.is_name_taken(), "{error:?}");
+        assert!(error.to_string().contains("\"a\""), "{error}");
+    }
+    new.wait_online(PATIENCE).expect("online");
+    // It still hears who comes.
+    let _b = join_short(&server, "b");
+    expect(&old, "join b");
 }
 
 #[test]
@@ -196,14 +290,21 @@ fn an_observer_sees_and_is_not_seen() {
     expect(&observer, "join a");
     assert_eq!(observer.name(), None);
     assert_eq!(observer.status().incarnation, None);
-    let error = observer.set_tags([("k", "v")]).expect_err("no tags");
-    assert!(error.is_config());
+    for refused in [
+        observer.set_tags([("k", "v")]),
+        observer.set_tag("k", "v"),
+        observer.remove_tag("k"),
+    ] {
+        let error = refused.expect_err("no tags");
+        assert!(error.is_config(), "{error}");
+    }
+    assert!(observer.tags().is_empty());
     let b = join_short(&server, "b");
     expect(&observer, "join b");
     expect(&a, "join b");
-    let echo = observer.status().echo;
+    let before = observer.status().round_trip;
     eventually("another look at how far the server is", || {
-        observer.status().echo != echo
+        observer.status().round_trip != before
     });
     assert_eq!(observer.status().announced, 0);
     b.leave().expect("a goodbye");
@@ -341,45 +442,51 @@ fn a_request_is_seen_without_a_connection_that_wakes() {
 }
 
 #[test]
-fn sightings_say_when_and_from_which_backend() {
+fn peer_infos_say_when_and_from_which_backend() {
     let server = Server::start();
     let a = join_short(&server, "a");
     let observer = online(Config::observer(), &server);
     expect(&observer, "join a");
-    Raw::listen(&server, "cluster").say("elixir@10.0.0.9");
+    let mut elixir = Raw::listen(&server, "cluster");
+    elixir.say("elixir@10.0.0.9");
     expect_all(&observer, &["join elixir@10.0.0.9"]);
     let look = || {
-        let sightings = observer.sightings().recv_timeout(PATIENCE);
-        sightings.expect("an answer")
+        let infos = observer.peer_infos().recv_timeout(PATIENCE);
+        infos.expect("an answer")
     };
     let first = look();
     let [full, bare] = &first[..] else {
         panic!("{first:?}")
     };
     assert_eq!(full.peer, observer.peers()[0]);
-    assert_eq!(full.interval, Some(SHORT));
+    assert_eq!(full.interval, SHORT);
     assert_eq!(full.backend, Some(backend_of(&server, "a")));
     assert_eq!(bare.peer.name(), "elixir@10.0.0.9");
-    assert_eq!((bare.interval, bare.backend), (None, None));
-    for sighting in &first {
-        assert!(sighting.heard <= Instant::now(), "{sighting:?}");
+    assert_eq!(
+        (bare.interval, bare.backend),
+        (Duration::from_secs(5), None)
+    );
+    for info in &first {
+        assert!(info.heard <= Instant::now(), "{info:?}");
     }
     eventually("a is heard again", || look()[0].heard > full.heard);
+    elixir.say("elixir@10.0.0.9");
+    eventually("its session is known", || look()[1].backend.is_some());
     a.leave().expect("a goodbye");
     expect(&observer, "leave a: Goodbye");
     assert_eq!(look().len(), 1);
 }
 
 #[test]
-fn sightings_are_told_while_the_server_is_down() {
+fn peer_infos_are_told_while_the_server_is_down() {
     let mut server = Server::start();
     let _a = join(&server, "a");
     let observer = online(Config::observer(), &server);
     expect(&observer, "join a");
     server.stop(Stop::Fast);
     expect(&observer, "offline");
-    let sightings = observer.sightings().recv_timeout(PATIENCE).expect("told");
-    assert_eq!(sightings[0].peer.name(), "a");
+    let infos = observer.peer_infos().recv_timeout(PATIENCE).expect("told");
+    assert_eq!(infos[0].peer.name(), "a");
     // A server that comes back numbers its backends anew.
-    assert_eq!(sightings[0].backend, None);
+    assert_eq!(infos[0].backend, None);
 }

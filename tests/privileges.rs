@@ -152,7 +152,7 @@ fn a_role_from_which_everything_was_taken_still_takes_part() {
     expect(&a, "join b");
     expect(&b, "join a");
     let checked = || a.status().checked + b.status().checked;
-    eventually("asked whose session is gone", || checked() >= 3);
+    eventually("asked whose session is gone", || checked() >= 2);
     fence(&a, &b);
     fence(&b, &a);
     let pid = backend_of(&server, "a");

@@ -10,6 +10,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::OnceLock;
 use std::time::Instant;
 
+use gethostname::gethostname;
 use pg_peers::Config;
 use pg_peers::crossbeam_channel::Receiver;
 use rustix::process::Signal;
@@ -177,7 +178,7 @@ fn metrics_follow_what_happens() {
     let alone = eventually_has("pg_peers_online", 1.0);
     assert_eq!(alone["pg_peers_peers"], 0.0);
     assert_eq!(alone["pg_peers_interval_seconds"], 5.0);
-    assert!(alone["pg_peers_echo_seconds"] > 0.0);
+    assert!(alone["pg_peers_round_trip_seconds"] > 0.0);
 
     let peer = Recipe::start("metrics", &server);
     let joined = eventually_has("pg_peers_peers", 1.0);
@@ -297,7 +298,8 @@ impl Recipe {
 
     /// The name under which it takes part.
     fn name(&self) -> String {
-        format!("{}-{}", self.recipe, self.process.pid())
+        let host = gethostname().to_string_lossy().into_owned();
+        format!("{}-{host}-{}", self.recipe, self.process.pid())
     }
 
     /// It says this line, sooner or later.

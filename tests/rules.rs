@@ -108,7 +108,7 @@ fn rule_3_online_means_hearing_and_being_heard() {
     expect(&a, "join x");
     let status = a.status();
     assert!(status.online && status.announced >= 1);
-    assert!(status.echo.expect("its own announcement came back") < PATIENCE);
+    assert!(status.round_trip.expect("its own announcement came back") < PATIENCE);
     // The probe's connection is gone; one session stays, and an operator sees whose it is.
     let mut client = server.client();
     eventually("one session", || {

@@ -43,7 +43,7 @@ fn members_with_a_secret_join_change_and_leave_as_others_do() {
     b.leave().expect("a goodbye");
     expect(&a, "leave b: Goodbye");
     let status = a.status();
-    assert_eq!((status.forged, status.untimely), (0, 0), "{status:?}");
+    assert_eq!((status.forged, status.clock_skewed), (0, 0), "{status:?}");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_signature_as_documented_is_heard_and_a_late_one_named() {
     say(0, "pg-peers/1 hello name=end inc=5 seq=1 due=60000;");
     expect(&a, "join end");
     expect_nothing(&a);
-    assert_eq!(a.status().untimely, 11);
+    assert_eq!(a.status().clock_skewed, 11);
     let named = |name: &str| {
         let logged = logged();
         let lines = logged
@@ -207,7 +207,7 @@ fn a_member_whose_clock_is_a_day_back_is_not_heard_and_named() {
         return;
     };
     let named = |line: &String| line.contains("not hearing \"yesterday\"");
-    eventually("it was refused often", || a.status().untimely >= 5);
+    eventually("it was refused often", || a.status().clock_skewed >= 5);
     assert_eq!(logged().iter().filter(|line| named(line)).count(), 1);
     assert_eq!(a.peers(), []);
     yesterday.expect_nothing();

@@ -1,6 +1,7 @@
 //! The members' processes, and what each has told.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs;
 use std::time::{Duration, Instant};
 
 use pg_peers::crossbeam_channel::{Receiver, Sender, unbounded};
@@ -566,6 +567,24 @@ impl Crowd {
     pub(crate) fn usage(&self) -> impl Iterator<Item = (&str, Usage)> {
         let members = self.members.iter();
         members.filter_map(|member| Some((&*member.name, member.life.as_ref()?.usage?)))
+    }
+
+    /// What the threads of a member are called.
+    pub(crate) fn threads(&self, name: &str) -> Vec<String> {
+        let is_it = |member: &&Member| member.name == name;
+        let life = self
+            .members
+            .iter()
+            .find(is_it)
+            .and_then(|it| it.life.as_ref());
+        let tasks =
+            life.and_then(|it| fs::read_dir(format!("/proc/{}/task", it.process.pid())).ok());
+        let tasks = tasks.into_iter().flatten().flatten();
+        let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok();
+        tasks
+            .filter_map(name)
+            .map(|it| it.trim().to_owned())
+            .collect()
     }
 
     /// From here on all come to rest.

@@ -94,7 +94,11 @@ fn obey(order: &str, drains: bool, cluster: &Cluster) -> Outcome<()> {
         }
         Some(("usage", question)) => println!("{}", Line::usage(question)?),
         Some(("version", version)) => cluster.set_tags([(VERSION, version)])?,
-        Some(("lost", name)) => cluster.lost(name),
+        Some(("lost", name)) => {
+            if let Some(peer) = cluster.peer(name) {
+                cluster.report_unreachable(&peer);
+            }
+        }
         _ if order == "status" => println!("{:?}", cluster.status()),
         _ => return Err(format!("an order that no member knows: {order}").into()),
     }

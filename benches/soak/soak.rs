@@ -466,7 +466,8 @@ impl Soak {
             .filter(|(_, usage)| surplus(*usage))
             .map(|(name, has)| {
                 let (threads, descriptors) = (has.threads, has.descriptors);
-                format!("{name} has {threads} threads and {descriptors} descriptors")
+                let called = self.crowd.threads(name).join(", ");
+                format!("{name} has {threads} threads ({called}) and {descriptors} descriptors")
             })
             .collect();
         if !left.is_empty() {

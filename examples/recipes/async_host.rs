@@ -5,13 +5,14 @@
 //! cargo run --example async_host     # in one terminal, and again in another; Ctrl-C says goodbye
 //! ```
 //!
-//! What returns at once, such as `peers`, `status`, `lost` and `set_tags`, may be called from a task. What waits, that is
-//! `wait_online`, `wait_for_peers` and `leave`, belongs into `spawn_blocking`; dropping the handle also waits, for up to a
-//! second. A task that is slow to take events delays nobody: they wait in the library, where they coalesce.
+//! What returns at once, such as `peers`, `status`, `report_unreachable` and `set_tags`, may be called from a task. What waits,
+//! that is `wait_online`, `wait_for_peers` and `leave`, belongs into `spawn_blocking`; dropping the handle also waits, for up
+//! to a second. A task that is slow to take events delays nobody: they wait in the library, where they coalesce.
 
 use std::error::Error;
 use std::thread;
 
+use gethostname::gethostname;
 use pg_peers::{Config, Event};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -21,7 +22,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let argument = std::env::args().nth(1);
     let database = argument.or_else(|| std::env::var("DATABASE_URL").ok());
     let database = database.ok_or("which database? Set DATABASE_URL, or give it as an argument")?;
-    let me = format!("async_host-{}", std::process::id());
+    // The pid alone is 1 in every container.
+    let host = gethostname().to_string_lossy().into_owned();
+    let me = format!("async_host-{host}-{}", std::process::id());
     let cluster = Config::new(&me).channel("async_host").join(&database)?;
     println!("{me} starts");
 
@@ -49,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    spawn_blocking(|| cluster.leave()).await??;
+    spawn_blocking(move || cluster.leave()).await??;
     println!("{me} has left");
     Ok(())
 }

@@ -15,6 +15,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use gethostname::gethostname;
 use pg_peers::crossbeam_channel::{bounded, select};
 use pg_peers::{Cluster, Config, Event, Peer};
 
@@ -26,7 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let database = database.ok_or("which database? Set DATABASE_URL, or give it as an argument")?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
-    let me = format!("cache-{}", std::process::id());
+    // The pid alone is 1 in every container.
+    let host = gethostname().to_string_lossy().into_owned();
+    let me = format!("cache-{host}-{}", std::process::id());
     println!("{me} takes invalidations at {address}; type a key to invalidate it");
     let config = Config::new(&me).channel("cache").tag("cache", address);
     let cluster = config.join(&database)?;
@@ -62,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn tell(cluster: &Cluster, peer: &Peer, key: &str) {
     if let Err(error) = send(peer, key) {
         println!("{} cannot be told: {error}", peer.name());
-        cluster.lost(peer.name());
+        cluster.report_unreachable(peer);
     }
 }
 

@@ -11,6 +11,7 @@
 
 use std::error::Error;
 
+use gethostname::gethostname;
 use pg_peers::crossbeam_channel::Select;
 use pg_peers::{Cluster, Config, Event};
 
@@ -18,7 +19,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let argument = std::env::args().nth(1);
     let database = argument.or_else(|| std::env::var("DATABASE_URL").ok());
     let database = database.ok_or("which database? Set DATABASE_URL, or give it as an argument")?;
-    let me = format!("clusters-{}", std::process::id());
+    // The pid alone is 1 in every container.
+    let host = gethostname().to_string_lossy().into_owned();
+    let me = format!("clusters-{host}-{}", std::process::id());
     let clusters = [
         ("orders", Config::new(&me).tag("role", "picker")),
         ("payments", Config::new(&me)),

@@ -6,13 +6,14 @@
 //! cargo run --example graceful       # in one terminal, and again in another; then kill one, with and without -9
 //! ```
 //!
-//! Peers learn of a goodbye within milliseconds, and of a kill -9 within 3.3 seconds. While Postgres is down no goodbye can
+//! Peers learn of a goodbye within milliseconds, and of a kill -9 within 3.7 seconds. While Postgres is down no goodbye can
 //! be said: `leave` gives up after 3.5 seconds at most, which should fit the grace that the supervisor gives.
 
 use std::error::Error;
 use std::thread;
 use std::time::Duration;
 
+use gethostname::gethostname;
 use pg_peers::crossbeam_channel::{bounded, select};
 use pg_peers::{Config, Event};
 
@@ -28,7 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     ctrlc::set_handler(move || {
         let _ = terminate.try_send(());
     })?;
-    let me = format!("graceful-{}", std::process::id());
+    // The pid alone is 1 in every container.
+    let host = gethostname().to_string_lossy().into_owned();
+    let me = format!("graceful-{host}-{}", std::process::id());
     let cluster = Config::new(&me).channel("graceful").join(&database)?;
     println!("{me} starts");
     loop {
@@ -43,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("{me} takes no more work");
-    cluster.set_tags([("state", "draining")])?;
+    cluster.set_tag("state", "draining")?;
     thread::sleep(WORK);
     match cluster.leave() {
         Ok(()) => println!("{me} has said goodbye"),

@@ -14,6 +14,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use gethostname::gethostname;
 use pg_peers::crossbeam_channel::RecvTimeoutError;
 use pg_peers::postgres::{self, Client, NoTls};
 use pg_peers::{Cluster, Config};
@@ -28,7 +29,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let argument = std::env::args().nth(1);
     let database = argument.or_else(|| std::env::var("DATABASE_URL").ok());
     let database = database.ok_or("which database? Set DATABASE_URL, or give it as an argument")?;
-    let me = format!("leader-{}", std::process::id());
+    // The pid alone is 1 in every container.
+    let host = gethostname().to_string_lossy().into_owned();
+    let me = format!("leader-{host}-{}", std::process::id());
     let cluster = Config::new(&me).channel("leader").join(&database)?;
     println!("{me} starts");
     let mut known = None;
@@ -38,6 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             return Ok(());
         }
         while cluster.events().recv_timeout(QUIET).is_ok() {}
+        if cluster.status().name_taken {
+            return Err(
+                format!("another process has the name {me}, so this one leads nobody").into(),
+            );
+        }
         let leader = leader(&me, &cluster);
         if leader != known {
             println!("leader: {}", leader.as_deref().unwrap_or("unknown"));
@@ -61,7 +69,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// `None` while this process is cut off: the others may have another leader by now.
 fn leader(me: &str, cluster: &Cluster) -> Option<String> {
     let status = cluster.status();
-    let mine = status.online.then_some((status.incarnation?, me))?;
+    let seen = status.online && !status.name_taken;
+    let mine = seen.then_some((status.incarnation?, me))?;
     let peers = cluster.peers();
     let theirs = peers
         .iter()

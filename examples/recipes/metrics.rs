@@ -13,6 +13,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use gethostname::gethostname;
 use pg_peers::Reason::{self, Expired, Goodbye, Replaced, SessionGone};
 use pg_peers::{Config, Event, Status};
 
@@ -20,7 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let argument = std::env::args().nth(1);
     let database = argument.or_else(|| std::env::var("DATABASE_URL").ok());
     let database = database.ok_or("which database? Set DATABASE_URL, or give it as an argument")?;
-    let me = format!("metrics-{}", std::process::id());
+    // The pid alone is 1 in every container.
+    let host = gethostname().to_string_lossy().into_owned();
+    let me = format!("metrics-{host}-{}", std::process::id());
     let cluster = Config::new(&me).channel("metrics").join(&database)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{me}: http://{}/metrics", listener.local_addr()?);
@@ -39,11 +42,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn exposition(now: &Status, left: &HashMap<Reason, u64>) -> String {
-    let echo = now.echo.map_or(f64::NAN, |echo| echo.as_secs_f64());
+    let round_trip = now.round_trip.map_or(f64::NAN, |it| it.as_secs_f64());
     let metrics: [(&str, &dyn std::fmt::Display, &str); 15] = [
         ("online", &u8::from(now.online), "whether the link works"),
         ("peers", &now.peers, "how many are there"),
-        ("echo_seconds", &echo, "to Postgres and back"),
+        ("round_trip_seconds", &round_trip, "to Postgres and back"),
         ("interval_seconds", &now.interval.as_secs_f64(), "of beats"),
         ("undelivered_events", &now.undelivered, "that wait for us"),
         ("announced_total", &now.announced, "announcements sent"),
@@ -52,7 +55,11 @@ fn exposition(now: &Status, left: &HashMap<Reason, u64>) -> String {
         ("heard_total", &now.heard, "payloads of peers"),
         ("ignored_total", &now.ignored, "payloads of no use"),
         ("forged_total", &now.forged, "payloads of no member"),
-        ("untimely_total", &now.untimely, "payloads of a wrong clock"),
+        (
+            "clock_skewed_total",
+            &now.clock_skewed,
+            "payloads of a wrong clock",
+        ),
         ("refused_total", &now.refused, "newcomers without room"),
         ("connected_total", &now.connected, "times the link came up"),
         ("failed_attempts_total", &now.failed_attempts, "to connect"),

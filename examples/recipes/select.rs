@@ -14,6 +14,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use gethostname::gethostname;
 use pg_peers::crossbeam_channel::{bounded, select, tick};
 use pg_peers::{Config, Event};
 
@@ -21,7 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let argument = std::env::args().nth(1);
     let database = argument.or_else(|| std::env::var("DATABASE_URL").ok());
     let database = database.ok_or("which database? Set DATABASE_URL, or give it as an argument")?;
-    let me = format!("select-{}", std::process::id());
+    // The pid alone is 1 in every container.
+    let host = gethostname().to_string_lossy().into_owned();
+    let me = format!("select-{host}-{}", std::process::id());
     let cluster = Config::new(&me).channel("select").join(&database)?;
     println!("{me} starts; type jobs, and Ctrl-D to end");
 

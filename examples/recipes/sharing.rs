@@ -7,11 +7,12 @@
 //! ```
 //!
 //! Views differ for a moment: a key may have two owners, or none, until all have heard the same. So doing work twice must do
-//! no harm. A process that is killed keeps its keys for the 3.3 seconds until it is known.
+//! no harm. A process that is killed keeps its keys for the 3.7 seconds until it is known.
 
 use std::error::Error;
 use std::time::Duration;
 
+use gethostname::gethostname;
 use pg_peers::{Config, Peer};
 
 const KEYS: u32 = 24;
@@ -23,7 +24,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let argument = std::env::args().nth(1);
     let database = argument.or_else(|| std::env::var("DATABASE_URL").ok());
     let database = database.ok_or("which database? Set DATABASE_URL, or give it as an argument")?;
-    let me = format!("sharing-{}", std::process::id());
+    // The pid alone is 1 in every container.
+    let host = gethostname().to_string_lossy().into_owned();
+    let me = format!("sharing-{host}-{}", std::process::id());
     let cluster = Config::new(&me).channel("sharing").join(&database)?;
     println!("{me} starts");
     // Without having heard anybody it would take all for itself.

@@ -19,15 +19,15 @@ pub fn decode(bytes: &[u8]) {
     if let Some(part) = wire::decode_roster(&payload) {
         assert!(wire::is_answer(&payload));
         assert!((1..=part.parts).contains(&part.part));
-        let sent = part.announcements;
+        let (question, sent) = (part.question, part.members);
         let tags: Vec<String> = sent.iter().map(tags_of).collect();
         let again = sent.iter().zip(&tags);
         let again = again.map(|(message, tags)| with_tags(message, tags));
         let mut heard = sent.iter();
-        for payload in wire::encode_roster(again) {
+        for payload in wire::encode_roster(question, again) {
             assert!(payload.len() <= wire::MAX_PAYLOAD);
             let part = wire::decode_roster(&payload).expect("what was decoded");
-            for message in &part.announcements {
+            for message in &part.members {
                 assert!(is_fit(&message.name), "{message:?}");
                 // Those that have grown too long for a payload are left out: where a `=` stood that should not.
                 let same = heard.find(|sent| sent.name == message.name && is_same(message, sent));
@@ -68,8 +68,16 @@ fn with_tags<'a>(message: &'a Message<'_>, tags: &'a str) -> Message<'a> {
         }),
         Body::Bye { incarnation, seq } => Body::Bye { incarnation, seq },
         Body::Newer { incarnation } => Body::Newer { incarnation },
-        Body::Gone { incarnation, seq } => Body::Gone { incarnation, seq },
-        Body::Query { inbox, attempt } => Body::Query { inbox, attempt },
+        Body::Gone {
+            incarnation,
+            seq,
+            why,
+        } => Body::Gone {
+            incarnation,
+            seq,
+            why,
+        },
+        Body::Query { question, attempt } => Body::Query { question, attempt },
         Body::Bare => Body::Bare,
     };
     let name = Cow::Borrowed(&*message.name);

@@ -6,9 +6,12 @@
 //! [`round_trip`](crate::round_trip), nothing else of the crate.
 //!
 //! [`roster`] is the door: [`Roster`](roster::Roster) takes what happened and gives what to do next. [`wire`] reads and writes
-//! payloads; [`presence`] is this participant, [`roster_sync`] how it learns who is there, [`session_check`] when it asks
+//! payloads; [`presence`] is this participant, [`roster_sync`] how it learns who is there, [`digest`] and [`doubt`] how it notices
+//! that others know other members, [`session_check`] when it asks
 //! Postgres which sessions are gone.
 
+pub(crate) mod digest;
+pub(crate) mod doubt;
 pub(crate) mod presence;
 pub(crate) mod roster;
 pub(crate) mod roster_sync;

@@ -1,9 +1,14 @@
 //! What this participant announces of itself, and when. Pure: time is a parameter.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::wire::{Announce, Body, Inbox, LEAST_BACK, MOST_BACK, Message, Pid, WireTags};
+use crate::core::digest::Digest;
+use crate::core::wire::{
+    self, Announce, Body, LEAST_BACK, MOST_BACK, Message, Pid, Question, WireTags,
+};
+use crate::event::Reason;
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
 
@@ -14,6 +19,9 @@ const STARTING: Duration = Duration::from_secs(2);
 /// A participant supersedes another incarnation by up to this much, at random: two that supersede the same one must not get
 /// the same incarnation.
 const STEP: Duration = Duration::from_secs(1);
+
+/// What a participant said in this many sessions before is known as its own if it comes late.
+const REMEMBERED_SESSIONS: usize = 16;
 
 /// How a participant names itself on the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +40,18 @@ pub(crate) struct Presence {
     style: Style,
     /// The tags, as they go into an announcement.
     tags: String,
-    /// Where it is answered.
-    inbox: Inbox,
+    /// What it adds to the digest of those who know it.
+    fingerprint: u64,
+    /// What its next hello asks.
+    question: Option<Question>,
     /// The backend of its session.
     pid: Option<Pid>,
+    /// The backends of its sessions, the last of them. What comes from others is not its own.
+    own_pids: VecDeque<Option<Pid>>,
     /// Within this time it would be back if its session ended.
     back: Duration,
+    /// Whether it asks Postgres which sessions are gone.
+    checks: bool,
     seq: u64,
     stage: Stage,
     schedule: Schedule,
@@ -45,7 +59,7 @@ pub(crate) struct Presence {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Before the first hello.
+    /// No hello has got out.
     New,
     /// The first hello is out. Until then a higher incarnation may be a predecessor's, see [`STARTING`].
     Starting {
@@ -65,6 +79,8 @@ struct Schedule {
     regular: Option<Instant>,
     /// The next announcement is a hello.
     hello: bool,
+    /// A hello was polled, and is not known to have got out.
+    in_flight: bool,
     /// When the last one went out.
     last: Option<Instant>,
     /// The time within which it promised the next one.
@@ -88,16 +104,18 @@ impl Presence {
         incarnation: Incarnation,
         style: Style,
         tags: String,
-        inbox: Inbox,
     ) -> Self {
         Self {
+            fingerprint: wire::fingerprint(&name, incarnation, &tags),
             name,
             incarnation,
             style,
             tags,
-            inbox,
+            question: None,
             pid: None,
+            own_pids: VecDeque::new(),
             back: LEAST_BACK,
+            checks: true,
             seq: 0,
             stage: Stage::New,
             schedule: Schedule::default(),
@@ -116,15 +134,27 @@ impl Presence {
         }
     }
 
+    /// What this member adds to the digest of those who know it; `None` for a bare name.
+    pub(crate) fn fingerprint(&self) -> Option<u64> {
+        self.incarnation().map(|_| self.fingerprint)
+    }
+
     /// The link is up, with this backend, so a hello is due.
     pub(crate) fn handle_link_up(&mut self, now: Instant, pid: Option<Pid>) {
         self.pid = pid;
+        if self.own_pids.back() != Some(&pid) {
+            self.own_pids.push_back(pid);
+        }
+        if self.own_pids.len() > REMEMBERED_SESSIONS {
+            self.own_pids.pop_front();
+        }
         self.say_hello(now);
     }
 
     /// The link is down, so nothing is due.
     pub(crate) fn handle_link_down(&mut self) {
         self.schedule.next = None;
+        self.schedule.in_flight = false;
     }
 
     /// Announces from now on that it would be back within this time if its session ended.
@@ -132,9 +162,20 @@ impl Presence {
         self.back = back.clamp(LEAST_BACK, MOST_BACK);
     }
 
+    /// Announces from now on whether it asks Postgres which sessions are gone.
+    pub(crate) fn set_checks(&mut self, checks: bool) {
+        self.checks = checks;
+    }
+
+    /// The next hello asks this.
+    pub(crate) fn set_question(&mut self, question: Question) {
+        self.question = Some(question);
+    }
+
     /// Announces other tags at once.
     pub(crate) fn set_tags(&mut self, tags: String, now: Instant) {
         self.tags = tags;
+        self.fingerprint = wire::fingerprint(&self.name, self.incarnation, &self.tags);
         self.announce_by(now);
     }
 
@@ -172,8 +213,7 @@ impl Presence {
             Body::Announce(ref theirs) if theirs.incarnation > self.incarnation => {
                 // A first hello comes from a process that started after us. Anything else, while we are starting, comes
                 // from one that was there before: our clock went back.
-                let newborn = theirs.hello && theirs.seq == 1;
-                let predecessor = !newborn && self.is_starting(now);
+                let predecessor = !theirs.newborn && self.is_starting(now);
                 if predecessor && self.supersede(now, theirs.incarnation, jitter) {
                     return OwnName::Nothing;
                 }
@@ -182,10 +222,22 @@ impl Presence {
                 OwnName::Taken
             }
             Body::Announce(ref theirs) if theirs.incarnation < self.incarnation => OwnName::Unseen,
-            // It is only remembered; the name is ours.
-            Body::Bye { incarnation, .. } | Body::Newer { incarnation }
-                if incarnation > self.incarnation =>
-            {
+            // A twin: the clone of a machine, or another start in the same microsecond. Nobody could tell the two apart.
+            Body::Announce(ref theirs) if !self.own_pids.contains(&theirs.pid) => {
+                self.supersede(now, self.incarnation, jitter);
+                OwnName::Nothing
+            }
+            // It is only remembered, or somebody has said goodbye for us; the name is ours.
+            Body::Bye { incarnation, .. }
+            | Body::Gone {
+                incarnation,
+                why: Reason::Goodbye,
+                ..
+            } if incarnation >= self.incarnation => {
+                self.supersede(now, incarnation, jitter);
+                OwnName::Nothing
+            }
+            Body::Newer { incarnation } if incarnation > self.incarnation => {
                 self.supersede(now, incarnation, jitter);
                 OwnName::Nothing
             }
@@ -206,7 +258,9 @@ impl Presence {
             return false;
         };
         self.incarnation = higher;
+        self.fingerprint = wire::fingerprint(&self.name, higher, &self.tags);
         self.seq = 0;
+        self.stage = Stage::New;
         self.say_hello(now);
         true
     }
@@ -230,24 +284,17 @@ impl Presence {
         self.schedule.next
     }
 
-    /// The announcement that is due, if one is, with the time until the next.
+    /// The announcement that is due, if one is, with the time until the next, and the members that are known.
     pub(crate) fn poll(
         &mut self,
         now: Instant,
         interval: Duration,
+        digest: Option<Digest>,
         jitter: &mut Jitter,
     ) -> Option<Message<'_>> {
         self.schedule.next.filter(|&next| next <= now)?;
         let hello = std::mem::take(&mut self.schedule.hello);
-        if hello {
-            self.stage = match self.stage {
-                Stage::New => Stage::Starting {
-                    until: now + STARTING,
-                },
-                Stage::Starting { until } if now >= until => Stage::Running,
-                same => same,
-            };
-        }
+        self.schedule.in_flight |= hello;
         // After a hello, or with a longer interval, at any time within it: those that come to it together, as after a restart
         // of the server, should not go on in step.
         let apart = hello || interval > self.schedule.due.mul_f64(1.1);
@@ -262,25 +309,49 @@ impl Presence {
         self.seq += 1;
         Some(match self.style {
             Style::Bare => self.message(Body::Bare),
-            Style::Full => self.announcement(hello),
+            Style::Full => self.announcement(hello, digest.filter(|_| !hello)),
         })
+    }
+
+    /// What was polled has got out.
+    pub(crate) fn handle_sent(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.schedule.in_flight) {
+            return;
+        }
+        self.stage = match self.stage {
+            Stage::New => Stage::Starting {
+                until: now + STARTING,
+            },
+            Stage::Starting { until } if now >= until => Stage::Running,
+            same => same,
+        };
+    }
+
+    /// What was polled has not got out, so a hello is due still.
+    pub(crate) fn handle_not_sent(&mut self, now: Instant) {
+        if std::mem::take(&mut self.schedule.in_flight) && self.schedule.next.is_some() {
+            self.say_hello(now);
+        }
     }
 
     /// The last announcement, as it goes into an answer.
     pub(crate) fn last_announcement(&self) -> Message<'_> {
-        self.announcement(false)
+        self.announcement(false, None)
     }
 
-    fn announcement(&self, hello: bool) -> Message<'_> {
+    fn announcement(&self, hello: bool, digest: Option<Digest>) -> Message<'_> {
         self.message(Body::Announce(Announce {
             hello,
+            newborn: hello && self.stage == Stage::New,
             incarnation: self.incarnation,
             seq: self.seq,
             due: self.schedule.due,
             pid: self.pid,
-            inbox: hello.then_some(self.inbox),
+            question: self.question.filter(|_| hello),
             age: None,
             back: self.back,
+            checks: self.checks,
+            digest,
             tags: WireTags::encoded(&self.tags),
         }))
     }

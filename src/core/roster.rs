@@ -11,7 +11,8 @@
 //!    only the host's requests and [`poll_change`](Roster::poll_change) have a meaning; the other polls return nothing.
 //! 2. When it is time by [`poll_timeout`](Roster::poll_timeout): [`poll_announcement`](Roster::poll_announcement) until it
 //!    returns nothing, each time with the same `now`. Each message is sent to all, and
-//!    [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again.
+//!    [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again, but for a
+//!    hello of which [`handle_not_sent`](Roster::handle_not_sent) says that it has not gone out.
 //! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing, or until there is something else to do; each piece of an
 //!    answer is sent to its inbox, in one statement (rule 6).
 //! 4. [`poll_session_check`](Roster::poll_session_check). If Postgres is to be asked, its answer goes to
@@ -30,11 +31,15 @@
 //! A call that finds nothing to do is harmless, and so is one that comes early. One that comes late delays what it would do. Time
 //! never goes back. The rules are those of `ARCHITECTURE.md`, "Rules of membership".
 
+mod bare;
 mod corrections;
+mod departures;
 mod entry;
 mod expiry;
 mod membership;
+mod planned;
 mod queries;
+mod review;
 mod sessions;
 mod tombstones;
 
@@ -42,18 +47,21 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::corrections::Corrections;
-use self::entry::{Entry, Heartbeat, Standing};
+use self::entry::{Entry, Heartbeat, Session, Standing};
 use self::expiry::Expiry;
+use self::planned::Planned;
 use self::queries::Queries;
+use self::review::Review;
 use self::tombstones::Tombstones;
+use crate::core::digest::{Digest, History};
+use crate::core::doubt::Doubt;
 use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
 use crate::core::session_check::SessionCheck;
 use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart};
 use crate::event::Reason;
 use crate::jitter::Jitter;
-use crate::peer::{Incarnation, Peer, Sighting};
+use crate::peer::{Incarnation, Peer, PeerInfo};
 use crate::round_trip::RoundTrip;
 
 /// When everybody announces itself at once, the cluster may spend this many times its delivery budget.
@@ -129,20 +137,39 @@ pub(crate) struct Roster {
     entries: HashMap<Arc<str>, Entry>,
     /// How many peers are there.
     present: usize,
+    /// Those of them that announce themselves in full (rule 11).
+    peers_digest: Digest,
+    /// The members that were known lately.
+    digests: History,
+    /// Whether others know the same.
+    doubt: Doubt,
+    review: Option<Review>,
+    /// The peer that each backend serves (rule 10).
+    backends: HashMap<Pid, Arc<str>>,
     expiry: Expiry,
     /// Until then so much is said on the channel that some cannot keep up.
     loud_until: Option<Instant>,
     tombstones: Tombstones,
-    corrections: Corrections,
+    corrections: Planned,
+    /// The departures that those may have missed who were away.
+    departures: Planned,
+    /// All was heard that had arrived by then; `None` before the first link.
+    heard_until: Option<Instant>,
     /// How far this participant is in learning who is there.
     sync: RosterSync,
     /// The queries of others that it has to answer.
     queries: Queries,
     session_check: SessionCheck,
+    /// Some newcomer was refused since the link came up, so this participant does not know everybody (rule 9).
+    incomplete: bool,
+    /// Whether it may ask for sessions and wants to.
+    may_check: bool,
     /// The peers that it found without a session, and when, which it has to tell all.
     gone_to_tell: VecDeque<(Instant, Arc<str>)>,
     changes: VecDeque<Change>,
     online: bool,
+    /// The link is up, but nothing was said on it yet.
+    new_link: bool,
     /// How long the server takes to answer, since the link came up.
     round_trip: RoundTrip,
 }
@@ -161,15 +188,25 @@ impl Roster {
             jitter,
             entries: HashMap::new(),
             present: 0,
+            peers_digest: Digest::default(),
+            digests: History::default(),
+            doubt: Doubt::default(),
+            review: None,
+            backends: HashMap::new(),
             expiry: Expiry::default(),
             tombstones: Tombstones::default(),
-            corrections: Corrections::default(),
+            corrections: Planned::default(),
+            departures: Planned::default(),
+            heard_until: None,
             sync: RosterSync::new(inbox),
             queries: Queries::default(),
             session_check: SessionCheck::default(),
+            incomplete: false,
+            may_check: false,
             gone_to_tell: VecDeque::new(),
             changes: VecDeque::new(),
             online: false,
+            new_link: false,
             round_trip: RoundTrip::default(),
             loud_until: None,
         }
@@ -198,10 +235,14 @@ impl Roster {
     /// heard (rule 4).
     pub(crate) fn handle_link_up(&mut self, now: Instant, pid: Option<Pid>) {
         self.online = true;
+        self.new_link = true;
+        self.sync.set_away_since(self.heard_until);
         // This server may be nearer than the last, or farther.
         self.round_trip = RoundTrip::default();
         self.sync.set_patience(self.round_trip.twice());
         self.grant_grace(now);
+        self.set_may_check(true);
+        self.incomplete = false;
         match &mut self.presence {
             Some(presence) if !presence.is_replaced() => presence.handle_link_up(now, pid),
             None if !self.limits.observer_asks => {}
@@ -212,21 +253,26 @@ impl Roster {
     /// The link is down: nobody expires until it is up again (rule 4).
     pub(crate) fn handle_link_down(&mut self) {
         self.online = false;
+        self.sync.stop();
+        self.doubt.stop();
+        self.review = None;
         self.drop_duties();
         for entry in self.entries.values_mut() {
             // The server that we find next may number its backends anew, and we will not hear who leaves until then.
-            entry.pid = None;
+            entry.session = Session::Unknown;
+            entry.said_by = None;
             entry.confirmed = false;
         }
+        self.backends.clear();
         if let Some(presence) = &mut self.presence {
             presence.handle_link_down();
         }
     }
 
-    /// Forgets what was to be asked, answered and told.
+    /// Forgets what was to be done for others.
     fn drop_duties(&mut self) {
         self.corrections.clear();
-        self.sync.stop();
+        self.departures.clear();
         self.queries.clear();
         self.session_check.stop();
         self.gone_to_tell.clear();
@@ -247,7 +293,7 @@ impl Roster {
     /// some of them took their link for dead and must connect anew, so everybody gets a full grace period (rule 4). One that
     /// always takes as long is merely far away.
     pub(crate) fn handle_round_trip(&mut self, now: Instant, took: Duration) {
-        if took >= self.limits.heartbeat && took > 2 * self.round_trip.last() {
+        if took >= self.limits.heartbeat && self.round_trip.is_unusual(took) {
             self.grant_grace(now);
         }
         self.round_trip.handle(took);
@@ -255,16 +301,18 @@ impl Roster {
     }
 
     /// The host's own connection to this peer broke: its next sign of life is a heal.
-    pub(crate) fn report_unreachable(&mut self, peer: &Peer) {
-        match self.entries.get_mut(peer.name()) {
-            Some(entry)
-                if entry.standing == Standing::Alive
-                    && entry.peer.incarnation() == peer.incarnation() =>
-            {
-                entry.standing = Standing::Unreachable;
-            }
-            _ => {}
+    /// It is also asked for soon whether its session is gone.
+    pub(crate) fn report_unreachable(&mut self, now: Instant, peer: &Peer) {
+        let Some(entry) = self.entries.get_mut(peer.name()) else {
+            return;
+        };
+        if !entry.standing.is_alive() || entry.peer.incarnation() != peer.incarnation() {
+            return;
         }
+        entry.standing = Standing::Unreachable;
+        let name = entry.peer.shared_name();
+        self.session_check
+            .handle_unreachable(now, &name, &mut self.jitter);
     }
 
     /// This participant would be back within this time if its session ended. Checkers wait for that long before they take a
@@ -280,6 +328,7 @@ impl Roster {
         if let Some(presence) = &mut self.presence {
             presence.set_tags(tags, now);
         }
+        self.note_digest(now);
     }
 
     /// A message was heard on the channel, which came from the backend `sender`.
@@ -294,9 +343,14 @@ impl Roster {
             self.handle_own_name(now, &message.body);
             return Outcome::Stale;
         }
-        if let Body::Bye { incarnation, seq } | Body::Gone { incarnation, seq } = message.body {
+        if let Body::Bye { incarnation, seq }
+        | Body::Gone {
+            incarnation, seq, ..
+        } = message.body
+        {
             let bound = self.limits.max_departed;
             self.sync.note_departure(name, incarnation, seq, bound);
+            self.departures.cancel(name);
         }
         match message.body {
             Body::Announce(ref announce) => {
@@ -307,8 +361,11 @@ impl Roster {
                     ..Heartbeat::of(announce)
                 };
                 let outcome = self.handle_heartbeat(now, name, &heartbeat);
-                match (outcome, announce.inbox) {
-                    (Outcome::News, Some(inbox)) => self.handle_query(now, name, inbox, 0),
+                if outcome == Outcome::News {
+                    self.compare(now, name, announce.digest);
+                }
+                match (outcome, announce.question) {
+                    (Outcome::News, Some(question)) => self.handle_query(now, name, question, 0),
                     (Outcome::News, None) if announce.hello => self.announce_soon(now),
                     (Outcome::Stale, _) => self.correct(now, name, announce),
                     (Outcome::News | Outcome::Refused, _) => {}
@@ -320,8 +377,12 @@ impl Roster {
                     .entries
                     .get(name)
                     .is_some_and(|e| e.standing.is_alive());
-                let heartbeat = Heartbeat::bare(self.limits.bare_heartbeat);
+                let heartbeat = Heartbeat {
+                    pid: self.session_of_bare(name, sender),
+                    ..Heartbeat::bare(self.learn_interval(now, name))
+                };
                 let outcome = self.handle_heartbeat(now, name, &heartbeat);
+                self.note_session_of_bare(name, sender);
                 // A bare name has no hello; the first one stands for it.
                 if stranger && outcome == Outcome::News {
                     self.announce_soon(now);
@@ -329,7 +390,11 @@ impl Roster {
                 outcome
             }
             Body::Bye { incarnation, seq } => self.handle_bye(now, name, incarnation, seq),
-            Body::Gone { incarnation, seq } => self.handle_gone(now, name, incarnation, seq),
+            Body::Gone {
+                incarnation,
+                seq,
+                why,
+            } => self.handle_departure(now, name, (incarnation, seq), why),
             Body::Newer { incarnation } => {
                 let known = self.entries.get(name).and_then(|e| e.peer.incarnation());
                 if known.is_some_and(|known| known <= incarnation) {
@@ -337,39 +402,58 @@ impl Roster {
                 }
                 Outcome::News
             }
-            Body::Query { inbox, attempt } => {
-                self.handle_query(now, name, inbox, attempt);
+            Body::Query { question, attempt } => {
+                self.handle_query(now, name, question, attempt);
                 Outcome::News
             }
         }
     }
 
-    /// A payload of an answer came to our inbox, from the backend `sender` (rule 6). One that nobody waits for any more may name peers that have left
-    /// since, and is ignored.
+    /// A payload of an answer came to our inbox, from the backend `sender` (rule 6). One that nobody waits for any more, or that
+    /// answers an earlier question, may name peers that have left since, and is ignored.
     pub(crate) fn handle_sync_part(
         &mut self,
         now: Instant,
         sender: Pid,
         part: &RosterPart<'_>,
     ) -> Outcome {
-        if !self.sync.is_open() {
+        if !self.sync.awaits(part.question) {
             return Outcome::Stale;
         }
-        for message in &part.announcements {
-            let own = self.presence.as_ref().map(Presence::name);
-            match &message.body {
-                Body::Announce(announce)
-                    if own != Some(&*message.name)
-                        && !self.sync.has_departed(&message.name, announce) =>
-                {
-                    self.handle_heartbeat(now, &message.name, &Heartbeat::of(announce));
-                    self.confirm(&message.name, announce);
+        for message in &part.members {
+            let name = &*message.name;
+            if self.presence.as_ref().is_some_and(|own| own.name() == name) {
+                continue;
+            }
+            match message.body {
+                Body::Announce(ref announce) if !self.sync.has_departed(name, announce) => {
+                    let heartbeat = Heartbeat {
+                        revives: self.review.is_some(),
+                        ..Heartbeat::of(announce)
+                    };
+                    self.handle_heartbeat(now, name, &heartbeat);
+                    self.confirm(name, announce);
+                    self.review(sender, name, announce);
+                }
+                // Who was here all the time has heard of it, or one witness is not enough.
+                Body::Gone { why, .. } if self.review.is_some() && why != Reason::Goodbye => {}
+                Body::Gone {
+                    incarnation,
+                    seq,
+                    why,
+                } => {
+                    self.handle_departure(now, name, (incarnation, seq), why);
                 }
                 _ => {}
             }
         }
-        self.sync.handle_part(now, sender, part.part, part.parts);
-        self.schedule_session_check(now);
+        if self.sync.handle_part(now, sender, part.part, part.parts) {
+            match self.conclude_review(now, sender) {
+                true => self.sync.ask_another(now),
+                false => self.sync.settle(),
+            }
+        }
+        self.begin_session_check(now);
         Outcome::News
     }
 
@@ -378,8 +462,8 @@ impl Roster {
         if let Some(entry) = self.entries.get_mut(name) {
             if entry.standing.is_alive() && entry.peer.incarnation() == Some(announce.incarnation) {
                 entry.confirmed = true;
-                if entry.seq == announce.seq {
-                    entry.pid = announce.pid;
+                if entry.seq == announce.seq && entry.session == Session::Unknown {
+                    self.set_backend(name, announce.pid);
                 }
             }
         }
@@ -395,6 +479,10 @@ impl Roster {
     #[must_use]
     pub(crate) fn handle_timeout(&mut self, now: Instant, proven: Instant) -> bool {
         self.forget_long_gone(now);
+        if self.online {
+            self.heard_until = self.heard_until.max(Some(now));
+            self.sync.handle_heard(now, self.spread());
+        }
         let due = self.expiry.deadline().is_some_and(|at| at <= now);
         due && self.online && self.expire(now, proven)
     }
@@ -411,10 +499,12 @@ impl Roster {
             self.expiry.deadline(),
             announcement,
             self.corrections.deadline(),
+            self.departures.deadline(),
             self.queries.deadline(),
             gone,
             self.sync.deadline(),
             self.session_check.deadline(),
+            self.doubt.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -425,14 +515,21 @@ impl Roster {
     pub(crate) fn poll_announcement(&mut self, now: Instant) -> Option<Message<'_>> {
         // Before what there is to tell of others: each takes a round trip, and peers wait for this one.
         if self.is_announcement_due(now) {
-            let (interval, presence) = (self.interval(), self.presence.as_mut()?);
+            let (interval, away) = (self.interval(), self.away(now));
+            // Who does not know everybody yet says nothing of it.
+            let digest = Some(self.digest()).filter(|_| self.sync.is_settled());
+            let presence = self.presence.as_mut()?;
             if presence.asks_when_polled(now) {
-                self.sync.asked_by_hello(now);
+                self.review = None;
+                let question = self.sync.ask_by_hello(now, away);
+                presence.set_question(question);
             }
-            return presence.poll(now, interval, &mut self.jitter);
+            return presence.poll(now, interval, digest, &mut self.jitter);
         }
-        let correction = self.due_correction(now).or_else(|| self.due_gone());
-        correction.or_else(|| self.due_query(now))
+        self.due_correction(now)
+            .or_else(|| self.due_gone())
+            .or_else(|| self.due_departure(now))
+            .or_else(|| self.due_query(now))
     }
 
     fn is_announcement_due(&self, now: Instant) -> bool {
@@ -440,10 +537,24 @@ impl Roster {
         deadline.is_some_and(|at| at <= now)
     }
 
-    /// What [`poll_announcement`](Self::poll_announcement) returned has gone out, so a query in it may be answered from now on.
-    /// Without this report, its answer is expected from when it was polled.
+    /// What [`poll_announcement`](Self::poll_announcement) returned has gone out, so a query in it may be answered from now on, and
+    /// others know this participant. What was polled and is not reported may have gone out or not.
     pub(crate) fn handle_sent(&mut self, now: Instant) {
         self.sync.handle_sent(now);
+        if let Some(presence) = &mut self.presence {
+            presence.handle_sent(now);
+        }
+        // What held the hello up, such as another transaction, held up others, too (rule 4).
+        if std::mem::take(&mut self.new_link) {
+            self.grant_grace(now);
+        }
+    }
+
+    /// What was polled has not gone out, and is to be said again.
+    pub(crate) fn handle_not_sent(&mut self, now: Instant) {
+        if let Some(presence) = &mut self.presence {
+            presence.handle_not_sent(now);
+        }
     }
 
     /// The message that is to be sent last, if there is one (rule 7).
@@ -461,6 +572,10 @@ impl Roster {
             return;
         };
         let meaning = presence.handle_own_name(now, body, &mut self.jitter);
+        self.note_digest(now);
+        let Some(presence) = &mut self.presence else {
+            return;
+        };
         match (meaning, body) {
             (OwnName::Unseen, _) => {
                 presence.announce_within(now, REAPPEAR_WITHIN, &mut self.jitter)
@@ -476,37 +591,40 @@ impl Roster {
     }
 
     /// The peers that are there, with what is known of each, in the order of their names.
-    pub(crate) fn sightings(&self) -> Vec<Sighting> {
-        let sighting = |entry: &Entry| Sighting {
+    pub(crate) fn peer_infos(&self) -> Vec<PeerInfo> {
+        let info = |entry: &Entry| PeerInfo {
             peer: entry.peer.clone(),
             heard: entry.last_received(self.limits.missed),
-            interval: entry
-                .peer
-                .incarnation()
-                .map(|_| Duration::from_millis(entry.due.into())),
-            backend: entry.pid.map(Pid::get),
+            interval: Duration::from_millis(entry.due.into()),
+            backend: entry.session.pid().map(Pid::get),
         };
-        let mut sightings: Vec<_> = self.alive().map(sighting).collect();
-        sightings.sort_unstable_by(|a, b| a.peer.name().cmp(b.peer.name()));
-        sightings
+        let mut infos: Vec<_> = self.alive().map(info).collect();
+        infos.sort_unstable_by(|a, b| a.peer.name().cmp(b.peer.name()));
+        infos
     }
 
     fn due_query(&mut self, now: Instant) -> Option<Message<'static>> {
+        self.begin_review(now);
         let attempt = self.sync.poll(now, self.spread());
-        if self.session_check.deadline().is_none() {
-            self.schedule_session_check(now);
+        if self.sync.is_closed() {
+            self.review = None;
         }
+        self.begin_session_check(now);
         let attempt = attempt?;
         if attempt == ASK_ALL {
             // Those who hear this ask no more, and expect everybody to announce itself.
             self.announce_soon(now);
         }
+        let away = self.away(now);
+        if let (ASK_ALL, Some(away)) = (attempt, away) {
+            self.plan_departures(now, away);
+        }
         let speaks = self.presence.as_ref().filter(|p| p.speaks());
         let name = speaks.map_or_else(String::new, |presence| presence.name().to_owned());
-        let inbox = self.sync.inbox();
+        let question = self.sync.question(away);
         Some(Message {
             name: name.into(),
-            body: Body::Query { inbox, attempt },
+            body: Body::Query { question, attempt },
         })
     }
 

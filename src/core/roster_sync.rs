@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::wire::{Announce, Inbox, Pid};
+use crate::core::wire::{Announce, Inbox, Pid, Question};
 use crate::peer::Incarnation;
 
 /// The least time that an answer may take before the next in rank is asked.
@@ -21,7 +21,13 @@ pub(crate) const ASK_ALL: u64 = 3;
 #[derive(Debug)]
 pub(crate) struct RosterSync {
     inbox: Inbox,
+    /// The number of the question that is under way, or was last.
+    number: Option<u64>,
+    /// Until then it heard who leaves, and has not been told who left since; `None` for a newcomer, and once it knows.
+    away_since: Option<Instant>,
     stage: Stage,
+    /// It knew who is there, and asks since others know other members.
+    review: bool,
     /// A query was polled, and may not have gone out yet.
     in_flight: bool,
     /// How long an answer may take before the next in rank is asked.
@@ -58,7 +64,10 @@ impl RosterSync {
     pub(crate) fn new(inbox: Inbox) -> Self {
         Self {
             inbox,
+            number: None,
+            away_since: None,
             stage: Stage::Idle,
+            review: false,
             in_flight: false,
             patience: LEAST_PATIENCE,
             progress: None,
@@ -68,13 +77,38 @@ impl RosterSync {
         }
     }
 
-    pub(crate) fn inbox(&self) -> Inbox {
-        self.inbox
+    /// The question that is under way, by who was away for that long.
+    pub(crate) fn question(&self, away: Option<Duration>) -> Question {
+        Question {
+            inbox: self.inbox,
+            number: self.number.unwrap_or_default(),
+            away,
+        }
+    }
+
+    /// Since when this participant has not been told who leaves.
+    pub(crate) fn away_since(&self) -> Option<Instant> {
+        self.away_since
+    }
+
+    /// The link is up anew, and nothing was heard since then. What was missed before that, and is not known yet, is missed still.
+    pub(crate) fn set_away_since(&mut self, heard_until: Option<Instant>) {
+        self.away_since = self.away_since.or(heard_until);
+    }
+
+    /// Whether an answer to the question of that number is awaited.
+    pub(crate) fn awaits(&self, number: u64) -> bool {
+        self.is_open() && self.number == Some(number)
     }
 
     /// Whether this participant knows which peers are there, and so may answer others.
     pub(crate) fn is_settled(&self) -> bool {
-        self.stage == Stage::Settled
+        self.stage == Stage::Settled || self.review
+    }
+
+    /// Whether no answer is awaited.
+    pub(crate) fn is_closed(&self) -> bool {
+        !self.is_open()
     }
 
     /// Whether nobody is left to be asked, though not all may have been heard yet.
@@ -95,18 +129,37 @@ impl RosterSync {
     /// Asks, as soon as it is polled.
     pub(crate) fn begin(&mut self, now: Instant) {
         self.ask_next(0, now);
-        self.expect_answers(now);
+        self.begin_question(now);
     }
 
-    /// The hello that goes out now is the first attempt.
-    pub(crate) fn asked_by_hello(&mut self, now: Instant) {
+    /// The hello that goes out now is the first attempt. Returns what it asks.
+    pub(crate) fn ask_by_hello(&mut self, now: Instant, away: Option<Duration>) -> Question {
         self.ask_next(1, now + self.patience);
         self.in_flight = true;
-        self.expect_answers(now);
+        self.review = false;
+        self.begin_question(now);
+        self.question(away)
     }
 
-    /// Nothing of an answer has come.
-    fn expect_answers(&mut self, now: Instant) {
+    /// Asks anew, as soon as it is polled, unless it has not even learned who is there. Returns whether it does.
+    pub(crate) fn begin_review(&mut self, now: Instant) -> bool {
+        self.review = self.stage == Stage::Settled;
+        if self.review {
+            self.begin(now);
+        }
+        self.review
+    }
+
+    /// One has answered, and what it said takes another one.
+    pub(crate) fn ask_another(&mut self, now: Instant) {
+        if let Stage::Asking { at, .. } = &mut self.stage {
+            *at = now;
+        }
+    }
+
+    /// Nothing of an answer has come, and one to an earlier question does not count.
+    fn begin_question(&mut self, now: Instant) {
+        self.number = Some(self.number.map_or(0, |last| last.wrapping_add(1)));
         self.progress = Some(now);
         self.slowest = Duration::ZERO;
         self.answers.clear();
@@ -119,13 +172,17 @@ impl RosterSync {
     /// The link is down, or this participant is not to ask any more.
     pub(crate) fn stop(&mut self) {
         self.stage = Stage::Idle;
+        self.review = false;
         self.in_flight = false;
         self.answers.clear();
         self.departures.clear();
     }
 
-    fn settle(&mut self) {
+    /// Who is there is known.
+    pub(crate) fn settle(&mut self) {
         self.stage = Stage::Settled;
+        self.review = false;
+        self.away_since = None;
         self.answers.clear();
         self.departures.clear();
     }
@@ -156,7 +213,7 @@ impl RosterSync {
         self.departures.len()
     }
 
-    /// When [`poll`](Self::poll) next has something to do.
+    /// When [`poll`](Self::poll) next has something to do, or [`handle_heard`](Self::handle_heard).
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Asking { at, .. } | Stage::Listening { until: at, .. } => Some(at),
@@ -164,28 +221,41 @@ impl RosterSync {
         }
     }
 
-    /// The attempt to make now, if one is due. After the last one everybody is heard within `spread`.
+    /// The attempt to make now, if one is due. After the last one everybody is heard within `spread`, which
+    /// [`handle_heard`](Self::handle_heard) waits for.
     pub(crate) fn poll(&mut self, now: Instant, spread: Duration) -> Option<u64> {
         match self.stage {
             Stage::Asking { attempt, at } if at <= now => {
+                if attempt == ASK_ALL && self.review {
+                    // To have everybody announce itself would cost more than this is worth.
+                    self.settle();
+                    return None;
+                }
                 if attempt == ASK_ALL {
                     self.listen(now, spread);
                 } else {
                     self.ask_next(attempt + 1, now + self.patience);
                 }
                 self.in_flight = true;
-                return Some(attempt);
+                Some(attempt)
             }
-            Stage::Listening { since, until } if until <= now => {
-                // The spread may have grown: the more are heard, the longer they take.
-                self.listen(since, spread);
-                if self.deadline() <= Some(now) {
-                    self.settle();
-                }
-            }
-            Stage::Idle | Stage::Asking { .. } | Stage::Listening { .. } | Stage::Settled => {}
+            Stage::Idle | Stage::Asking { .. } | Stage::Listening { .. } | Stage::Settled => None,
         }
-        None
+    }
+
+    /// All that had arrived by `horizon` was heard. Everybody is heard within `spread` of the question to all; one that is behind
+    /// has still to hear them.
+    pub(crate) fn handle_heard(&mut self, horizon: Instant, spread: Duration) {
+        let Stage::Listening { since, until } = self.stage else {
+            return;
+        };
+        if until <= horizon {
+            // The spread may have grown: the more are heard, the longer they take.
+            self.listen(since, spread);
+            if self.deadline() <= Some(horizon) {
+                self.settle();
+            }
+        }
     }
 
     fn listen(&mut self, since: Instant, spread: Duration) {
@@ -215,29 +285,32 @@ impl RosterSync {
 
     /// Somebody asked everybody: what they answer is all there is to know.
     pub(crate) fn handle_query_to_all(&mut self, now: Instant) {
-        if matches!(self.stage, Stage::Asking { .. }) {
+        if matches!(self.stage, Stage::Asking { .. }) && !self.review {
             let (since, until) = (now, now);
             self.stage = Stage::Listening { since, until };
             self.in_flight = false;
         }
     }
 
-    /// A payload of an answer has come from this backend. Those of one answer come in order, and answers may alternate.
-    pub(crate) fn handle_part(&mut self, now: Instant, sender: Pid, part: u64, parts: u64) {
+    /// A payload of an answer has come from this backend. Those of one answer come in order, and answers may alternate. Returns
+    /// whether that answer is whole now.
+    #[must_use]
+    pub(crate) fn handle_part(&mut self, now: Instant, sender: Pid, part: u64, parts: u64) -> bool {
         let known = self.answers.iter().position(|(from, _)| *from == sender);
         let came = known.map_or(0, |place| self.answers.remove(place).1);
         if part != 1 && part != came + 1 {
             // One is missing, or it belongs to an answer from before. The answer will not be whole.
-            return;
+            return false;
         }
         if part == parts {
-            return self.settle();
+            return true;
         }
         if self.answers.len() == ANSWERS {
             self.answers.remove(0);
         }
         self.answers.push((sender, part));
         self.extend_patience(now);
+        false
     }
 
     /// A part of an answer was heard, so the next one is worth waiting for. It may take as long as those before, and as long

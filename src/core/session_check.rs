@@ -1,114 +1,231 @@
 //! Asking Postgres which sessions it no longer has: a process that was killed is known within seconds, however long the
 //! interval between heartbeats. Pure: time is a parameter.
 //!
-//! A few members ask for all, without an election: the two oldest every two seconds, the third every eight, and some one of
-//! the others about every four, should those three be dead. That is less than two checks a second in the whole cluster, also
-//! while somebody is found missing all the time. A peer that is missing twice, with nothing heard in between, is gone, if
-//! between the two lies the time within which it announced that it would be back. One that merely reconnects was heard by then.
+//! A few members ask for all, without an election: the two oldest and the two youngest every two seconds, and one of the others
+//! about every four. What dies together started together, so the oldest may all be among the dead, and then the youngest are
+//! not. That is less than three checks a second in the whole cluster.
+//!
+//! A peer that is missing twice, with nothing heard in between, is gone, if between the two lies the time within which it
+//! announced that it would be back, and more where the server is slow at present. One that merely reconnects was heard by then.
+//! Who misses a peer asks the second time itself, but the younger the later, so that the first to know spares the others the
+//! question.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::wire::Pid;
 use crate::jitter::Jitter;
-use crate::peer::Incarnation;
 
-/// How often the two oldest members ask: two, since one may be among the dead. With
-/// the time in which a peer announces that it would be back, it bounds how late a death is known.
+/// How often the oldest and the youngest ask. With the time in which a peer announces that it would be back, it bounds how late a
+/// death is known.
 const INTERVAL: Duration = Duration::from_secs(2);
-
-/// How often the third oldest asks.
-const THIRD: Duration = Duration::from_secs(8);
 
 /// How often one of all others asks, on average.
 const OTHERS: Duration = Duration::from_secs(4);
 
+/// How many of the oldest members ask, and how many of the youngest: two, since one may be among the dead.
+pub(crate) const AT_EACH_END: usize = 2;
+
+/// A member is not among the youngest that ask before it has been there for this long: where many start, each of them is the
+/// youngest for a moment.
+const ESTABLISHED: Duration = Duration::from_secs(4);
+
+/// To be back takes about so many answers of the server, TLS included. Where each takes longer than when that was announced, the
+/// peer does, too.
+const ANSWERS_TO_BE_BACK: u32 = 15;
+
+/// The most that is added for this. A server, or a link to it, that stood still for seconds says nothing of how long the next
+/// login takes.
+const MOST_FOR_SLOWNESS: Duration = Duration::from_secs(5);
+
+/// The members that ask, the older the sooner, confirm within this time of each other that a peer is gone.
+const CONFIRMED_APART: Duration = Duration::from_millis(100);
+
+/// A peer that the host program cannot reach is asked for within this time: many may report it.
+const REPORTED_WITHIN: Duration = Duration::from_millis(250);
+
+/// The least time between two questions for peers that the host program cannot reach.
+const REPORTED_APART: Duration = Duration::from_secs(1);
+
 /// When to ask, and which peers were missing.
 #[derive(Debug, Default)]
 pub(crate) struct SessionCheck {
-    /// When to ask next.
+    /// Since when this member asks, if it may.
+    since: Option<Instant>,
+    /// When it is next to see whether it asks for all.
     next: Option<Instant>,
-    /// The peers that were missing, by name, and by when each is back or gone.
-    suspects: HashMap<Arc<str>, Instant>,
+    /// The peers that were missing, by name.
+    suspects: HashMap<Arc<str>, Suspect>,
+    /// When to ask for the suspects again.
+    confirm: Option<Instant>,
+    /// The peers that the host program could not reach, and that are still to be asked for.
+    reported: HashSet<Arc<str>>,
+    /// When to ask for them.
+    ask_for_reported: Option<Instant>,
+    /// No question for such peers before then.
+    reported_rest: Option<Instant>,
 }
 
-/// Where a member stands among those that check sessions. It decides how often this one asks.
+/// A peer that was missing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rank {
-    /// How many are older; with [`SessionCheck::OLDER`] of them, how many more does not matter.
-    pub(crate) older: usize,
-    pub(crate) members: usize,
+struct Suspect {
+    since: Instant,
+    /// By then it is back or gone.
+    until: Instant,
+}
+
+/// Where a member stands among those that check sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// One of the oldest or the youngest, the oldest first.
+    Checker { place: u32 },
+    /// One of so many others.
+    Other { others: usize },
+}
+
+/// Whose sessions are to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    All,
+    /// Those of these peers.
+    Only(HashSet<Arc<str>>),
 }
 
 impl SessionCheck {
-    /// With at least this many older members it does not matter how many there are.
-    pub(crate) const OLDER: usize = 3;
-
-    /// When to ask next; `None` if that does not fall to this member.
+    /// When to [`poll`](Self::poll) next; `None` if this member does not ask.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.next
+        let due = [self.next, self.confirm, self.ask_for_reported];
+        due.into_iter().flatten().min()
     }
 
-    /// Nothing that was found holds any more.
+    /// This member asks from now on, if it does not already.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        if self.since.is_none() {
+            self.since = Some(now);
+            self.next = Some(now + INTERVAL);
+        }
+    }
+
+    /// Whether this member asks.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// This member does not ask any more, and nothing that was found holds.
     pub(crate) fn stop(&mut self) {
         *self = Self::default();
     }
 
-    /// The next check comes no later than this rank demands.
-    pub(crate) fn schedule(&mut self, now: Instant, rank: Rank, jitter: &mut Jitter) {
-        if rank.older < Self::OLDER || self.next.is_none() {
-            let due = now + rank.interval(jitter);
-            self.next = Some(self.next.map_or(due, |next| next.min(due)));
+    /// Whether a peer that is known since then has been there for long enough to be among the youngest that ask.
+    pub(crate) fn is_established(since: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(since) >= ESTABLISHED
+    }
+
+    /// The role of this member, if so many of those that ask are older and so many are younger, as far as that matters.
+    pub(crate) fn role(&self, now: Instant, older: usize, younger: usize, members: usize) -> Role {
+        let established = self
+            .since
+            .is_some_and(|since| Self::is_established(since, now));
+        let place = if older < AT_EACH_END {
+            Some(older)
+        } else if established && younger < AT_EACH_END {
+            Some(2 * AT_EACH_END - 1 - younger)
+        } else {
+            None
+        };
+        match place {
+            Some(place) => Role::Checker {
+                place: place as u32,
+            },
+            None => Role::Other {
+                others: members.saturating_sub(2 * AT_EACH_END).max(1),
+            },
         }
     }
 
-    /// The check that was due is made now.
-    pub(crate) fn restart(&mut self, now: Instant, rank: Rank, jitter: &mut Jitter) {
-        self.next = Some(now + rank.interval(jitter));
+    /// Whose sessions to ask for now, if any are to be asked for.
+    pub(crate) fn poll(&mut self, now: Instant, role: Role, jitter: &mut Jitter) -> Option<Scope> {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        let all = is_due(self.next) && {
+            self.next = Some(now + INTERVAL);
+            role.asks_for_all(jitter)
+        };
+        let confirms = is_due(self.confirm);
+        if all || confirms {
+            // Planned anew by what comes of it.
+            self.confirm = None;
+        }
+        let reported = is_due(self.ask_for_reported);
+        if reported || all {
+            self.ask_for_reported = None;
+            self.reported_rest = Some(now + REPORTED_APART);
+        }
+        let reported = match reported || all {
+            true => std::mem::take(&mut self.reported),
+            false => HashSet::new(),
+        };
+        if all {
+            return Some(Scope::All);
+        }
+        if !confirms && reported.is_empty() {
+            return None;
+        }
+        // What is not asked for would count as there.
+        let only: HashSet<_> = self.suspects.keys().cloned().chain(reported).collect();
+        (!only.is_empty()).then_some(Scope::Only(only))
     }
 
-    /// Whether the two oldest members are others, and one of them is there: it will see which sessions are gone.
-    pub(crate) fn others_look(
-        older: impl Iterator<Item = (Incarnation, Pid)>,
-        missing: &HashSet<Pid>,
-    ) -> bool {
-        let mut older: Vec<_> = older.collect();
-        older.sort_unstable();
-        let mut oldest = older.iter().take(2);
-        older.len() >= 2 && oldest.any(|(_, pid)| !missing.contains(pid))
+    /// The host program cannot reach this peer.
+    pub(crate) fn handle_unreachable(
+        &mut self,
+        now: Instant,
+        name: &Arc<str>,
+        jitter: &mut Jitter,
+    ) {
+        if self.since.is_none() {
+            return;
+        }
+        self.reported.insert(Arc::clone(name));
+        if self.ask_for_reported.is_none() {
+            let soon = now + jitter.between(0.0, REPORTED_WITHIN);
+            self.ask_for_reported = Some(soon).max(self.reported_rest);
+        }
     }
 
-    /// This peer, which would be back within that time, was missing when Postgres was asked at `asked`. Returns whether it is
-    /// gone.
+    /// This peer, which would be back within that time, was missing when Postgres was asked at `asked`, and the server takes so
+    /// much longer than usual at present. Returns whether the peer is gone.
     pub(crate) fn handle_missing(
         &mut self,
         asked: Instant,
         name: &Arc<str>,
         back: Duration,
+        excess: Duration,
     ) -> bool {
-        let suspect = self
-            .suspects
-            .entry(Arc::clone(name))
-            .or_insert(asked + back);
-        let gone = asked >= *suspect;
+        let suspect = self.suspects.entry(Arc::clone(name)).or_insert(Suspect {
+            since: asked,
+            until: asked,
+        });
+        let slower = (excess * ANSWERS_TO_BE_BACK).min(MOST_FOR_SLOWNESS);
+        let until = suspect.since + back + slower;
+        suspect.until = suspect.until.max(until);
+        let gone = asked >= suspect.until;
         if gone {
             self.suspects.remove(name);
         }
         gone
     }
 
-    /// Asks again as soon as that can confirm that a peer is gone.
-    pub(crate) fn confirm(&mut self) {
-        if let Some(&first) = self.suspects.values().min() {
-            self.next = self.next.map(|next| next.min(first));
-        }
+    /// Asks for the suspects again as soon as that can confirm that one is gone.
+    pub(crate) fn confirm(&mut self, role: Role, jitter: &mut Jitter) {
+        let first = self.suspects.values().map(|suspect| suspect.until).min();
+        self.confirm = first.map(|until| until + role.confirms_after(jitter));
     }
 
     /// This peer was heard, has left, or was there when Postgres was asked.
     pub(crate) fn clear(&mut self, name: &str) {
-        if !self.suspects.is_empty() {
-            self.suspects.remove(name);
+        self.reported.remove(name);
+        if self.suspects.remove(name).is_some() && self.suspects.is_empty() {
+            self.confirm = None;
         }
     }
 
@@ -118,17 +235,166 @@ impl SessionCheck {
     }
 }
 
-impl Rank {
-    /// How long from one check to the next.
-    fn interval(self, jitter: &mut Jitter) -> Duration {
-        match self.older {
-            0 | 1 => INTERVAL,
-            2 => THIRD,
-            // Twice as far apart at the most as on average: not in step, so that one of them asks soon at any time.
-            _ => {
-                let members = u32::try_from(self.members).unwrap_or(u32::MAX);
-                jitter.between(0.0, OTHERS * 2 * members)
+impl Role {
+    /// Whether a member asks for all this time. One of the others does now and then, at random: not in step, so that one of them
+    /// asks soon at any time.
+    fn asks_for_all(self, jitter: &mut Jitter) -> bool {
+        match self {
+            Self::Checker { .. } => true,
+            Self::Other { others } => {
+                let others = u32::try_from(others).unwrap_or(u32::MAX);
+                jitter.between(0.0, OTHERS * others) < INTERVAL
             }
         }
+    }
+
+    fn confirms_after(self, jitter: &mut Jitter) -> Duration {
+        let ends = 2 * AT_EACH_END as u32;
+        let (place, spread) = match self {
+            Self::Checker { place } => (place, 1),
+            Self::Other { .. } => (ends, ends),
+        };
+        CONFIRMED_APART * place + jitter.between(0.0, CONFIRMED_APART * spread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checker(place: u32) -> Role {
+        Role::Checker { place }
+    }
+
+    fn name() -> Arc<str> {
+        Arc::from("b")
+    }
+
+    fn begun(now: Instant) -> SessionCheck {
+        let mut check = SessionCheck::default();
+        check.begin(now);
+        check
+    }
+
+    #[test]
+    fn the_two_oldest_and_the_two_youngest_ask() {
+        let now = Instant::now();
+        let check = begun(now);
+        let late = now + ESTABLISHED;
+        let role = |older, younger| check.role(late, older, younger, 64);
+        assert_eq!(role(0, 2), checker(0));
+        assert_eq!(role(1, 2), checker(1));
+        assert_eq!(role(2, 2), Role::Other { others: 60 });
+        assert_eq!(role(2, 1), checker(2));
+        assert_eq!(role(2, 0), checker(3));
+        assert_eq!(role(0, 0), checker(0), "who is alone is the oldest");
+    }
+
+    #[test]
+    fn a_newcomer_is_not_yet_the_youngest_but_may_be_the_oldest() {
+        let now = Instant::now();
+        let check = begun(now);
+        assert_eq!(check.role(now, 2, 0, 10), Role::Other { others: 6 });
+        assert_eq!(check.role(now, 1, 0, 2), checker(1));
+    }
+
+    #[test]
+    fn one_of_the_others_asks_about_every_four_seconds() {
+        let mut jitter = Jitter::new(1);
+        for others in [1, 10, 400] {
+            let role = Role::Other { others };
+            let rounds = 1_000 * others;
+            let asked = (0..rounds).filter(|_| role.asks_for_all(&mut jitter));
+            let each_round = asked.count() as f64 / 1_000.0;
+            let expected = INTERVAL.as_secs_f64() / OTHERS.as_secs_f64();
+            assert!((each_round / expected - 1.0).abs() < 0.2, "{each_round}");
+        }
+    }
+
+    #[test]
+    fn a_missing_peer_is_asked_for_again_when_it_would_be_back() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let back = Duration::from_secs(3);
+        for (role, earliest, latest) in [
+            (checker(0), 0, 100),
+            (checker(3), 300, 400),
+            (Role::Other { others: 9 }, 400, 800),
+        ] {
+            let mut check = begun(now);
+            assert!(!check.handle_missing(now, &name(), back, Duration::ZERO));
+            check.confirm(role, &mut jitter);
+            let due = check.confirm.expect("a question") - now - back;
+            assert!((earliest..=latest).contains(&due.as_millis()), "{due:?}");
+            let then = now + back + due;
+            // Its own turn may come between, and asks for all.
+            check.next = Some(then + INTERVAL);
+            let only = HashSet::from([name()]);
+            assert_eq!(check.poll(then, role, &mut jitter), Some(Scope::Only(only)));
+            assert!(check.handle_missing(then, &name(), back, Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn where_the_server_is_slow_a_peer_has_longer_to_be_back() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        let excess = Duration::from_millis(100);
+        let mut check = begun(now);
+        // The longest holds that was seen since it is missing.
+        for (at, excess, gone) in [
+            (now, Duration::ZERO, false),
+            (now + second, excess, false),
+            (
+                now + second + excess * (ANSWERS_TO_BE_BACK - 1),
+                Duration::ZERO,
+                false,
+            ),
+            (
+                now + second + excess * ANSWERS_TO_BE_BACK,
+                Duration::ZERO,
+                true,
+            ),
+        ] {
+            assert_eq!(check.handle_missing(at, &name(), second, excess), gone);
+        }
+        assert!(!check.handle_missing(now, &name(), second, second * 60));
+        let latest = now + second + MOST_FOR_SLOWNESS;
+        assert!(check.handle_missing(latest, &name(), second, second * 60));
+    }
+
+    #[test]
+    fn who_hears_that_it_is_gone_asks_no_more() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let mut check = begun(now);
+        check.handle_missing(now, &name(), INTERVAL / 2, Duration::ZERO);
+        check.confirm(checker(0), &mut jitter);
+        check.clear("b");
+        assert_eq!(check.deadline(), Some(now + INTERVAL));
+    }
+
+    #[test]
+    fn an_unreachable_peer_is_asked_for_soon_and_no_more_than_once_a_second() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let other = Role::Other { others: 9 };
+        let mut check = begun(now);
+        check.handle_unreachable(now, &name(), &mut jitter);
+        let first = check.deadline().expect("a question");
+        assert!(first <= now + REPORTED_WITHIN);
+        let only = Some(Scope::Only(HashSet::from([name()])));
+        assert_eq!(check.poll(first, other, &mut jitter), only);
+        check.handle_unreachable(first, &name(), &mut jitter);
+        assert_eq!(check.deadline(), Some(first + REPORTED_APART));
+        assert_eq!(
+            check.poll(first + REPORTED_APART / 2, other, &mut jitter),
+            None
+        );
+        let second = first + REPORTED_APART;
+        assert_eq!(check.poll(second, other, &mut jitter), only);
+    }
+
+    #[test]
+    fn who_does_not_ask_does_not_ask_for_an_unreachable_peer_either() {
+        let mut check = SessionCheck::default();
+        check.handle_unreachable(Instant::now(), &name(), &mut Jitter::new(1));
+        assert_eq!(check.deadline(), None);
     }
 }

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::num::NonZeroI32;
 use std::time::Duration;
 
+use crate::core::digest::{Digest, fnv};
+use crate::event::Reason;
 use crate::peer::{self, Incarnation, MAX_HEARD_NAME, Tags};
 
 /// The longest payload that Postgres takes (manual, NOTIFY: "shorter than 8000 bytes").
@@ -18,6 +20,11 @@ pub(crate) const LEAST_BACK: Duration = Duration::from_millis(1_250);
 
 /// The longest time to be back that is understood. It bounds how long a forged one can keep a dead peer.
 pub(crate) const MOST_BACK: Duration = Duration::from_secs(60);
+
+/// The longest time to have been away that is understood. The departed are not remembered for longer.
+pub(crate) const MOST_AWAY: Duration = Duration::from_secs(60 * 60);
+
+const TAKES: &str = "a String takes what is written to it";
 
 const VERSION: &str = "pg-peers/1";
 const TAG: &str = "tag.";
@@ -35,7 +42,8 @@ const ROSTER: &str = "pg-peers/1 roster ";
 
 /// The most that an answer takes beside the fields of an announcement: its head, and the age.
 const ROSTER_HEAD: usize =
-    "pg-peers/1 roster part=4294967295 parts=4294967295; age=86400000000;".len();
+    "pg-peers/1 roster ask=18446744073709551615 part=4294967295 parts=4294967295; age=86400000000;"
+        .len();
 
 /// A backend of the server. Postgres numbers them above zero.
 pub(crate) type Pid = NonZeroI32;
@@ -53,19 +61,8 @@ impl Inbox {
         format!("pg_peers_{:016x}", self.0)
     }
 
-    /// A member's rank among those that may answer there: the lowest answers (64-bit FNV-1a, draft-eastlake-fnv-17).
-    pub(crate) fn rank(self, name: &str, incarnation: Incarnation) -> u64 {
-        let numbers = [incarnation.get(), self.0].map(u64::to_be_bytes);
-        let bytes = name.bytes().chain(numbers.into_iter().flatten());
-        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        })
-    }
-
     fn parse(text: &str) -> Option<Self> {
-        let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        (digits && text.len() == 16).then_some(())?;
-        u64::from_str_radix(text, 16).ok().map(Self)
+        hex(text).map(Self)
     }
 }
 
@@ -89,34 +86,70 @@ pub(crate) enum Body<'a> {
     Newer {
         incarnation: Incarnation,
     },
-    /// Postgres does not have the member's session any more.
+    /// The member has left, as another one says: its session is gone, or why it else left.
     Gone {
         incarnation: Incarnation,
         seq: u64,
+        why: Reason,
     },
     /// Asks who is there. On the wire it is `ask`.
     Query {
-        inbox: Inbox,
+        question: Question,
         attempt: u64,
     },
     /// A node name and nothing else, as libcluster_postgres announces.
     Bare,
 }
 
+/// A question who is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Question {
+    /// Where it is to be answered.
+    pub(crate) inbox: Inbox,
+    /// The number of the question, of those from there; its answer has the same.
+    pub(crate) number: u64,
+    /// For how long the one that asks did not hear who leaves; `None` from a newcomer.
+    pub(crate) away: Option<Duration>,
+}
+
+impl Question {
+    /// A member's rank among those that may answer: the lowest answers. Each question has another one.
+    pub(crate) fn rank(self, name: &str, incarnation: Incarnation) -> u64 {
+        let numbers = [incarnation.get(), self.inbox.0, self.number].map(u64::to_be_bytes);
+        fnv(name.bytes().chain(numbers.into_iter().flatten()))
+    }
+
+    /// The first one from there, by a newcomer.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn at(inbox: Inbox) -> Self {
+        Self {
+            inbox,
+            number: 0,
+            away: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Announce<'a> {
     /// Whether it is a hello, which also asks who is there.
     pub(crate) hello: bool,
+    /// Whether, as far as the sender knows, it is the first hello that ever got out.
+    pub(crate) newborn: bool,
     pub(crate) incarnation: Incarnation,
     pub(crate) seq: u64,
     pub(crate) due: Duration,
     pub(crate) pid: Option<Pid>,
-    /// Where the sender is to be answered; only in a hello.
-    pub(crate) inbox: Option<Inbox>,
+    /// What the sender asks; only in a hello.
+    pub(crate) question: Option<Question>,
     /// How long ago it was heard; only in an answer.
     pub(crate) age: Option<Duration>,
     /// Within this time the sender would be back if its session ended.
     pub(crate) back: Duration,
+    /// Whether the sender asks Postgres which sessions are gone.
+    pub(crate) checks: bool,
+    /// The members that the sender knows; only in a beat.
+    pub(crate) digest: Option<Digest>,
     pub(crate) tags: WireTags<'a>,
 }
 
@@ -165,31 +198,57 @@ pub(crate) fn encode_tags(tags: &Tags) -> String {
     text
 }
 
+/// What a member adds to the digest of those who know it: a hash of its fields, as they stand in an announcement.
+pub(crate) fn fingerprint(name: &str, incarnation: Incarnation, tags: &str) -> u64 {
+    let mut text = "name=".to_owned();
+    escape(name, &mut text);
+    write!(text, " inc={}", incarnation.get()).expect(TAKES);
+    let space = if tags.is_empty() { "" } else { " " };
+    fnv([&text, space, tags].into_iter().flat_map(str::bytes))
+}
+
 /// How many bytes the longest payload takes that announces this name with these tags (as encoded), signed.
 pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
     let hello = Announce {
         hello: true,
+        newborn: true,
         incarnation: Incarnation::new(u64::MAX),
         seq: u64::MAX,
         due: MAX_DUE,
         pid: Some(Pid::MAX),
-        inbox: Some(Inbox(u64::MAX)),
+        question: Some(Question {
+            inbox: Inbox(u64::MAX),
+            number: u64::MAX,
+            away: Some(MOST_AWAY),
+        }),
         age: None,
         back: MOST_BACK,
+        checks: false,
+        digest: None,
         tags: WireTags::encoded(tags),
     };
     let in_answer = Announce {
-        inbox: None,
+        hello: false,
+        newborn: false,
+        question: None,
         ..hello.clone()
     };
-    let [hello, in_answer] = [hello, in_answer].map(|announce| {
+    let beat = Announce {
+        digest: Some(Digest {
+            members: u32::MAX,
+            sum: u64::MAX,
+        }),
+        ..in_answer.clone()
+    };
+    let [hello, beat, in_answer] = [hello, beat, in_answer].map(|announce| {
         let body = Body::Announce(announce);
         let name = Cow::Borrowed(name);
         Message { name, body }
     });
     let mut entry = String::new();
     encode_fields(&in_answer, &mut entry);
-    encode(&hello).len().max(ROSTER_HEAD + entry.len()) + LONGEST_SIGNATURE
+    let announced = encode(&hello).len().max(encode(&beat).len());
+    announced.max(ROSTER_HEAD + entry.len()) + LONGEST_SIGNATURE
 }
 
 /// The payload of a message. What does not fit one is refused when the name and the tags are set, so this never fails.
@@ -215,12 +274,15 @@ fn encode_fields(message: &Message<'_>, text: &mut String) {
         escape(&message.name, text);
     }
     let mut field = |key: &str, value: u64| {
-        write!(text, " {key}={value}").expect("a String takes what is written to it");
+        write!(text, " {key}={value}").expect(TAKES);
     };
     match &message.body {
         Body::Announce(announce) => {
             field("inc", announce.incarnation.get());
             field("seq", announce.seq);
+            if announce.newborn {
+                field("new", 1);
+            }
             // Rounded up: it is a promise.
             field("due", announce.due.as_nanos().div_ceil(1_000_000) as u64);
             if let Some(age) = announce.age {
@@ -229,44 +291,71 @@ fn encode_fields(message: &Message<'_>, text: &mut String) {
             if announce.back > LEAST_BACK {
                 field("back", announce.back.as_millis() as u64);
             }
+            if !announce.checks {
+                field("check", 0);
+            }
             if let Some(pid) = announce.pid {
                 field("pid", u64::from(pid.get().unsigned_abs()));
             }
-            if let Some(inbox) = announce.inbox {
-                encode_inbox(inbox, text);
+            if let Some(Digest { members, sum }) = announce.digest {
+                write!(text, " digest={members}.{sum:016x}").expect(TAKES);
+            }
+            if let Some(question) = announce.question {
+                encode_question(question, text);
             }
             if !announce.tags.0.is_empty() {
                 text.push(' ');
                 text.push_str(announce.tags.0);
             }
         }
-        Body::Bye { incarnation, seq } | Body::Gone { incarnation, seq } => {
+        Body::Bye { incarnation, seq } => {
             field("inc", incarnation.get());
             field("seq", *seq);
         }
+        Body::Gone {
+            incarnation,
+            seq,
+            why,
+        } => {
+            field("inc", incarnation.get());
+            field("seq", *seq);
+            text.push_str(match why {
+                Reason::Goodbye => " why=goodbye",
+                Reason::Expired => " why=silent",
+                Reason::SessionGone | Reason::Replaced => "",
+            });
+        }
         Body::Newer { incarnation } => field("inc", incarnation.get()),
-        Body::Query { inbox, attempt } => {
-            encode_inbox(*inbox, text);
-            write!(text, " try={attempt}").expect("a String takes what is written to it");
+        Body::Query { question, attempt } => {
+            encode_question(*question, text);
+            write!(text, " try={attempt}").expect(TAKES);
         }
         Body::Bare => {}
     }
     text.push(';');
 }
 
-fn encode_inbox(Inbox(number): Inbox, text: &mut String) {
-    write!(text, " inbox={number:016x}").expect("a String takes what is written to it");
+fn encode_question(question: Question, text: &mut String) {
+    write!(text, " inbox={:016x}", question.inbox.0).expect(TAKES);
+    if question.number > 0 {
+        write!(text, " ask={}", question.number).expect(TAKES);
+    }
+    if let Some(away) = question.away {
+        write!(text, " away={}", away.as_millis()).expect(TAKES);
+    }
 }
 
-/// The payloads of an answer. A member that does not fit one is left out: it announces itself some time.
+/// The payloads of the answer to the question of that number: announcements, and departures, each as it would be told to all. A
+/// member that does not fit a payload is left out: it announces itself some time.
 pub(crate) fn encode_roster<'a>(
-    announcements: impl IntoIterator<Item = Message<'a>>,
+    question: u64,
+    members: impl IntoIterator<Item = Message<'a>>,
 ) -> Vec<String> {
     let room = MAX_PAYLOAD - ROSTER_HEAD - LONGEST_SIGNATURE;
     let mut parts = vec![String::new()];
-    for announcement in announcements {
+    for member in members {
         let mut text = String::new();
-        encode_fields(&announcement, &mut text);
+        encode_fields(&member, &mut text);
         if text.len() > room {
             continue;
         }
@@ -277,8 +366,12 @@ pub(crate) fn encode_roster<'a>(
     }
     let count = parts.len();
     let parts = parts.into_iter().zip(1..);
+    let ask = match question {
+        0 => String::new(),
+        number => format!("ask={number} "),
+    };
     parts
-        .map(|(part, number)| format!("{ROSTER}part={number} parts={count};{part}"))
+        .map(|(part, number)| format!("{ROSTER}{ask}part={number} parts={count};{part}"))
         .collect()
 }
 
@@ -295,6 +388,7 @@ pub(crate) fn decode(payload: &str) -> Option<Message<'_>> {
     let fields = Fields::parse(fields)?;
     let body = match kind {
         "hello" | "beat" => return fields.announcement(kind == "hello"),
+        "gone" => return fields.departure(),
         "bye" => Body::Bye {
             incarnation: fields.inc?,
             seq: fields.seq?,
@@ -302,12 +396,8 @@ pub(crate) fn decode(payload: &str) -> Option<Message<'_>> {
         "newer" => Body::Newer {
             incarnation: fields.inc?,
         },
-        "gone" => Body::Gone {
-            incarnation: fields.inc?,
-            seq: fields.seq?,
-        },
         "ask" => Body::Query {
-            inbox: fields.inbox?,
+            question: fields.question()?,
             attempt: fields.attempt?,
         },
         _ => return None,
@@ -325,7 +415,10 @@ pub(crate) struct RosterPart<'a> {
     /// From 1 to `parts`.
     pub(crate) part: u64,
     pub(crate) parts: u64,
-    pub(crate) announcements: Vec<Message<'a>>,
+    /// The number of the question that it answers.
+    pub(crate) question: u64,
+    /// Announcements of those that are there, and departures.
+    pub(crate) members: Vec<Message<'a>>,
 }
 
 /// Whether a payload that came to an inbox is meant to be an answer. A probe or a wake-up is not.
@@ -340,12 +433,19 @@ pub(crate) fn decode_roster<'a>(payload: &'a str) -> Option<RosterPart<'a>> {
     let head = Fields::parse(texts.next()?)?;
     let (part, parts) = (head.part?, head.parts?);
     (1..=parts).contains(&part).then_some(())?;
-    let read = |text: &'a str| Fields::parse(text.strip_prefix(' ')?)?.announcement(false);
-    let announcements = texts.map(read).collect::<Option<_>>()?;
+    let read = |text: &'a str| {
+        let fields = Fields::parse(text.strip_prefix(' ')?)?;
+        match fields.due {
+            Some(_) => fields.announcement(false),
+            None => fields.departure(),
+        }
+    };
+    let members = texts.map(read).collect::<Option<_>>()?;
     Some(RosterPart {
         part,
         parts,
-        announcements,
+        question: head.ask.unwrap_or_default(),
+        members,
     })
 }
 
@@ -354,12 +454,18 @@ struct Fields<'a> {
     name: Option<Cow<'a, str>>,
     inc: Option<Incarnation>,
     seq: Option<u64>,
+    new: Option<u64>,
     due: Option<Duration>,
     age: Option<Duration>,
     back: Option<Duration>,
+    check: Option<u64>,
+    digest: Option<Digest>,
     pid: Option<Pid>,
     inbox: Option<Inbox>,
+    ask: Option<u64>,
+    away: Option<Duration>,
     attempt: Option<u64>,
+    why: Option<Reason>,
     part: Option<u64>,
     parts: Option<u64>,
     tags: WireTags<'a>,
@@ -382,11 +488,17 @@ impl<'a> Fields<'a> {
                 "name" => set(&mut fields.name, word(value, MAX_HEARD_NAME)?)?,
                 "inc" => set(&mut fields.inc, Incarnation::new(number(value)?))?,
                 "seq" => set(&mut fields.seq, number(value)?)?,
+                "new" => set(&mut fields.new, number(value)?)?,
                 "due" => set(&mut fields.due, due(number(value)?)?)?,
                 "age" => set(&mut fields.age, Duration::from_millis(number(value)?))?,
                 "back" => set(&mut fields.back, Duration::from_millis(number(value)?))?,
+                "check" => set(&mut fields.check, number(value)?)?,
+                "digest" => set(&mut fields.digest, digest(value)?)?,
                 "pid" => set(&mut fields.pid, pid(number(value)?)?)?,
                 "inbox" => set(&mut fields.inbox, Inbox::parse(value)?)?,
+                "ask" => set(&mut fields.ask, number(value)?)?,
+                "away" => set(&mut fields.away, Duration::from_millis(number(value)?))?,
+                "why" => set(&mut fields.why, why(value))?,
                 "try" => set(&mut fields.attempt, number(value)?)?,
                 "part" => set(&mut fields.part, number(value)?)?,
                 "parts" => set(&mut fields.parts, number(value)?)?,
@@ -410,17 +522,38 @@ impl<'a> Fields<'a> {
     fn announcement(self, hello: bool) -> Option<Message<'a>> {
         let body = Body::Announce(Announce {
             hello,
+            newborn: hello && self.new == Some(1),
             incarnation: self.inc?,
             seq: self.seq?,
             due: self.due?,
             pid: self.pid,
-            inbox: self.inbox.filter(|_| hello),
+            question: self.question().filter(|_| hello),
             age: self.age,
             back: self.back.unwrap_or_default().clamp(LEAST_BACK, MOST_BACK),
+            checks: self.check != Some(0),
+            digest: self.digest.filter(|_| !hello),
             tags: self.tags,
         });
         let name = self.name?;
         Some(Message { name, body })
+    }
+
+    fn departure(self) -> Option<Message<'a>> {
+        let body = Body::Gone {
+            incarnation: self.inc?,
+            seq: self.seq?,
+            why: self.why.unwrap_or(Reason::SessionGone),
+        };
+        let name = self.name?;
+        Some(Message { name, body })
+    }
+
+    fn question(&self) -> Option<Question> {
+        Some(Question {
+            inbox: self.inbox?,
+            number: self.ask.unwrap_or_default(),
+            away: self.away.map(|away| away.min(MOST_AWAY)),
+        })
     }
 }
 
@@ -447,6 +580,30 @@ fn due(milliseconds: u64) -> Option<Duration> {
     (!due.is_zero() && due <= MAX_DUE).then_some(due)
 }
 
+fn digest(text: &str) -> Option<Digest> {
+    let (members, sum) = text.split_once('.')?;
+    Some(Digest {
+        members: number(members)?.try_into().ok()?,
+        sum: hex(sum)?,
+    })
+}
+
+/// A number of 64 bits in lower-case hexadecimal digits, all of them.
+fn hex(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    (digits && text.len() == 16).then_some(())?;
+    u64::from_str_radix(text, 16).ok()
+}
+
+/// Why a member left; what is not known is its session.
+fn why(text: &str) -> Reason {
+    match text {
+        "goodbye" => Reason::Goodbye,
+        "silent" => Reason::Expired,
+        _ => Reason::SessionGone,
+    }
+}
+
 fn pid(number: u64) -> Option<Pid> {
     i32::try_from(number).ok().and_then(Pid::new)
 }
@@ -456,7 +613,7 @@ fn escape(text: &str, into: &mut String) {
         if byte.is_ascii_graphic() && !matches!(byte, b'%' | b';' | b'=') {
             into.push(char::from(byte));
         } else {
-            write!(into, "%{byte:02X}").expect("a String takes what is written to it");
+            write!(into, "%{byte:02X}").expect(TAKES);
         }
     }
 }
@@ -479,230 +636,4 @@ fn unescape(text: &str) -> Option<Cow<'_, str>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn announce<'a>(name: &'a str, tags: &'a str) -> Message<'a> {
-        Message {
-            name: name.into(),
-            body: Body::Announce(Announce {
-                hello: true,
-                incarnation: Incarnation::new(7),
-                seq: 1,
-                due: Duration::from_secs(5),
-                pid: Pid::new(4711),
-                inbox: Some(Inbox(0xbeef)),
-                age: None,
-                back: LEAST_BACK,
-                tags: WireTags::encoded(tags),
-            }),
-        }
-    }
-
-    fn tags_of(message: &Message<'_>) -> Tags {
-        match &message.body {
-            Body::Announce(announce) => announce.tags.to_tags(),
-            other => panic!("no announcement: {other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_time_to_be_back_has_bounds_and_a_default() {
-        let back = |field: &str| {
-            let text = format!("pg-peers/1 beat name=n inc=7 seq=1 due=5000{field};");
-            let message = decode(&text)?;
-            match message.body {
-                Body::Announce(announce) => Some(announce.back),
-                _ => None,
-            }
-        };
-        assert_eq!(back(""), Some(LEAST_BACK));
-        assert_eq!(back(" back=0"), Some(LEAST_BACK));
-        assert_eq!(back(" back=9000"), Some(Duration::from_secs(9)));
-        assert_eq!(back(" back=18446744073709551615"), Some(MOST_BACK));
-        assert_eq!(back(" back=x"), None);
-        let usual = encode(&announce("n", ""));
-        assert!(!usual.contains("back"), "{usual}");
-    }
-
-    #[test]
-    fn an_announcement_reads_as_documented() {
-        let tags = encode_tags(&[("zone", "eu 1"), ("a", "50%=½;")].into_iter().collect());
-        assert_eq!(
-            encode(&announce("w@h", &tags)),
-            "pg-peers/1 hello name=w@h inc=7 seq=1 due=5000 pid=4711 inbox=000000000000beef \
-             tag.a=50%25%3D%C2%BD%3B tag.zone=eu%201;"
-        );
-    }
-
-    #[test]
-    fn unknown_fields_are_skipped() {
-        let message = decode(
-            "pg-peers/1 beat x=1 name=n new.y= inc=7 seq=1 due=5000 tag.a=1 z=% tag.b=2 sig=ab;",
-        );
-        let message = message.expect("a beat");
-        assert_eq!(message.name, "n");
-        assert_eq!(
-            tags_of(&message),
-            [("a", "1"), ("b", "2")].into_iter().collect()
-        );
-    }
-
-    #[test]
-    fn payloads_that_are_not_ours_are_refused() {
-        let whole = "pg-peers/1 beat name=n inc=7 seq=1 due=5000;";
-        assert!(decode(whole).is_some());
-        for payload in [
-            "",
-            " ",
-            "hello",
-            "pg-peers/2 beat name=n inc=7 seq=1 due=5000;",
-            "pg-peers/11 beat name=n inc=7 seq=1 due=5000;",
-            "pg-peers/1 later name=n inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=5000",
-            "pg-peers/1 beat name=n inc=7 seq=1;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=0;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=86400001;",
-            "pg-peers/1 beat name=n inc=+7 seq=1 due=5000;",
-            "pg-peers/1 beat name=n inc=18446744073709551616 seq=1 due=5000;",
-            "pg-peers/1 beat name=n inc= seq=1 due=5000;",
-            "pg-peers/1 beat name= inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat name=n name=m inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat name=%0A inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat name=%FF inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat name=%4 inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat name=%+4 inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.=1;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.b=1 tag.a=1;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.a=1 tag.a=2;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 tag.a=%1B;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=5000;;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 pid=0;",
-            "pg-peers/1 beat name=n inc=7 seq=1 due=5000 pid=2147483648;",
-            "pg-peers/1 hello name=n inc=7 seq=1 due=5000 inbox=beef;",
-            "pg-peers/1 hello name=n inc=7 seq=1 due=5000 inbox=000000000000BEEF;",
-            "pg-peers/1 gone name=n inc=7;",
-            "pg-peers/1 ask name=n try=1;",
-            "pg-peers/1 ask inbox=000000000000beef;",
-            "pg-peers/1 roster part=1 parts=1; name=n inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat  name=n inc=7 seq=1 due=5000;",
-            "pg-peers/1 beat name=½ inc=7 seq=1 due=5000;",
-        ] {
-            assert_eq!(decode(payload), None, "{payload}");
-        }
-        assert_eq!(decode(&"x@".repeat(3_999)), None);
-    }
-
-    #[test]
-    fn rule_8_a_bare_node_name_is_a_heartbeat_without_incarnation() {
-        let message = decode("realtime@10.0.0.1").expect("a node name");
-        assert_eq!(message.name, "realtime@10.0.0.1");
-        assert_eq!(message.body, Body::Bare);
-    }
-
-    fn text() -> impl Strategy<Value = String> {
-        any::<String>().prop_map(|s| {
-            s.chars()
-                .filter(|&c| peer::check_text(&c.to_string(), 9).is_ok())
-                .collect()
-        })
-    }
-
-    fn name() -> impl Strategy<Value = String> {
-        text().prop_filter("a name is not empty", |s| {
-            peer::check_word(s, MAX_HEARD_NAME).is_ok()
-        })
-    }
-
-    proptest! {
-        // Hundreds of messages each.
-        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-        #[test]
-        fn an_answer_tells_everybody_however_many_payloads_it_takes(
-            names in prop::collection::vec(name(), 1..300), tag in text()
-        ) {
-            let tags = encode_tags(&[("key", tag)].into_iter().collect());
-            let sent: Vec<Message<'_>> = names.iter().map(|name| {
-                let mut message = announce(name, &tags);
-                if let Body::Announce(announce) = &mut message.body {
-                    (announce.hello, announce.inbox) = (false, None);
-                    announce.age = Some(Duration::from_secs(3));
-                }
-                message
-            }).collect();
-            let payloads = encode_roster(sent.clone());
-            let mut heard = Vec::new();
-            for (payload, number) in payloads.iter().zip(1..) {
-                prop_assert!(payload.len() <= MAX_PAYLOAD);
-                let read = decode_roster(payload).expect("a part");
-                prop_assert_eq!((read.part, read.parts), (number, payloads.len() as u64));
-                heard.extend(read.announcements);
-                prop_assert_eq!(decode_roster(&payload[..payload.len() - 1]), None);
-            }
-            prop_assert_eq!(heard.len(), sent.len());
-            for (heard, sent) in heard.iter().zip(&sent) {
-                prop_assert_eq!(&heard.name, &sent.name);
-                prop_assert_eq!(tags_of(heard), tags_of(sent));
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_encoded_decodes_to_the_same(
-            name in name(), hello: bool, inc: u64, seq: u64, due in 1..=86_400_000u64,
-            tags in prop::collection::vec((name(), text()), 0..4), kind in 0..5, pid in 1..=i32::MAX,
-            inbox: Option<u64>, back in 1_250..=60_000u64
-        ) {
-            let tags: Tags = tags.into_iter().collect();
-            let encoded = encode_tags(&tags);
-            let incarnation = Incarnation::new(inc);
-            let body = match kind {
-                0 => Body::Announce(Announce {
-                    hello, incarnation, seq, due: Duration::from_millis(due), pid: Pid::new(pid),
-                    inbox: inbox.filter(|_| hello).map(Inbox), age: None, back: Duration::from_millis(back),
-                    tags: WireTags::encoded(&encoded),
-                }),
-                1 => Body::Bye { incarnation, seq },
-                2 => Body::Gone { incarnation, seq },
-                3 => Body::Query { inbox: Inbox(inc), attempt: seq },
-                _ => Body::Newer { incarnation },
-            };
-            let sent = Message { name: name.as_str().into(), body };
-            let payload = encode(&sent);
-            prop_assert!(payload.bytes().all(|b| matches!(b, b' '..=b'~')));
-            let heard = decode(&payload).expect("our own message");
-            prop_assert_eq!(&heard.name, &sent.name);
-            match (&heard.body, &sent.body) {
-                (Body::Announce(a), Body::Announce(b)) => {
-                    prop_assert!(a.tags.same_as(&tags));
-                    prop_assert_eq!(a.tags.to_tags(), tags);
-                    prop_assert_eq!((a.hello, a.incarnation, a.seq, a.due), (b.hello, b.incarnation, b.seq, b.due));
-                    prop_assert_eq!((a.pid, a.inbox, a.back), (b.pid, b.inbox, b.back));
-                    prop_assert!(payload.len() <= longest_announcement(&name, &encoded));
-                }
-                (a, b) => prop_assert_eq!(a, b),
-            }
-            for end in 0..payload.len() {
-                prop_assert_eq!(decode(&payload[..end]), None, "cut at {}", end);
-            }
-        }
-
-        #[test]
-        fn decode_never_panics(payload: String, cut in 0..100usize, bytes: Vec<u8>) {
-            let _ = decode(&payload);
-            let _ = decode_roster(&format!("pg-peers/1 roster part=1 parts=1; name=n{payload};"));
-            let fields = format!("pg-peers/1 beat name=n inc=1 seq=1 due=1 {payload};");
-            let _ = decode(&fields);
-            let mut mangled = fields.into_bytes();
-            let cut = cut.min(mangled.len());
-            mangled.splice(cut..cut, bytes);
-            if let Some(message) = decode(&String::from_utf8_lossy(&mangled)) {
-                prop_assert!(peer::check_word(&message.name, MAX_HEARD_NAME).is_ok());
-            }
-        }
-    }
-}
+mod tests;

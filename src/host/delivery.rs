@@ -24,12 +24,20 @@ pub(crate) struct Delivery {
     events: Sender<Event>,
     /// Something was taken that the view does not show to the host yet.
     unshown: bool,
+    /// Nodes that announce their bare name are to be warned of: they keep what this participant says for ever.
+    warns_of_bare: bool,
     /// The host made room for events since this was last asked.
     draining: bool,
 }
 
 impl Delivery {
-    pub(crate) fn new(channel: String, shared: Arc<Shared>, events: Sender<Event>) -> Self {
+    /// `in_full` if this participant says more than a bare name.
+    pub(crate) fn new(
+        channel: String,
+        shared: Arc<Shared>,
+        events: Sender<Event>,
+        in_full: bool,
+    ) -> Self {
         Self {
             channel,
             shared,
@@ -37,6 +45,7 @@ impl Delivery {
             outbox: Outbox::default(),
             events,
             unshown: false,
+            warns_of_bare: in_full,
             draining: false,
         }
     }
@@ -83,14 +92,23 @@ impl Delivery {
                 Arc::make_mut(&mut self.view.peers).put(&change.peer);
             }
             Kind::Left(_) => Arc::make_mut(&mut self.view.peers).remove(change.peer.name()),
-            Kind::TookName => {}
+            Kind::TookName => self.view.status.name_taken = true,
         }
         self.outbox.push(change);
         self.unshown = true;
     }
 
-    fn log(&self, change: &Change) {
+    fn log(&mut self, change: &Change) {
+        let is_bare = change.kind == Kind::Joined && change.peer.incarnation().is_none();
+        let warns = is_bare && std::mem::take(&mut self.warns_of_bare);
         let (channel, name) = (&self.channel, change.peer.name());
+        if warns {
+            log::warn!(
+                target: PEERS,
+                "{channel:?}: {name:?} announces its bare name, as nodes of libcluster_postgres do, and those keep each payload of \
+                 this participant for ever, as an atom, until their VM dies: set bare_name(true), or use another channel"
+            );
+        }
         match change.kind {
             Kind::TookName => log::warn!(
                 target: PEERS,
@@ -172,7 +190,7 @@ mod tests {
     fn delivery(room: usize) -> (Delivery, Arc<Shared>, crossbeam_channel::Receiver<Event>) {
         let shared = Arc::new(Shared::default());
         let (events, received) = crossbeam_channel::bounded(room);
-        let delivery = Delivery::new("c".to_owned(), Arc::clone(&shared), events);
+        let delivery = Delivery::new("c".to_owned(), Arc::clone(&shared), events, true);
         (delivery, shared, received)
     }
 

@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 
 use super::directory::Directory;
 use super::published::Published;
-use crate::peer::{Peer, Sighting};
+use crate::peer::{Peer, PeerInfo};
 use crate::status::Status;
 
 /// Where the handle and the thread meet. Neither holds a lock while it waits for anything else.
@@ -22,11 +22,11 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     /// Peers that the host's own connection to broke, by name.
-    pub(crate) lost: HashMap<String, Peer>,
+    pub(crate) unreachable: HashMap<String, Peer>,
     /// Tags to announce from now on, as they go into an announcement.
     pub(crate) tags: Option<String>,
     /// Where to tell what is known of each peer.
-    pub(crate) sightings: Option<Sender<Vec<Sighting>>>,
+    pub(crate) peer_infos: Option<Sender<Vec<PeerInfo>>>,
     pub(crate) leave: bool,
     /// The thread may wait for long: who asks for something wakes it.
     pub(crate) asleep: bool,
@@ -69,7 +69,7 @@ impl Shared {
         view.ended = true;
         view.status.online = false;
         self.show(&view);
-        self.requests().sightings = None;
+        self.requests().peer_infos = None;
     }
 
     /// Waits until the view has what is wanted; `None` if it did not in time, or never will.

@@ -171,6 +171,8 @@ impl<M: Send + 'static> Connection<M> {
     /// Goes on with the session that was held up.
     fn resume(&mut self) -> Option<Pid> {
         let mut up = self.take_up(Instant::now())?;
+        // However long it lasts, this is not needed. Without a thread it stays until there is one.
+        let _ = up.link.close_second();
         up.hearing.handle_held_up();
         let pid = up.link.pid();
         self.state = State::Up(up);

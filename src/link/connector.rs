@@ -81,8 +81,8 @@ impl Connector {
         self.logins().failure()
     }
 
-    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried. Only a server
-    /// with as many `free` seats is tried, of which the connection takes one.
+    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried. Only a
+    /// server with as many `free` seats is tried, of which the connection takes one.
     pub(super) fn open(&self, free: usize, visit: impl Fn()) -> Result<(Seated, Option<Place>)> {
         self.record(match &self.source {
             Source::Params { targets, open } => {

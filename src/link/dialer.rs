@@ -247,8 +247,10 @@ fn open(
         Some(probe) => {
             let ended = |_| Err(Error::new(Kind::Link, "the second connection ended early"));
             let probe = probe.unwrap_or_else(ended);
-            hear_probe(&mut client, &names.inbox, probe, &patience)?;
-            Link::set_up(client, pid, names, given_up, patience)?
+            let second = hear_probe(&mut client, &names.inbox, probe, &patience)?;
+            let mut link = Link::set_up(client, pid, names, given_up, patience)?;
+            link.spent = Some(second);
+            link
         }
     };
     link.place = place;

@@ -254,6 +254,10 @@ impl<M> Hearing<M> {
         aside: Aside,
         interval: Duration,
     ) -> Instant {
+        if !self.reached.is_empty() {
+            // What came back is to be seen to first: who is gone is told to all.
+            return now;
+        }
         let end = now + interval;
         if self.goes_aside(now, aside) && aside != Aside::Ready {
             // What is due waits for its turn.

@@ -1,10 +1,10 @@
 //! This process's session with Postgres: the only wing that calls `postgres`.
 //!
-//! It knows nothing of members or messages; to it a payload is a text. It may use `error`, `logging`, `jitter` and `round_trip`, and
-//! never the core, the host or the hall. What decides is pure, with time as a parameter: [`hearing`] (how far behind, is there
-//! a flood), [`patience`] (how long an answer may take), [`redial`] (when to dial again) and [`pace`] (how long the thread waits). What acts is [`session`], [`dialer`],
-//! [`side_channel`] and [`wake`](wake()), with statements of [`sql`] over connections of a [`connector`](mod@connector). [`Connection`] holds
-//! them together.
+//! It knows nothing of members or messages; to it a payload is a text. It may use `error`, `logging`, `jitter` and
+//! `round_trip`, and never the core, the host or the hall. What decides is pure, with time as a parameter: [`hearing`] (how far
+//! behind, is there a flood), [`patience`] (how long an answer may take), [`redial`] (when to dial again) and [`pace`] (how
+//! long the thread waits). What acts is [`session`], [`dialer`], [`side_channel`] and [`wake`](wake()), with statements of
+//! [`sql`] over connections of a [`connector`](mod@connector). [`Connection`] holds them together.
 //!
 //! # Calls that never return
 //!
@@ -14,11 +14,11 @@
 //! outstanding. The exceptions are `is_valid`, which has a timeout but says nothing about the statement sent next, and
 //! the notification iterators.
 //!
-//! So every call that can hang runs on a thread that can be left behind ([`detached`]): the [`dialer`] connects on one, [`Link`]
-//! lends the client to one for a statement and closes it on one, [`wake`](wake()) and the [`side_channel`] have one each. Who waits,
-//! waits for a bounded time. What hangs keeps its thread and its socket until the server thaws or dies, or until the next session
-//! ends it, as it does with a statement. A thread for a statement costs some 30 us, less than the round trip of an `is_valid`
-//! before it.
+//! So every call that can hang runs on a thread that can be left behind ([`detached`]): the [`dialer`] connects on one,
+//! [`Link`] lends the client to one for a statement and closes it on one, [`wake`](wake()) and the [`side_channel`] have one
+//! each. Who waits, waits for a bounded time. What hangs keeps its thread and its socket until the server thaws or dies, or
+//! until the next session ends it, as it does with a statement. A thread for a statement costs some 30 us, less than the round
+//! trip of an `is_valid` before it.
 //!
 //! # What proves that a session works
 //!

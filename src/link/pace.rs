@@ -22,7 +22,7 @@ const ATTENTIVE: Duration = Duration::from_secs(2);
 /// Waking takes a connection, some four round trips: not worth it if the server is farther away than this.
 const NEAR: Duration = Duration::from_millis(20);
 
-/// A turn that comes this late means that the whole process was stopped.
+/// A look at the clock that comes this late means that the whole process was stopped.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Pace {
         self.interval
     }
 
-    /// The thread looks at the clock in the middle of its work.
+    /// The thread looks at the clock after something that may take long.
     pub(crate) fn handle_progress(&mut self, now: Instant) {
         self.now = now;
     }
@@ -76,8 +76,9 @@ impl Pace {
         self.now = self.now.max(until);
     }
 
-    /// Another turn begins. Returns whether the whole process was stopped since the last.
-    pub(crate) fn handle_turn(&mut self, now: Instant) -> bool {
+    /// The thread looks at the clock, and has waited for nothing since the last look but what [`handle_wait`](Self::handle_wait)
+    /// was told. Returns whether the whole process was stopped meanwhile.
+    pub(crate) fn handle_look(&mut self, now: Instant) -> bool {
         let paused = now.saturating_duration_since(self.now) > PAUSE;
         self.now = now;
         paused
@@ -168,21 +169,21 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         assert!(!pace.choose(IDLE, true));
-        pace.handle_turn(start + ATTENTIVE - Duration::from_millis(1));
+        pace.handle_look(start + ATTENTIVE - Duration::from_millis(1));
         assert!(!pace.choose(IDLE, false));
-        pace.handle_turn(start + ATTENTIVE);
+        pace.handle_look(start + ATTENTIVE);
         assert!(pace.choose(IDLE, false));
     }
 
     #[test]
-    fn a_turn_that_comes_late_without_having_waited_was_paused() {
+    fn a_look_that_comes_late_without_having_waited_was_paused() {
         let start = Instant::now();
         let mut pace = Pace::new(start);
-        assert!(!pace.handle_turn(start + PAUSE));
+        assert!(!pace.handle_look(start + PAUSE));
         pace.handle_wait(start + PAUSE * 10);
-        assert!(!pace.handle_turn(start + PAUSE * 11));
-        assert!(pace.handle_turn(start + PAUSE * 12 + Duration::from_millis(1)));
+        assert!(!pace.handle_look(start + PAUSE * 11));
+        assert!(pace.handle_look(start + PAUSE * 12 + Duration::from_millis(1)));
         pace.handle_progress(start + PAUSE * 20);
-        assert!(!pace.handle_turn(start + PAUSE * 20));
+        assert!(!pace.handle_look(start + PAUSE * 20));
     }
 }

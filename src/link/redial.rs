@@ -153,8 +153,8 @@ impl Redial {
         self.took = [took, self.took[0]];
     }
 
-    /// Within how much time a link is back: one and a half times what the slower of the last two took, which allows for a slower one
-    /// and the hello, and the longest back-off.
+    /// Within how much time a link is back: one and a half times what the slower of the last two took, which allows for a
+    /// slower one and the hello, and the longest back-off.
     pub(crate) fn back(&self) -> Duration {
         let [last, before] = self.took;
         last.max(before).mul_f64(1.5) + self.longest

@@ -103,6 +103,9 @@ pub(crate) struct Link {
     /// How long it took to open, without the proof, if nothing hung.
     pub(super) took: Option<Duration>,
     proof: Proof,
+    /// The second connection, which has proven it. It is closed after the hello: a backend that ends keeps the server busy for as
+    /// long as one that starts.
+    pub(super) spent: Option<Seated>,
     /// Whether all was done that the hello did not wait for.
     settled: bool,
 }
@@ -150,6 +153,7 @@ impl Link {
             place: None,
             took: None,
             proof: Proof::Known,
+            spent: None,
             settled: false,
         })
     }
@@ -157,6 +161,14 @@ impl Link {
     /// This session is like one that carried notifications, so the proof that it does may come after the hello.
     pub(super) fn owe_proof(&mut self, connect: &Connect) {
         self.proof = Proof::Owed(Arc::clone(connect));
+    }
+
+    /// Closes the second connection, if it has done its work.
+    pub(super) fn close_second(&mut self) -> Result<()> {
+        match self.spent.take() {
+            Some(second) => spawn("close", move || drop(second)),
+            None => Ok(()),
+        }
     }
 
     /// Does what nobody should wait for: it comes after the hello.
@@ -363,8 +375,8 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         let hung = self.hung.take().and_then(|hung| hung.try_recv().ok());
-        if let Some(client) = self.client.take().or(hung) {
-            close(client);
+        for client in [self.client.take().or(hung), self.spent.take()] {
+            client.into_iter().for_each(close);
         }
     }
 }
@@ -416,17 +428,17 @@ pub(super) fn probe(
     Ok(second)
 }
 
-/// Whether the first connection carries the notifications of others. If it does not, it stops listening: a pooler's
-/// connection to the server must not go on for nobody.
+/// Whether the first connection carries the notifications of others; returns the second one, which has done its work. If the first
+/// does not, it stops listening: a pooler's connection to the server must not go on for nobody.
 pub(super) fn hear_probe(
     client: &mut Client,
     inbox: &str,
     probe: Result<Seated>,
     patience: &Patience,
-) -> Result<()> {
+) -> Result<Seated> {
     let wait = patience.statement(0).max(PROBE_TIMEOUT);
     let carried = probe.and_then(|mut second| match receive(client, inbox, PROBE, wait)? {
-        Some(_) => Ok(()),
+        Some(_) => Ok(second),
         None => Err(not_carried(&Seen::Own {
             same_server: is_same_server(client, &mut second),
         })),

@@ -16,10 +16,11 @@ pub(crate) struct Up<M> {
 }
 
 /// What a wait brought.
-pub(crate) enum Next {
-    Notification(Notice),
-    /// Nothing more had arrived by then.
-    Silence(Instant),
+pub(crate) struct Next {
+    /// `None` if nothing more had arrived by `until`.
+    pub(crate) notice: Option<Notice>,
+    /// Until then it was to last at most.
+    pub(crate) until: Instant,
 }
 
 /// What the server answered, and when.
@@ -74,20 +75,23 @@ impl<M> Up<M> {
         due: Option<Instant>,
         interval: Duration,
     ) -> Result<Next> {
+        self.link.close_second()?;
         match self.hearing.is_flooded(now) {
             true => self.side_channel.prepare(now)?,
             false => self.link.settle()?,
         }
+        // That may have taken a round trip.
+        let now = Instant::now();
         let aside = self.side_channel.state(now);
         let until = self.hearing.until(now, due, aside, interval);
-        if let Some(notice) = self.link.next(until)? {
-            return Ok(Next::Notification(notice));
+        let notice = self.link.next(until)?;
+        if notice.is_none() {
+            self.hearing.handle_silence(until);
+            if !self.hearing.is_flooded(now.max(until)) {
+                self.side_channel.stop();
+            }
         }
-        self.hearing.handle_silence(until);
-        if !self.hearing.is_flooded(now.max(until)) {
-            self.side_channel.stop();
-        }
-        Ok(Next::Silence(until))
+        Ok(Next { notice, until })
     }
 
     /// Asks something of the server.

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::core::wire::{self, Inbox, Pid};
+use crate::core::wire::{self, Body, Inbox, Pid};
 use crate::simulator::host::described;
 use crate::simulator::process::{Process, What};
 use crate::simulator::setup::Setup;
@@ -43,10 +43,21 @@ pub(crate) struct Net {
     pub(crate) answers: Vec<(Inbox, Sent)>,
     /// How many notifications processes received, their own included.
     pub(crate) deliveries: usize,
+    turns: usize,
     /// How many times the server was asked for sessions.
     pub(crate) checks: usize,
     /// For each backend that there ever was: whether its session lasts.
     sessions: Vec<bool>,
+    /// The backends of others than the processes whose sessions last.
+    sessions_of_strangers: HashSet<Pid>,
+    /// The number that the next backend is given, where that is not a new one.
+    next_pid: Option<Pid>,
+    /// The backend that ended last.
+    last_ended: Option<Pid>,
+    /// Until then something else holds NOTIFY up, and whoever says something waits.
+    held_up_until: Duration,
+    /// What is said only then, unless the session ends before.
+    held_up: Vec<HeldUp>,
     /// Whose turn it is next. What is out of date differs from [`Process::next_turn`].
     agenda: BinaryHeap<Reverse<(Duration, Id)>>,
 }
@@ -57,6 +68,14 @@ pub(crate) struct Sent {
     pub(crate) by: Option<Id>,
     pub(crate) from: Pid,
     pub(crate) payload: Arc<str>,
+}
+
+/// A NOTIFY that waits, to all or to one inbox.
+struct HeldUp {
+    by: Option<Id>,
+    from: Pid,
+    inbox: Option<Inbox>,
+    payload: Arc<str>,
 }
 
 impl Net {
@@ -72,8 +91,14 @@ impl Net {
             sent: Vec::new(),
             answers: Vec::new(),
             deliveries: 0,
+            turns: 0,
             checks: 0,
             sessions: Vec::new(),
+            sessions_of_strangers: HashSet::new(),
+            next_pid: None,
+            last_ended: None,
+            held_up_until: Duration::ZERO,
+            held_up: Vec::new(),
             agenda: BinaryHeap::new(),
         }
     }
@@ -123,7 +148,8 @@ impl Net {
         process.arrivals.clear();
         process.participant.link_down();
         self.deaf_online -= usize::from(!process.hears);
-        if let Some(place) = process.pid.take().and_then(place) {
+        self.last_ended = process.pid.take();
+        if let Some(place) = self.last_ended.and_then(place) {
             self.sessions[place] = false;
         }
     }
@@ -133,15 +159,76 @@ impl Net {
         let process = &mut self.processes[id];
         process.look_at_the_clock(self.now);
         if !std::mem::replace(&mut process.online, true) {
-            let pid = i32::try_from(FIRST_PID + self.sessions.len());
-            self.sessions.push(true);
-            process.pid = pid.ok().and_then(Pid::new);
+            process.pid = Some(match self.next_pid.take() {
+                Some(pid) => {
+                    self.sessions[place(pid).expect("a backend that was")] = true;
+                    pid
+                }
+                None => {
+                    let pid = i32::try_from(FIRST_PID + self.sessions.len());
+                    self.sessions.push(true);
+                    pid.ok().and_then(Pid::new).expect("a number")
+                }
+            });
             process.reconnected = process.participant.host.online.is_some();
             process.seal.all_heard(process.clock);
             process.participant.link_up(now, process.pid);
             let took = self.latency + process.delay;
             process.participant.roster.handle_round_trip(now, took);
             self.deaf_online += usize::from(!process.hears);
+        }
+    }
+
+    /// A sender that is none of the processes has a session with this backend.
+    pub(crate) fn begin_session(&mut self, pid: Pid) {
+        self.sessions_of_strangers.insert(pid);
+    }
+
+    pub(crate) fn end_session(&mut self, pid: Pid) {
+        self.sessions_of_strangers.remove(&pid);
+    }
+
+    /// The next process that connects is served by a backend with the number of the one that ended last.
+    pub(crate) fn reuse_backend_of_the_last_that_ended(&mut self) {
+        self.next_pid = self.last_ended.take();
+    }
+
+    /// For so long no NOTIFY gets through.
+    pub(crate) fn hold_up(&mut self, time: Duration) {
+        self.held_up_until = self.now + time;
+    }
+
+    /// Whether NOTIFY is held up; then this one waits.
+    fn holds_up(&mut self, by: Option<Id>, from: Pid, inbox: Option<Inbox>, payload: &str) -> bool {
+        let waits = self.now < self.held_up_until;
+        if waits {
+            let payload = payload.into();
+            self.held_up.push(HeldUp {
+                by,
+                from,
+                inbox,
+                payload,
+            });
+        }
+        waits
+    }
+
+    /// NOTIFY is not held up any more. What a session was saying that has ended is never said.
+    fn let_go(&mut self) {
+        self.held_up_until = self.now;
+        for held_up in std::mem::take(&mut self.held_up) {
+            let has_ended = |id: Id| self.processes[id].pid != Some(held_up.from);
+            if held_up.by.is_some_and(has_ended) {
+                continue;
+            }
+            match held_up.inbox {
+                None => self.send(held_up.by, held_up.from, &held_up.payload),
+                Some(inbox) => self.send_from(held_up.from, inbox, &held_up.payload),
+            }
+            if let (Some(id), None) = (held_up.by, held_up.inbox) {
+                let now = self.clock() + self.latency;
+                self.processes[id].participant.roster.handle_sent(now);
+            }
         }
     }
 
@@ -161,9 +248,11 @@ impl Net {
 
     /// Whatever was in the way of messages is no more.
     pub(crate) fn calm_down(&mut self) {
+        self.let_go();
         for id in 0..self.processes.len() {
             self.processes[id].delay = Duration::ZERO;
             self.processes[id].deaf_to = 0;
+            self.processes[id].loses_next = false;
             if self.processes[id].alive {
                 self.wake(id);
                 self.reconnect(id);
@@ -174,7 +263,9 @@ impl Net {
 
     /// The host's own connection to this peer broke.
     pub(crate) fn report_unreachable(&mut self, id: Id, name: &str) {
-        self.processes[id].participant.report_unreachable(name);
+        let now = self.clock();
+        let participant = &mut self.processes[id].participant;
+        participant.report_unreachable(now, name);
     }
 
     pub(crate) fn set_tags(&mut self, id: Id, version: &str) {
@@ -199,6 +290,9 @@ impl Net {
     fn answer(&mut self, id: Id, inbox: Inbox, payload: &str) {
         let (from, payload) = self.sign(id, Some(inbox), payload);
         assert!(payload.len() <= wire::MAX_PAYLOAD);
+        if self.holds_up(Some(id), from, Some(inbox), &payload) {
+            return;
+        }
         self.send_from(from, inbox, &payload);
         let sent = Sent {
             at: self.now,
@@ -222,6 +316,9 @@ impl Net {
     }
 
     pub(crate) fn send(&mut self, by: Option<Id>, from: Pid, payload: &str) {
+        if self.holds_up(by, from, None, payload) {
+            return;
+        }
         let payload: Arc<str> = payload.into();
         self.deliveries += self.deaf_online;
         for n in 0..self.listeners.len() {
@@ -260,8 +357,8 @@ impl Net {
     /// Which of these backends Postgres does not have.
     fn missing(&mut self, asked: &[Pid]) -> HashSet<Pid> {
         self.checks += 1;
-        let is_there =
-            |pid| place(pid).is_some_and(|place| self.sessions.get(place) == Some(&true));
+        let lasts = |pid| place(pid).is_some_and(|place| self.sessions.get(place) == Some(&true));
+        let is_there = |pid| lasts(pid) || self.sessions_of_strangers.contains(&pid);
         asked
             .iter()
             .copied()
@@ -284,7 +381,17 @@ impl Net {
             self.plan(id);
         }
         let mut turns_now = 0;
-        while let Some((at, id)) = self.next_turn().filter(|&(at, _)| at <= end) {
+        loop {
+            let next = self.next_turn().filter(|&(at, _)| at <= end);
+            let until = next.map_or(end, |(at, _)| at);
+            if !self.held_up.is_empty() && self.held_up_until <= until {
+                self.now = self.now.max(self.held_up_until);
+                self.let_go();
+                continue;
+            }
+            let Some((at, id)) = next else {
+                break;
+            };
             turns_now = if at > self.now { 0 } else { turns_now + 1 };
             assert!(turns_now < 10_000, "time stands still at {:?}", self.now);
             self.now = self.now.max(at);
@@ -345,10 +452,22 @@ impl Net {
     /// peers are overdue.
     fn turn(&mut self, id: Id) {
         let now = self.clock();
-        while let Some(message) = self.processes[id].participant.roster.poll_announcement(now) {
+        let hears = self.processes[id].hears;
+        while let Some(mut message) = self.processes[id].participant.roster.poll_announcement(now) {
+            if let (Body::Announce(announce), false) = (&mut message.body, hears) {
+                // It would say that it knows nobody.
+                announce.digest = None;
+            }
             let payload = wire::encode(&message);
+            if std::mem::take(&mut self.processes[id].loses_next) {
+                return self.disconnect(id);
+            }
             self.say(id, &payload);
-            self.wait_for_the_server(id);
+            self.wait_for_the_server(id, self.held_up_until);
+            if self.now < self.held_up_until {
+                // It does nothing else until then.
+                return;
+            }
             let process = &mut self.processes[id];
             let sent = self.epoch + process.busy_until;
             process.participant.roster.handle_sent(sent);
@@ -360,7 +479,10 @@ impl Net {
             for payload in piece.payloads {
                 self.answer(id, piece.inbox, &payload);
             }
-            self.wait_for_the_server(id);
+            self.wait_for_the_server(id, self.held_up_until);
+            if self.now < self.held_up_until {
+                return;
+            }
         }
         let pids = self.processes[id]
             .participant
@@ -370,6 +492,7 @@ impl Net {
             // The answer comes after all that was sent before it.
             let sessions = What::Sessions(now, self.missing(&pids));
             self.processes[id].receive(self.now + self.latency, sessions);
+            self.wait_for_the_server(id, self.now);
         }
         let process = &mut self.processes[id];
         process.look_at_the_clock(self.now);
@@ -380,13 +503,18 @@ impl Net {
             "the link was proven just now"
         );
         participant.settle();
-        participant.check();
+        self.turns += 1;
+        // To look at everything takes long where there are many.
+        if self.turns % (1 + self.processes.len() / 20) == 0 {
+            self.processes[id].participant.check();
+        }
     }
 
-    /// A statement of this process went out, and its thread waits until the server has answered.
-    fn wait_for_the_server(&mut self, id: Id) {
+    /// A statement of this process went out, and its thread waits until the server has answered, which it does not do before that
+    /// time.
+    fn wait_for_the_server(&mut self, id: Id, not_before: Duration) {
         let process = &mut self.processes[id];
-        process.busy_until = self.now + self.latency + process.delay;
+        process.busy_until = self.now.max(not_before) + self.latency + process.delay;
         let (answered, took) = (
             self.epoch + process.busy_until,
             process.busy_until - self.now,
@@ -405,7 +533,7 @@ impl Net {
 
     /// Which peers are there, as this process sees it.
     pub(crate) fn seen_by(&self, id: Id) -> Vec<String> {
-        let shown = self.processes[id].participant.roster.sightings();
+        let shown = self.processes[id].participant.roster.peer_infos();
         described(shown.iter().map(|shown| &shown.peer))
     }
 

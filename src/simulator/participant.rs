@@ -54,14 +54,14 @@ impl Participant {
     }
 
     /// The host's own connection to this peer broke. It may know another start of the peer than the roster does.
-    pub(crate) fn report_unreachable(&mut self, name: &str) {
+    pub(crate) fn report_unreachable(&mut self, now: Instant, name: &str) {
         self.host.reports_unreachable(name);
         if let Some(peer) = self.host.peers.get(name) {
-            self.roster.report_unreachable(peer);
+            self.roster.report_unreachable(now, peer);
         }
-        let shown = self.roster.sightings();
+        let shown = self.roster.peer_infos();
         if let Some(shown) = shown.iter().find(|shown| shown.peer.name() == name) {
-            self.roster.report_unreachable(&shown.peer);
+            self.roster.report_unreachable(now, &shown.peer);
         }
     }
 
@@ -93,6 +93,12 @@ impl Participant {
                 self.check_host();
             }
         }
+    }
+
+    /// The host does not mind that a peer which left joins again.
+    pub(crate) fn host_forgets(&mut self) {
+        let host = std::mem::take(&mut self.host);
+        self.host = host.forgotten_peers_may_join_again();
     }
 
     pub(crate) fn host_sleeps(&mut self) {

@@ -47,6 +47,8 @@ pub(crate) struct Process {
     pub(super) busy_until: Duration,
     /// How many of the next payloads never reach it.
     pub(crate) deaf_to: usize,
+    /// Its session ends before what it says next has gone out.
+    pub(crate) loses_next: bool,
     /// When its next turn is planned.
     pub(super) next_turn: Option<Duration>,
 }
@@ -99,6 +101,7 @@ impl Process {
             rate: None,
             busy_until: Duration::ZERO,
             deaf_to: 0,
+            loses_next: false,
             next_turn: None,
         }
     }

@@ -69,7 +69,7 @@ impl Setup {
             let name = Arc::from(&*self.name);
             let incarnation = Incarnation::new(self.incarnation);
             let tags = wire::encode_tags(&self.tags);
-            Presence::new(name, incarnation, style, tags, inbox)
+            Presence::new(name, incarnation, style, tags)
         });
         let limits = Limits {
             heartbeat: self.heartbeat,

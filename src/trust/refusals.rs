@@ -50,11 +50,11 @@ impl Refusals {
                 self.tell_of_forgery(now, Cause::Forged, refused, fault);
             }
             Refusal::Old(by) => {
-                status.untimely += 1;
+                status.clock_skewed += 1;
                 self.tell_of_clock(now, refused, by, "before it came");
             }
             Refusal::Ahead(by) => {
-                status.untimely += 1;
+                status.clock_skewed += 1;
                 self.tell_of_clock(now, refused, by, "in the future");
             }
         }
@@ -144,7 +144,7 @@ mod tests {
             };
             refusals.note(Instant::now(), &refused, &mut status);
         }
-        assert_eq!((status.forged, status.untimely), (3, 2));
+        assert_eq!((status.forged, status.clock_skewed), (3, 2));
     }
 
     #[test]

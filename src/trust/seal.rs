@@ -226,7 +226,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::wire::{Announce, Body, Inbox, Message, WireTags};
+    use crate::core::wire::{Announce, Body, Inbox, Message, Question, WireTags};
+    use crate::event::Reason;
     use crate::peer::Incarnation;
 
     const SECRET: &str = "sixteen or more bytes";
@@ -256,7 +257,7 @@ mod tests {
             other => format!("{} {other:?}", message.name),
         };
         let read = |text| match wire::decode_roster(text) {
-            Some(part) => part.announcements.into_iter().map(unsigned).collect(),
+            Some(part) => part.members.into_iter().map(unsigned).collect(),
             None => vec![unsigned(wire::decode(text).expect("ours"))],
         };
         read(signed) == read(payload)
@@ -265,16 +266,24 @@ mod tests {
     /// One payload of each kind, signed, and the inbox that it is sent to.
     fn payloads(name: &str, number: u64, tags: &str) -> Vec<(Option<String>, String)> {
         let incarnation = Incarnation::new(number);
+        let question = Question {
+            inbox: Inbox::new(number),
+            number,
+            away: Some(wire::MOST_AWAY),
+        };
         let announce = |hello| {
             Body::Announce(Announce {
                 hello,
+                newborn: hello,
                 incarnation,
                 seq: number,
                 due: Duration::from_secs(5),
                 pid: Some(SENDER),
-                inbox: hello.then_some(Inbox::new(number)),
+                question: hello.then_some(question),
                 age: None,
                 back: wire::MOST_BACK,
+                checks: true,
+                digest: None,
                 tags: WireTags::encoded(tags),
             })
         };
@@ -289,9 +298,10 @@ mod tests {
             Body::Gone {
                 incarnation,
                 seq: number,
+                why: Reason::SessionGone,
             },
             Body::Query {
-                inbox: Inbox::new(number),
+                question,
                 attempt: number,
             },
         ];
@@ -301,7 +311,8 @@ mod tests {
         };
         let to_all = bodies.map(|body| (None, wire::encode(&message(body))));
         let inbox = Inbox::new(number).channel();
-        let answer = wire::encode_roster([message(announce(false)), message(announce(false))]);
+        let answer =
+            wire::encode_roster(number, [message(announce(false)), message(announce(false))]);
         let answer = answer.into_iter().map(|part| (Some(inbox.clone()), part));
         let sign = |(inbox, payload): (Option<String>, String)| {
             let signed = seal(&[SECRET]).sign(NOW, SENDER, inbox.as_deref(), payload.clone());

@@ -176,7 +176,7 @@ fn calm_after_long_stalls_at(round_trip: Duration) {
     let before = outages();
     for _ in 0..3 {
         regions.proxy.stall();
-        last_until(Instant::now() + ms(2_700).max(round_trip * 6));
+        last_until(Instant::now() + ms(2_700) + round_trip * 6);
         regions.proxy.resume();
         for member in &regions.far {
             member.wait_online(PATIENCE).expect("online");
@@ -189,7 +189,7 @@ fn calm_after_long_stalls_at(round_trip: Duration) {
 
 #[test]
 fn nobody_leaves_after_long_stalls_400_ms_away() {
-    calm_after_long_stalls_at(ms(400));
+    at_each([400], calm_after_long_stalls_at);
 }
 
 #[test]
@@ -282,14 +282,17 @@ fn killed_at(round_trip: Duration) {
         // A member that has just joined does not look after others yet.
         eventually("a session check", || member.status().checked > 0);
     }
-    let start = Instant::now();
-    far.kill();
     let is_there = |member: &Cluster| names(member).contains(&"far".to_owned());
-    eventually("far is gone", || !near.iter().any(is_there));
+    let (start, slower) = slack_while(&server, || {
+        let start = Instant::now();
+        far.kill();
+        eventually("far is gone", || !near.iter().any(is_there));
+        start
+    });
     let back = announced_back(&hello);
-    println!("{round_trip:?} away it would be back within {back:?}");
+    println!("{round_trip:?} away it would be back within {back:?}, or {slower:?} later");
     // And what was under way, and what asking takes, twice, on a busy machine.
-    let slack = round_trip + Duration::from_secs(1);
+    let slack = round_trip + Duration::from_secs(1) + slower;
     within("known", start, Duration::from_secs(2) + back + slack);
 }
 
@@ -329,8 +332,8 @@ fn few_round_trips_lead_to_online() {
 fn long_answers_disturb_nobody_300_ms_away() {
     const TAG: usize = 7_000;
     let count = if long() { 80 } else { 20 };
-    // A piece of 16 kB takes a round trip.
-    let longest_answer = ms(300) * (count * TAG / 16_000) as u32;
+    // A piece takes a round trip, and two members fit into its 16 kB.
+    let longest_answer = ms(300) * (count as u32).div_ceil(2);
     let server = Server::start_with(&["max_connections = 300"]);
     let proxy = Proxy::start(&server, ms(150));
     let hour = Duration::from_secs(60 * 60);

@@ -96,6 +96,41 @@ fn notify_is_held_up_for_a_minute() {
     }
 }
 
+/// The backends of the sessions of that name.
+fn backends(server: &Server, name: &str) -> Vec<i32> {
+    let query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 ORDER BY pid";
+    let rows = server.client().query(query, &[&name]).expect("rows");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[test]
+fn a_far_member_keeps_its_session_while_notify_is_held_up() {
+    let server = Server::start_with(&[NOBODY_WAITS]);
+    let proxy = Proxy::start(&server, Duration::from_millis(150));
+    let quick = |name| Config::new(name).heartbeat_interval(Duration::from_secs(1));
+    let near = online(quick("near"), &server);
+    let far = quick("far").join(&proxy.params()).expect("valid");
+    expect(&near, "join far");
+    expect(&far, "online");
+    expect(&far, "join near");
+    eventually("one session", || backends(&server, "far").len() == 1);
+    let before = backends(&server, "far");
+    for time in [2_500, 4_000, 6_500].map(Duration::from_millis) {
+        let holder = Holder::hold(&server);
+        last_until(Instant::now() + time);
+        let released = holder.release();
+        for member in [&near, &far] {
+            expect(member, "offline");
+            expect(member, "online");
+        }
+        within("online after it is over", released, RECOVERY);
+        assert_eq!(backends(&server, "far"), before);
+    }
+    for member in [&near, &far] {
+        expect_nothing(member);
+    }
+}
+
 #[test]
 fn a_short_wait_for_notify_is_no_outage() {
     let server = Server::start_with(&[NOBODY_WAITS]);

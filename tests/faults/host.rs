@@ -9,6 +9,50 @@ use pg_peers::Event;
 
 use super::*;
 
+/// What a handle from before the fork says in the child, each at once.
+fn say_in_a_fork(member: Cluster) -> bool {
+    let start = Instant::now();
+    let refused = [
+        member.wait_online(PATIENCE),
+        member.wait_for_peers(9, PATIENCE).map(drop),
+        member.set_tag("k", "v"),
+        member.leave(),
+    ];
+    let is_told = |outcome: &pg_peers::Result<()>| {
+        let said = outcome
+            .as_ref()
+            .is_err_and(|it| it.to_string().contains("is a fork of"));
+        said && outcome.as_ref().is_err_and(pg_peers::Error::is_link)
+    };
+    let nothing = member.peer_infos().try_recv().is_err();
+    let knows = member.peers().len() == 1;
+    drop(member);
+    refused.iter().all(is_told) && nothing && knows && start.elapsed() < PATIENCE / 10
+}
+
+#[test]
+fn a_handle_in_a_forked_child_says_so_at_once_and_the_parent_goes_on() {
+    let server = Server::start();
+    let [a, b] = acquainted([Config::new("a"), Config::new("b")], &server.params());
+    match fork::fork().expect("a child") {
+        fork::Fork::Child => {
+            let outcome = panic::catch_unwind(AssertUnwindSafe(|| say_in_a_fork(a)));
+            std::process::exit(i32::from(!outcome.unwrap_or(false)));
+        }
+        fork::Fork::Parent(child) => {
+            let child = rustix::process::Pid::from_raw(child);
+            let options = rustix::process::WaitOptions::empty();
+            let (_, status) = rustix::process::waitpid(child, options)
+                .expect("a child")
+                .expect("its end");
+            assert_eq!(status.exit_status(), Some(0));
+        }
+    }
+    a.set_tag("k", "v").expect("in the parent");
+    expect(&b, "update a");
+    expect_nothing(&b);
+}
+
 #[test]
 fn a_host_that_drains_late_is_told_the_truth() {
     const PEERS: u32 = 200;
@@ -137,7 +181,9 @@ fn nothing_is_left_behind_by_any_use_of_handles() {
             thread::spawn(move || {
                 for i in 0..50 {
                     one.set_tags([("n", format!("{n} {i}"))]).expect("tags");
-                    one.lost("watcher");
+                    if let Some(watcher) = one.peer("watcher") {
+                        one.report_unreachable(&watcher);
+                    }
                     let _ = (one.peers(), one.status());
                 }
             })

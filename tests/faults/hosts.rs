@@ -59,7 +59,7 @@ fn fill(address: SocketAddr) -> Vec<TcpStream> {
 fn the_first_hosts_are_dead_and_the_last_one_works() {
     let server = Server::start();
     let server = &server;
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for how in [Death::Frozen, Death::BlackHole, Death::Refusing] {
             for count in [1, 2] {
                 scope.spawn(move || works_behind(server, how, count));

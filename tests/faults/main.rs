@@ -1,6 +1,6 @@
 //! Members that stay together while things go wrong: one fault a test, on real servers, processes and networks.
 //!
-//! The faults that last for a minute are left out unless the environment variable `PG_PEERS_LONG` is set.
+//! What takes long is left out unless the environment variable `PG_PEERS_LONG` is set.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,12 +17,15 @@ mod network;
 mod noise;
 mod pooler;
 mod processes;
+mod racks;
 mod refusals;
 mod server;
 mod slow;
 mod watched;
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config};
@@ -47,7 +50,7 @@ fn three(server: &Server) -> [Cluster; 3] {
     acquainted(["a", "b", "c"].map(Config::new), &server.params())
 }
 
-/// Whether the faults run that last for a minute.
+/// Whether the tests run that take long; says so if they do not.
 fn long() -> bool {
     let long = std::env::var_os("PG_PEERS_LONG").is_some();
     if !long {
@@ -58,7 +61,7 @@ fn long() -> bool {
 
 /// The fault goes on.
 fn last_until(end: Instant) {
-    std::thread::sleep(end.saturating_duration_since(Instant::now()));
+    thread::sleep(end.saturating_duration_since(Instant::now()));
 }
 
 /// It came within the time that is promised; it is said, for the documentation.
@@ -69,12 +72,38 @@ fn within(what: &str, since: Instant, limit: Duration) {
     assert!(elapsed < limit, "{what}: {elapsed:?}");
 }
 
+/// Does this, and returns how much later a death may be known because of how slow the server was meanwhile: by 15 times what it took
+/// longer to answer than at best, 5 seconds at most (`guide/wire.md`).
+fn slack_while<T>(server: &Server, work: impl FnOnce() -> T) -> (T, Duration) {
+    let mut client = server.client();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let excess = scope.spawn(|| {
+            let (mut least, mut slowest) = (Duration::MAX, Duration::ZERO);
+            while !over.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                let sessions = client.query("SELECT pid FROM pg_stat_activity", &[]);
+                assert!(!sessions.expect("rows").is_empty());
+                let took = asked.elapsed();
+                (least, slowest) = (least.min(took), slowest.max(took));
+                thread::sleep(Duration::from_millis(20));
+            }
+            slowest.saturating_sub(least)
+        });
+        let done = SetAtEnd(&over);
+        let result = work();
+        drop(done);
+        let excess = excess.join().expect("answers");
+        (result, (excess * 15).min(Duration::from_secs(5)))
+    })
+}
+
 /// Runs the body of a test, which calls this first, in a process of its own: it looks at what its process has.
 fn alone(test: &str, body: impl FnOnce()) {
     const ALONE: &str = "PG_PEERS_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
-        std::thread::spawn(|| {
-            std::thread::sleep(Duration::from_secs(300));
+        thread::spawn(|| {
+            thread::sleep(Duration::from_secs(300));
             eprintln!("it hangs");
             std::process::abort();
         });

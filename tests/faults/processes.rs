@@ -43,6 +43,33 @@ fn one_that_is_stopped_past_its_expiry_heals_and_drops_nobody() {
     }
 }
 
+/// What others say meanwhile is the first that it finds when it goes on, before it looks how late it is.
+#[test]
+fn those_that_are_stopped_together_do_not_drop_each_other() {
+    const ROUNDS: usize = 5;
+    let server = Server::start();
+    let mut speaker = Raw::listen(&server, "cluster");
+    let names: Vec<String> = (0..8).map(|n| format!("m{n}")).collect();
+    let mut members = Process::join_many(&server, &names, SHORT);
+    for _ in 0..names.len() * names.len() {
+        members.next("online, or a join");
+    }
+    for _ in 0..ROUNDS {
+        members.freeze();
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end {
+            speaker.say("what is said while they do not listen");
+            thread::sleep(Duration::from_millis(10));
+        }
+        members.thaw();
+        for name in &names {
+            speaker.hear(&format!("beat name={name} "));
+        }
+        last_until(Instant::now() + SHORT * 4);
+        members.expect_nothing();
+    }
+}
+
 #[test]
 fn of_fifty_ten_are_killed_at_once() {
     const VICTIMS: usize = 10;

@@ -165,7 +165,7 @@ fn a_password_that_is_wrong_for_good_is_rarely_tried_again() {
     // Its session lives on; a request that wakes it takes another, unless it is awake, as on a busy machine.
     for n in 0..10 {
         a.set_tags([("n", n.to_string())]).expect("tags");
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
     }
     let woken = rejected(&server);
     assert!(woken <= 1, "{woken} rejected logins");

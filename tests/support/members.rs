@@ -69,14 +69,16 @@ pub fn meanwhile<T>(members: &[impl Borrow<Cluster> + Sync], work: impl FnOnce()
     thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut calls = Vec::new();
-            while !over.load(Ordering::Relaxed) {
+            loop {
                 for member in members.iter().map(Borrow::borrow) {
                     calls.push(Call::of(|| drop(member.peers())));
                     calls.push(Call::of(|| drop(member.status())));
                 }
+                if over.load(Ordering::Relaxed) {
+                    return calls;
+                }
                 thread::sleep(Duration::from_millis(5));
             }
-            calls
         });
         let done = SetAtEnd(&over);
         let result = work();
@@ -85,16 +87,19 @@ pub fn meanwhile<T>(members: &[impl Borrow<Cluster> + Sync], work: impl FnOnce()
         calls.sort_unstable();
         let [most, slowest] = [calls.len() * 99 / 100, calls.len() - 1].map(|at| calls[at].time);
         let held_up = calls.iter().map(|call| call.held_up).max();
+        // What another thread holds for a moment, such as the allocator's lock, it holds for longer while it has no core itself.
+        let without_core = calls.iter().map(|call| call.time - call.held_up).max();
+        let limit = without_core.map(|waited| SNAPSHOT_LIMIT + waited);
         println!(
             "peers() and status(): 99 of 100 within {most:?}, the slowest {slowest:?}, of which with a core {held_up:?}"
         );
-        assert!(held_up < Some(SNAPSHOT_LIMIT), "{held_up:?}");
+        assert!(held_up < limit, "{held_up:?}, of {limit:?}");
         result
     })
 }
 
 /// Also if it ends by a panic.
-struct SetAtEnd<'a>(&'a AtomicBool);
+pub struct SetAtEnd<'a>(pub &'a AtomicBool);
 
 impl Drop for SetAtEnd<'_> {
     fn drop(&mut self) {

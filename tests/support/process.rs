@@ -61,11 +61,23 @@ impl Process {
         Self::run(network.command(&this_program()), &params, name, heartbeat)
     }
 
-    fn run(mut program: Command, params: &str, name: &str, heartbeat: Duration) -> Self {
+    /// Several participants in one process. What each is told comes after its name.
+    pub fn join_many(server: &Server, names: &[String], heartbeat: Duration) -> Self {
+        let program = Command::new(this_program());
+        Self::start(program, &server.params(), &names.join(","), heartbeat)
+    }
+
+    fn run(program: Command, params: &str, name: &str, heartbeat: Duration) -> Self {
+        let mut process = Self::start(program, params, name, heartbeat);
+        process.expect("online");
+        process
+    }
+
+    fn start(mut program: Command, params: &str, names: &str, heartbeat: Duration) -> Self {
         program
             .args(["--exact", "participant_process", "--nocapture"])
             .env(PARAMS, params)
-            .env(NAME, name)
+            .env(NAME, names)
             .env(HEARTBEAT, heartbeat.as_millis().to_string());
         let (sender, events) = unbounded();
         let hear = move |line: Option<String>| {
@@ -76,9 +88,7 @@ impl Process {
             }
         };
         let process = Subprocess::start(&mut program, hear).expect("a process");
-        let mut process = Self { process, events };
-        process.expect("online");
-        process
+        Self { process, events }
     }
 
     /// Its next event, which must be this one.
@@ -116,8 +126,18 @@ impl Process {
         self.process.pid()
     }
 
+    /// What it was told so far is not looked at.
+    pub fn forget(&mut self) {
+        self.events.try_iter().for_each(drop);
+    }
+
     /// Kills it with -9.
     pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// The same, where what it was told is still to be seen.
+    pub fn end(&mut self) {
         self.process.kill().expect("a process to kill");
     }
 
@@ -157,8 +177,8 @@ pub fn be_a_participant() {
 }
 
 /// The same, with another configuration than the name alone.
-pub fn be_a_participant_as(config: impl FnOnce(&str) -> Config) {
-    let (Ok(params), Ok(name)) = (std::env::var(PARAMS), std::env::var(NAME)) else {
+pub fn be_a_participant_as(config: impl Fn(&str) -> Config) {
+    let (Ok(params), Ok(names)) = (std::env::var(PARAMS), std::env::var(NAME)) else {
         return;
     };
     // Ends with the test that started it, however that ends.
@@ -167,14 +187,21 @@ pub fn be_a_participant_as(config: impl FnOnce(&str) -> Config) {
         std::process::exit(1);
     });
     let heartbeat = std::env::var(HEARTBEAT).expect("a heartbeat");
-    let cluster = config(&name)
-        .heartbeat_interval(Duration::from_millis(
-            heartbeat.parse().expect("milliseconds"),
-        ))
-        .join(&params)
-        .expect("a valid configuration");
-    for event in cluster.events() {
-        println!("event: {}", words(&event));
+    let heartbeat = Duration::from_millis(heartbeat.parse().expect("milliseconds"));
+    let several = names.contains(',');
+    for name in names.split(',') {
+        let config = config(name).heartbeat_interval(heartbeat);
+        let cluster = config.join(&params).expect("a valid configuration");
+        let name = if several {
+            format!("{name} ")
+        } else {
+            String::new()
+        };
+        thread::spawn(move || {
+            for event in cluster.events() {
+                println!("event: {name}{}", words(&event));
+            }
+        });
     }
     thread::sleep(Duration::MAX);
 }

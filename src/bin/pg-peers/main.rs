@@ -125,7 +125,7 @@ impl Watch {
             return json::write_events(&cluster);
         }
         let place = self.place();
-        terminal::show(&cluster, &place, self.bare_heartbeat)
+        terminal::show(&cluster, &place)
     }
 
     fn join(&self) -> Result<Cluster, Box<dyn Error>> {

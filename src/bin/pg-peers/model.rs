@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use jiff::Zoned;
-use pg_peers::{Reason, Sighting};
+use pg_peers::{PeerInfo, Reason};
 
 use crate::news::{Identity, Member, News};
 use crate::text;
@@ -35,8 +35,6 @@ pub(crate) struct Model {
     departed: VecDeque<(Instant, Identity)>,
     log: VecDeque<Entry>,
     link: Link,
-    /// The interval assumed of peers that announce none.
-    bare_interval: Duration,
     /// When it was last asked who was heard when.
     looked: Instant,
 }
@@ -56,7 +54,7 @@ enum Standing {
 /// What is known of a peer besides what it announces.
 pub(crate) struct Seen {
     pub(crate) heard: Instant,
-    pub(crate) interval: Option<Duration>,
+    pub(crate) interval: Duration,
     pub(crate) backend: Option<i32>,
 }
 
@@ -114,13 +112,12 @@ pub(crate) enum Kind {
 }
 
 impl Model {
-    pub(crate) fn new(bare_interval: Duration, now: &Now) -> Self {
+    pub(crate) fn new(now: &Now) -> Self {
         Self {
             rows: BTreeMap::new(),
             departed: VecDeque::new(),
             log: VecDeque::new(),
             link: Link::Connecting,
-            bare_interval,
             looked: now.instant,
         }
     }
@@ -155,9 +152,9 @@ impl Model {
     }
 
     /// Takes up when peers were heard; of one whose news have not come yet it is none of our business.
-    pub(crate) fn see(&mut self, now: &Now, sightings: impl IntoIterator<Item = (Identity, Seen)>) {
+    pub(crate) fn see(&mut self, now: &Now, infos: impl IntoIterator<Item = (Identity, Seen)>) {
         self.looked = now.instant;
-        for (identity, seen) in sightings {
+        for (identity, seen) in infos {
             if let Some(row) = self.rows.get_mut(&identity) {
                 if row.standing == Standing::Here {
                     row.seen = Some(seen);
@@ -257,10 +254,8 @@ impl Model {
         if let Standing::Gone { reason, .. } = row.standing {
             return State::Gone(reason);
         }
-        let late = row.seen.as_ref().is_some_and(|seen| {
-            let interval = seen.interval.unwrap_or(self.bare_interval);
-            seen.age(self.looked) > interval.mul_f64(LATE)
-        });
+        let is_late = |seen: &Seen| seen.age(self.looked) > seen.interval.mul_f64(LATE);
+        let late = row.seen.as_ref().is_some_and(is_late);
         // Who cannot hear cannot tell.
         match self.link {
             Link::Online { .. } if late => State::Late,
@@ -282,7 +277,7 @@ impl Model {
             name: &identity.name,
             state: self.state(row),
             heard: known(heard.map(text::age)),
-            interval: known(seen.and_then(|seen| seen.interval).map(text::span)),
+            interval: known(seen.map(|seen| text::span(seen.interval))),
             started: known(identity.incarnation.and_then(start)),
             backend: known(
                 seen.and_then(|seen| seen.backend)
@@ -304,13 +299,13 @@ impl Row {
 
 impl Seen {
     /// To what is known of whom.
-    pub(crate) fn of(sighting: &Sighting) -> (Identity, Self) {
+    pub(crate) fn of(info: &PeerInfo) -> (Identity, Self) {
         let seen = Self {
-            heard: sighting.heard,
-            interval: sighting.interval,
-            backend: sighting.backend,
+            heard: info.heard,
+            interval: info.interval,
+            backend: info.backend,
         };
-        (Identity::of(&sighting.peer), seen)
+        (Identity::of(&info.peer), seen)
     }
 
     fn age(&self, now: Instant) -> Duration {
@@ -325,8 +320,6 @@ mod tests {
 
     use super::*;
 
-    const BARE: Duration = Duration::from_secs(5);
-
     /// A view in a time of its own.
     struct View {
         model: Model,
@@ -339,7 +332,7 @@ mod tests {
             let start = Instant::now();
             let now = at(start, Duration::ZERO);
             let mut view = Self {
-                model: Model::new(BARE, &now),
+                model: Model::new(&now),
                 start,
                 now,
             };
@@ -364,7 +357,7 @@ mod tests {
                 let full = member.identity.incarnation.is_some();
                 let seen = Seen {
                     heard,
-                    interval: full.then_some(Duration::from_secs(5)),
+                    interval: Duration::from_secs(5),
                     backend: full.then_some(4711),
                 };
                 (member.identity.clone(), seen)
@@ -443,7 +436,7 @@ mod tests {
             view.rows(),
             [
                 "a Here heard 2.0 s every 5 s since 11:59:00 at 4711 role=leader zone=eu-1",
-                "app@10.0.0.1 Here heard 2.0 s every - since - at -",
+                "app@10.0.0.1 Here heard 2.0 s every 5 s since - at -",
             ]
         );
         a.tags.clear();

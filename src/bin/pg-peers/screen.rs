@@ -261,15 +261,15 @@ fn counts_line(counts: Counts, status: &Status, theme: &Theme) -> Line<'static> 
     };
     spans.push(Span::styled(format!("  {} late", counts.late), late));
     spans.push(Span::raw(format!("  {} left lately", counts.departed)));
-    if let Some(echo) = status.echo.filter(|_| status.online) {
-        spans.push(Span::raw(format!("   echo {}", text::span(echo))));
+    if let Some(took) = status.round_trip.filter(|_| status.online) {
+        spans.push(Span::raw(format!("   round trip {}", text::span(took))));
     }
     let (heard, ignored) = (status.heard, status.ignored);
     spans.push(Span::raw(format!("   {heard} messages  {ignored} ignored")));
     // What there is none of when all is well.
     for (what, count) in [
         ("forged", status.forged),
-        ("untimely", status.untimely),
+        ("clock skewed", status.clock_skewed),
         ("refused", status.refused),
     ] {
         if count > 0 {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Zoned;
 use pg_peers::crossbeam_channel::{Receiver, after, bounded, never, select};
-use pg_peers::{Cluster, Sighting};
+use pg_peers::{Cluster, PeerInfo};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{
     self, Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
@@ -42,16 +42,12 @@ struct View<'a> {
 }
 
 /// Shows the cluster until somebody quits. Whatever ends it, the terminal is as it was before.
-pub(crate) fn show(
-    cluster: &Cluster,
-    place: &str,
-    bare_interval: Duration,
-) -> Result<(), Box<dyn Error>> {
+pub(crate) fn show(cluster: &Cluster, place: &str) -> Result<(), Box<dyn Error>> {
     let signals = signals()?;
     let mut view = View {
         cluster,
         place,
-        model: Model::new(bare_interval, &Now::read()),
+        model: Model::new(&Now::read()),
         panes: Panes::default(),
         theme: Theme::of_environment(),
     };
@@ -75,7 +71,7 @@ impl View<'_> {
         signals: &Receiver<i32>,
     ) -> Result<End, Box<dyn Error>> {
         let inputs = inputs();
-        let mut sightings = self.cluster.sightings();
+        let mut infos = self.cluster.peer_infos();
         let mut look = never();
         loop {
             self.draw(terminal)?;
@@ -95,13 +91,13 @@ impl View<'_> {
                     }
                 }
                 recv(signals) -> signal => return Ok(End::Signal(signal?)),
-                recv(sightings) -> seen => {
+                recv(infos) -> seen => {
                     self.see(&seen?);
-                    sightings = never();
+                    infos = never();
                     look = after(LOOK);
                 }
                 recv(look) -> _ => {
-                    sightings = self.cluster.sightings();
+                    infos = self.cluster.peer_infos();
                     look = never();
                 }
                 // What is shown of time goes on while the thread of the cluster waits for a server.
@@ -110,8 +106,8 @@ impl View<'_> {
         }
     }
 
-    fn see(&mut self, sightings: &[Sighting]) {
-        self.model.see(&Now::read(), sightings.iter().map(Seen::of));
+    fn see(&mut self, infos: &[PeerInfo]) {
+        self.model.see(&Now::read(), infos.iter().map(Seen::of));
     }
 
     fn draw(&mut self, terminal: &mut DefaultTerminal) -> io::Result<()> {

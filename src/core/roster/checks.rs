@@ -2,6 +2,7 @@
 
 use super::Roster;
 use super::entry::Entry;
+use crate::core::digest::Digest;
 use crate::peer::Peer;
 
 /// The peers that are there.
@@ -20,6 +21,21 @@ pub(crate) fn check_bounds(roster: &Roster) {
     assert!(roster.sync.departures() <= limits.max_departed);
     assert!(roster.queries.is_bounded());
     assert!(roster.session_check.suspects().len() <= roster.present);
+    let in_full = roster
+        .alive()
+        .filter(|entry| entry.peer.incarnation().is_some());
+    let digest = in_full
+        .map(|entry| entry.fingerprint)
+        .fold(Digest::default(), Digest::with);
+    assert_eq!(roster.peers_digest, digest);
+    // To find out each takes long.
+    let mut some = roster.alive().take(3);
+    assert!(some.all(|entry| {
+        entry
+            .own_fingerprint()
+            .is_none_or(|it| it == entry.fingerprint)
+    }));
+    assert!(roster.backends.len() <= roster.present);
     let mut alive = roster.alive();
     let overdue_at = |entry: &Entry| entry.overdue_at(roster.loud_until, limits.missed);
     assert!(alive.all(|entry| roster.expiry.is_expected(overdue_at(entry))));

@@ -17,12 +17,32 @@ pub(super) struct Entry {
     pub(super) due: u32,
     /// Within this time it is back if its session ends; milliseconds.
     pub(super) back: u16,
-    /// Its session with our server, if it announces itself from one.
-    pub(super) pid: Option<Pid>,
+    pub(super) session: Session,
+    /// Whether it asks Postgres which sessions are gone.
+    pub(super) checks: bool,
     /// It was heard, or told of, since the link came up.
     pub(super) confirmed: bool,
+    /// How long it was silent before it was heard last, if it announces its bare name; milliseconds.
+    pub(super) last_gap: u32,
+    /// The backend that its bare name came from last, since the link came up.
+    pub(super) said_by: Option<Pid>,
+    /// What it adds to the digest.
+    pub(super) fingerprint: u64,
+    /// Since when it is there.
+    pub(super) since: Instant,
     /// When it expires, or, once it has left, when that was.
     pub(super) until: Instant,
+}
+
+/// The session of a peer with our server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Session {
+    /// It announces itself from none that we could ask for.
+    Unknown,
+    /// This backend serves it.
+    At(Pid),
+    /// Its backend serves another peer by now (rule 10).
+    Over,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +62,9 @@ pub(super) struct Heartbeat<'a> {
     /// How long ago it was heard, where another member tells us.
     pub(super) age: Option<Duration>,
     pub(super) back: Duration,
+    pub(super) checks: bool,
+    /// Another member says that it is there, so it may have been taken for silent by mistake.
+    pub(super) revives: bool,
     pub(super) tags: WireTags<'a>,
 }
 
@@ -51,7 +74,7 @@ impl Entry {
         self.seq = heartbeat.seq;
         self.due = u32::try_from(heartbeat.due.as_millis()).unwrap_or(u32::MAX);
         self.back = u16::try_from(heartbeat.back.as_millis()).unwrap_or(u16::MAX);
-        self.pid = heartbeat.pid;
+        self.checks = heartbeat.checks;
         self.confirmed = true;
         let age = heartbeat.age.unwrap_or_default();
         self.until = now + self.grace(missed).saturating_sub(age);
@@ -70,9 +93,14 @@ impl Entry {
         after.clamp(self.until, self.until + grace * 2)
     }
 
-    /// How long its session may be missing before it has left.
+    /// How long its session may be missing before it has left. One that announces its bare name may have another session by now,
+    /// so it must also be silent for longer than it was before.
     pub(super) fn back(&self) -> Duration {
-        Duration::from_millis(self.back.into())
+        let back = Duration::from_millis(self.back.into());
+        match self.peer.incarnation() {
+            Some(_) => back,
+            None => back + Duration::from_millis(self.due.max(self.last_gap).into()),
+        }
     }
 
     /// When it was heard, or was given a new grace period.
@@ -86,6 +114,13 @@ impl Entry {
     pub(super) fn age(&self, now: Instant, missed: u32) -> Duration {
         let left = self.until.saturating_duration_since(now);
         self.grace(missed).saturating_sub(left)
+    }
+
+    /// Whether this sign of life of the same start was heard before, or a later one was. One that another member tells of a
+    /// peer that was silent here is not: it was heard there.
+    pub(super) fn is_old(&self, heartbeat: &Heartbeat<'_>) -> bool {
+        let told_anew = heartbeat.revives && self.standing == Standing::Left(Reason::Expired);
+        heartbeat.seq < self.seq || (heartbeat.seq == self.seq && !told_anew)
     }
 
     /// How an incarnation that is heard relates to the one that is known (rule 1): `Less` is stale, `Equal` is the same
@@ -111,6 +146,15 @@ impl Standing {
     }
 }
 
+impl Session {
+    pub(super) fn pid(self) -> Option<Pid> {
+        match self {
+            Self::At(pid) => Some(pid),
+            Self::Unknown | Self::Over => None,
+        }
+    }
+}
+
 impl<'a> Heartbeat<'a> {
     pub(super) fn of(announce: &Announce<'a>) -> Self {
         Self {
@@ -120,6 +164,8 @@ impl<'a> Heartbeat<'a> {
             pid: announce.pid,
             age: announce.age,
             back: announce.back,
+            checks: announce.checks,
+            revives: false,
             tags: announce.tags,
         }
     }
@@ -133,6 +179,8 @@ impl<'a> Heartbeat<'a> {
             pid: None,
             age: None,
             back: LEAST_BACK,
+            checks: false,
+            revives: false,
             tags: WireTags::default(),
         }
     }

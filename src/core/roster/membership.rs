@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::entry::{Entry, Heartbeat, Standing};
+use super::entry::{Entry, Heartbeat, Session, Standing};
 use super::{Change, Kind, Outcome, Roster};
 use crate::event::Reason;
 use crate::peer::{Incarnation, Peer, Tags};
@@ -20,7 +20,7 @@ impl Roster {
         let full = self.present >= self.limits.max_peers;
         let Some(entry) = self.entries.get_mut(name) else {
             if full {
-                return Outcome::Refused;
+                return self.refuse();
             }
             self.join(now, Arc::from(name), heartbeat);
             return Outcome::News;
@@ -32,13 +32,11 @@ impl Roster {
                 return Outcome::Stale;
             }
             // A bare name has no sequence: each is as good as the last.
-            (Ordering::Equal, _)
-                if heartbeat.incarnation.is_some() && heartbeat.seq <= entry.seq =>
-            {
+            (Ordering::Equal, _) if heartbeat.incarnation.is_some() && entry.is_old(heartbeat) => {
                 return Outcome::Stale;
             }
             (Ordering::Equal | Ordering::Greater, Standing::Left(_)) if full => {
-                return Outcome::Refused;
+                return self.refuse();
             }
             (Ordering::Greater, Standing::Left(_)) => self.join(now, Arc::from(name), heartbeat),
             (Ordering::Greater, Standing::Alive | Standing::Unreachable) => {
@@ -60,12 +58,16 @@ impl Roster {
                     let peer = entry.peer.clone();
                     self.changes.push_back(Change { peer, kind });
                 }
-                if !before.is_alive() {
-                    self.present += 1;
-                }
                 entry.refresh(now, heartbeat, self.limits.missed);
                 self.expiry.expect(entry.until);
                 self.session_check.clear(name);
+                self.set_backend(name, heartbeat.pid);
+                if before.is_alive() && updated {
+                    self.count_out(now, name);
+                }
+                if !before.is_alive() || updated {
+                    self.count_in(now, name);
+                }
             }
         }
         Outcome::News
@@ -100,11 +102,16 @@ impl Roster {
             Ordering::Greater => {
                 let old = entry.peer.clone();
                 let was_here = entry.standing.is_alive();
+                if was_here {
+                    self.count_out(now, name);
+                }
+                let Some(entry) = self.entries.get_mut(name) else {
+                    return Outcome::Stale;
+                };
                 entry.peer = Peer::new(old.shared_name(), Some(incarnation), Tags::default());
                 entry.seq = seq;
                 self.mark_departed(now, name, Reason::Goodbye);
                 if was_here {
-                    self.present -= 1;
                     self.changed(old, Kind::Left(Reason::Replaced));
                 }
                 Outcome::News
@@ -112,13 +119,14 @@ impl Roster {
         }
     }
 
-    /// Another member found that Postgres does not have a peer's session any more.
+    /// Another member found that a peer has left without a goodbye.
     pub(super) fn handle_gone(
         &mut self,
         now: Instant,
         name: &str,
         incarnation: Incarnation,
         seq: u64,
+        why: Reason,
     ) -> Outcome {
         match self.entries.get(name) {
             Some(entry)
@@ -126,11 +134,17 @@ impl Roster {
                     && entry.peer.incarnation() == Some(incarnation)
                     && entry.seq <= seq =>
             {
-                self.depart(now, name, Reason::SessionGone);
+                self.depart(now, name, why);
                 Outcome::News
             }
             _ => Outcome::Stale,
         }
+    }
+
+    /// There is no room for a newcomer (rule 9).
+    fn refuse(&mut self) -> Outcome {
+        self.incomplete = true;
+        Outcome::Refused
     }
 
     /// Puts a peer that was not there into the roster.
@@ -140,7 +154,6 @@ impl Roster {
             heartbeat.incarnation,
             heartbeat.tags.to_tags(),
         );
-        self.present += 1;
         self.corrections.cancel(&name);
         self.changed(peer.clone(), Kind::Joined);
         self.session_check.clear(&name);
@@ -150,13 +163,20 @@ impl Roster {
             seq: heartbeat.seq,
             due: 0,
             back: 0,
-            pid: None,
+            session: Session::Unknown,
+            checks: false,
             confirmed: true,
+            last_gap: 0,
+            said_by: None,
+            fingerprint: 0,
+            since: now,
             until: now,
         };
         entry.refresh(now, heartbeat, self.limits.missed);
         self.expiry.expect(entry.until);
-        self.entries.insert(name, entry);
+        self.entries.insert(Arc::clone(&name), entry);
+        self.set_backend(&name, heartbeat.pid);
+        self.count_in(now, &name);
     }
 
     /// Takes a peer that was there out of the roster, and remembers it as departed.
@@ -165,17 +185,37 @@ impl Roster {
             return;
         };
         let peer = entry.peer.clone();
-        let incarnation = peer.incarnation();
-        self.present -= 1;
+        self.count_out(now, name);
         self.changed(peer, Kind::Left(reason));
         self.mark_departed(now, name, reason);
-        if incarnation < self.incarnation() {
-            self.schedule_session_check(now);
+    }
+
+    /// Counts a peer among those that are there.
+    pub(super) fn count_in(&mut self, now: Instant, name: &str) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            self.present += 1;
+            if let Some(fingerprint) = entry.own_fingerprint() {
+                entry.fingerprint = fingerprint;
+                self.peers_digest = self.peers_digest.with(fingerprint);
+            }
         }
+        self.note_digest(now);
+    }
+
+    /// Does not count a peer any more that was counted.
+    pub(super) fn count_out(&mut self, now: Instant, name: &str) {
+        if let Some(entry) = self.entries.get(name) {
+            self.present -= 1;
+            if entry.peer.incarnation().is_some() {
+                self.peers_digest = self.peers_digest.without(entry.fingerprint);
+            }
+        }
+        self.note_digest(now);
     }
 
     /// Remembers a name as departed.
     fn mark_departed(&mut self, now: Instant, name: &str, reason: Reason) {
+        self.set_backend(name, None);
         if let Some(entry) = self.entries.get_mut(name) {
             entry.standing = Standing::Left(reason);
             entry.until = now;

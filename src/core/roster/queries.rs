@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Roster;
 use crate::core::roster_sync::ASK_ALL;
-use crate::core::wire::{self, Announce, Body, Inbox, Message, WireTags};
+use crate::core::wire::{self, Announce, Body, Inbox, Message, Question, WireTags};
 
 /// This many queries may wait for an answer.
 const MAX_WAITING: usize = 100;
@@ -18,7 +18,7 @@ const PIECE: usize = 16_000;
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     /// Those that have got nothing yet, and since when.
-    waiting: VecDeque<(Instant, Inbox)>,
+    waiting: VecDeque<(Instant, Question)>,
     /// The answer that is under way. There is one at a time, since it may be as large as the roster.
     answer: Option<Answer>,
 }
@@ -27,7 +27,7 @@ pub(super) struct Queries {
 #[derive(Debug)]
 struct Answer {
     asked: Instant,
-    inbox: Inbox,
+    question: Question,
     payloads: VecDeque<String>,
 }
 
@@ -41,28 +41,37 @@ pub(crate) struct Piece {
 }
 
 impl Queries {
-    /// Whether a query from there can be taken: there is room, and none from there waits or is being answered.
-    pub(super) fn takes(&self, inbox: Inbox) -> bool {
-        let mut waiting = self.waiting.iter().map(|(_, inbox)| *inbox);
-        let answered = self.answer.as_ref().map(|answer| answer.inbox);
-        self.waiting.len() < MAX_WAITING
-            && answered != Some(inbox)
-            && waiting.all(|other| other != inbox)
-    }
-
-    pub(super) fn push(&mut self, now: Instant, inbox: Inbox) {
-        self.waiting.push_back((now, inbox));
+    /// Takes a question, if there is room and it is not being answered. One from there that waits gives way to it.
+    pub(super) fn push(&mut self, now: Instant, question: Question) {
+        let from_there = |other: Question| other.inbox == question.inbox;
+        let mut waiting = self.waiting.iter_mut();
+        if let Some((_, other)) = waiting.find(|(_, other)| from_there(*other)) {
+            *other = question;
+            return;
+        }
+        let is_same = |answer: &Answer| {
+            from_there(answer.question) && answer.question.number == question.number
+        };
+        if self.waiting.len() < MAX_WAITING && !self.answer.as_ref().is_some_and(is_same) {
+            self.waiting.push_back((now, question));
+        }
     }
 
     /// Who is answered there asks anew. It may have missed a part, so what is left of the answer is of no use.
     fn restart(&mut self, inbox: Inbox) {
-        self.answer.take_if(|answer| answer.inbox == inbox);
+        self.answer.take_if(|answer| answer.question.inbox == inbox);
+    }
+
+    /// Somebody asked everybody, which settles it for all that ask at that time. What waits needs no answer any more, unless it is
+    /// also about those who left.
+    fn handle_query_to_all(&mut self) {
+        self.waiting.retain(|(_, question)| question.away.is_some());
     }
 
     /// The next piece of the answer that is under way.
     fn pop_piece(&mut self) -> Option<Piece> {
         let answer = self.answer.as_mut()?;
-        let inbox = answer.inbox;
+        let inbox = answer.question.inbox;
         let (mut payloads, mut bytes) = (Vec::new(), 0);
         while let Some(payload) = answer.payloads.front() {
             bytes += payload.len() + wire::LONGEST_SIGNATURE;
@@ -98,13 +107,23 @@ impl Queries {
 
 impl Roster {
     /// Somebody asks who is there (rule 6). One member answers, and all pick the same, by hash.
-    pub(super) fn handle_query(&mut self, now: Instant, asker: &str, inbox: Inbox, attempt: u64) {
+    pub(super) fn handle_query(
+        &mut self,
+        now: Instant,
+        asker: &str,
+        question: Question,
+        attempt: u64,
+    ) {
         if attempt >= ASK_ALL {
             self.sync.handle_query_to_all(now);
+            self.queries.handle_query_to_all();
+            if let Some(away) = question.away {
+                self.plan_departures(now, away);
+            }
             return self.announce_soon(now);
         }
         if attempt == 0 {
-            self.queries.restart(inbox);
+            self.queries.restart(question.inbox);
         }
         if !self.sync.is_settled() {
             // One that is new itself may be unknown to those who answer. One that asks again has heard it.
@@ -113,24 +132,25 @@ impl Roster {
             }
             return;
         }
-        if self.queries.takes(inbox) && self.is_ranked(attempt, asker, inbox) {
-            self.queries.push(now, inbox);
+        // What this member does not know the one that asks would miss.
+        if !self.incomplete && self.is_ranked(attempt, asker, question) {
+            self.queries.push(now, question);
         }
     }
 
     /// Whether this member answers the attempt of that number: whether exactly as many peers come before it.
-    pub(super) fn is_ranked(&self, rank: u64, asker: &str, inbox: Inbox) -> bool {
+    pub(super) fn is_ranked(&self, rank: u64, asker: &str, question: Question) -> bool {
         let Some(presence) = self.presence.as_ref().filter(|presence| presence.speaks()) else {
             return false;
         };
         let Some(incarnation) = presence.incarnation() else {
             return false;
         };
-        let own = inbox.rank(presence.name(), incarnation);
+        let own = question.rank(presence.name(), incarnation);
         let before = self.alive().filter(|entry| {
             let name = entry.peer.name();
             let known = entry.peer.incarnation().filter(|_| entry.confirmed);
-            name != asker && known.is_some_and(|known| inbox.rank(name, known) < own)
+            name != asker && known.is_some_and(|known| question.rank(name, known) < own)
         });
         // Most find somebody before them soon.
         let more_than_rank = rank as usize + 1;
@@ -141,19 +161,20 @@ impl Roster {
     /// before.
     pub(crate) fn poll_answer(&mut self, now: Instant) -> Option<Piece> {
         if self.queries.answer.is_none() {
-            let (asked, inbox) = self.queries.waiting.pop_front()?;
-            let payloads = self.write_answer(now)?.into();
+            let (asked, question) = self.queries.waiting.pop_front()?;
+            let payloads = self.write_answer(now, question)?.into();
             self.queries.answer = Some(Answer {
                 asked,
-                inbox,
+                question,
                 payloads,
             });
         }
         self.queries.pop_piece()
     }
 
-    /// The payloads that say who is there now, all written at once, since each says how many there are.
-    fn write_answer(&self, now: Instant) -> Option<Vec<String>> {
+    /// The payloads that say who is there now, and who left while the one that asks was away; all written at once, since each says
+    /// how many there are.
+    fn write_answer(&self, now: Instant, question: Question) -> Option<Vec<String>> {
         let presence = self.presence.as_ref().filter(|p| p.speaks())?;
         let encoded: Vec<_> = self
             .alive()
@@ -167,17 +188,26 @@ impl Roster {
             name: entry.peer.name().into(),
             body: Body::Announce(Announce {
                 hello: false,
+                newborn: false,
                 incarnation: *incarnation,
                 seq: entry.seq,
                 due: Duration::from_millis(entry.due.into()),
-                pid: entry.pid,
-                inbox: None,
+                pid: entry.session.pid(),
+                question: None,
                 age: Some(entry.age(now, self.limits.missed)),
                 back: entry.back(),
+                checks: entry.checks,
+                digest: None,
                 tags: WireTags::encoded(tags),
             }),
         });
+        let away = question.away.map(|away| self.departed_within(now, away));
+        let departed = away.into_iter().flatten().map(|(entry, body)| Message {
+            name: entry.peer.name().into(),
+            body,
+        });
         let everybody = peers.chain([presence.last_announcement()]);
-        Some(wire::encode_roster(everybody))
+        let all = everybody.chain(departed);
+        Some(wire::encode_roster(question.number, all))
     }
 }

@@ -1,24 +1,32 @@
 //! The peers whose session Postgres does not have any more. [`session_check`](crate::core::session_check) says when to ask.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::Roster;
+use super::entry::{Entry, Session};
 use crate::core::presence::Presence;
-use crate::core::session_check::{Rank, SessionCheck};
-use crate::core::wire::{Body, Message, Pid};
+use crate::core::session_check::{AT_EACH_END, Role, Scope, SessionCheck};
+use crate::core::wire::{Message, Pid};
 use crate::event::Reason;
-use crate::peer::Incarnation;
 
 impl Roster {
     /// The backends that Postgres is to be asked about now, if it is to be asked.
     pub(crate) fn poll_session_check(&mut self, now: Instant) -> Option<Vec<Pid>> {
         self.session_check.deadline().filter(|&at| at <= now)?;
-        // Only now, since it takes a look at every peer.
-        let rank = self.rank();
-        self.session_check.restart(now, rank, &mut self.jitter);
-        let pids: Vec<Pid> = self.alive().filter_map(|entry| entry.pid).collect();
-        (!pids.is_empty()).then_some(pids)
+        let role = self.role(now);
+        let scope = self.session_check.poll(now, role, &mut self.jitter)?;
+        let asked: Vec<_> = match scope {
+            Scope::All => self.alive().map(|entry| entry.session).collect(),
+            Scope::Only(names) => {
+                let entries = names.iter().filter_map(|name| self.entries.get(name));
+                entries.map(|entry| entry.session).collect()
+            }
+        };
+        // The answer for those whose session is over is known, but not yet when.
+        let asks = asked.iter().any(|session| *session != Session::Unknown);
+        asks.then(|| asked.into_iter().filter_map(Session::pid).collect())
     }
 
     /// Postgres was asked which backends it has, at the time `asked`, and did not have those in `missing`. To be called when
@@ -29,69 +37,131 @@ impl Roster {
         asked: Instant,
         missing: &HashSet<Pid>,
     ) {
+        if !self.session_check.is_begun() {
+            // The question was asked before this member stopped to ask.
+            return;
+        }
+        let is_missing = |entry: &Entry| match entry.session {
+            Session::Unknown => false,
+            Session::At(pid) => missing.contains(&pid),
+            Session::Over => true,
+        };
         for name in self.session_check.suspects() {
-            let pid = self.entries.get(&name).and_then(|entry| entry.pid);
-            if !pid.is_some_and(|pid| missing.contains(&pid)) {
+            if !self.entries.get(&name).is_some_and(is_missing) {
                 self.session_check.clear(&name);
             }
         }
-        if missing.is_empty() {
-            return;
-        }
-        let others_look = SessionCheck::others_look(self.older(), missing);
-        let missing = self
+        let missing: Vec<_> = self
             .alive()
-            .filter(|entry| entry.pid.is_some_and(|pid| missing.contains(&pid)));
-        let missing: Vec<_> = missing
+            .filter(|entry| is_missing(entry))
             .map(|entry| (entry.peer.shared_name(), entry.back()))
             .collect();
+        let excess = self.round_trip.excess();
         for (name, back) in missing {
-            if self.session_check.handle_missing(asked, &name, back) {
+            let check = &mut self.session_check;
+            if check.handle_missing(asked, &name, back, excess) {
                 self.depart(now, &name, Reason::SessionGone);
                 self.gone_to_tell.push_back((now, name));
             }
         }
-        if !others_look {
-            self.session_check.confirm();
+        let role = self.role(now);
+        self.session_check.confirm(role, &mut self.jitter);
+    }
+
+    /// This role may not ask Postgres for sessions, so others must.
+    pub(crate) fn handle_no_right_to_check(&mut self, now: Instant) {
+        self.session_check.stop();
+        self.set_may_check(false);
+        self.announce_soon(now);
+    }
+
+    /// Whether this role may ask Postgres for sessions, as far as is known.
+    pub(super) fn set_may_check(&mut self, may: bool) {
+        self.may_check = may && self.limits.session_check;
+        if let Some(presence) = &mut self.presence {
+            presence.set_checks(self.may_check);
         }
     }
 
-    /// Begins to ask Postgres for sessions, or to ask more often, if that falls to this member.
-    pub(super) fn schedule_session_check(&mut self, now: Instant) {
+    /// Begins to ask Postgres for sessions, if this member may and has asked all who is there.
+    pub(super) fn begin_session_check(&mut self, now: Instant) {
         let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
-        if self.limits.session_check && speaks && self.sync.has_asked_all() {
-            let rank = self.rank();
-            self.session_check.schedule(now, rank, &mut self.jitter);
+        if self.may_check && speaks && self.sync.has_asked_all() {
+            self.session_check.begin(now);
         }
     }
 
-    /// The next peer of which all are to be told that its session is gone.
+    /// The next peer of which all are to be told that its session is gone. Of a bare name nothing could be told, and one that was
+    /// heard meanwhile is there: both are passed over.
     pub(super) fn due_gone(&mut self) -> Option<Message<'static>> {
-        let (_, name) = self.gone_to_tell.pop_front()?;
-        let entry = self.entries.get(&name)?;
-        let incarnation = entry.peer.incarnation()?;
-        let body = Body::Gone {
-            incarnation,
-            seq: entry.seq,
-        };
-        let name = name.to_string().into();
-        (!entry.standing.is_alive()).then_some(Message { name, body })
-    }
-
-    /// The peers that check sessions before this participant does: those that are older, and have a session.
-    fn older(&self) -> impl Iterator<Item = (Incarnation, Pid)> {
-        let own = self.incarnation();
-        let checkers = self
-            .alive()
-            .filter_map(|entry| Some((entry.peer.incarnation()?, entry.pid?)));
-        checkers.filter(move |(theirs, _)| Some(*theirs) < own)
-    }
-
-    /// How many are older, as far as that matters, and how many members there are.
-    fn rank(&self) -> Rank {
-        Rank {
-            older: self.older().take(SessionCheck::OLDER).count(),
-            members: self.present + 1,
+        while let Some((_, name)) = self.gone_to_tell.pop_front() {
+            let told = self.departure_of(&name);
+            if told.is_some() {
+                return told;
+            }
         }
+        None
+    }
+
+    /// This backend serves that peer. If it served another, that one's session is over (rule 10).
+    pub(super) fn set_backend(&mut self, name: &str, pid: Option<Pid>) {
+        let missed = self.limits.missed;
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        let session = pid.map_or(Session::Unknown, Session::At);
+        if entry.session == session {
+            return;
+        }
+        if entry.peer.incarnation().is_none() {
+            // A pooler's session serves several nodes.
+            entry.session = session;
+            return;
+        }
+        if let Session::At(before) = std::mem::replace(&mut entry.session, session) {
+            self.backends.remove(&before);
+        }
+        let Some(pid) = pid else {
+            return;
+        };
+        let (shared, heard) = (entry.peer.shared_name(), entry.last_received(missed));
+        let Some(other) = self.backends.insert(pid, Arc::clone(&shared)) else {
+            return;
+        };
+        // An answer may tell of one that was heard before the other.
+        let Some(rival) = self.entries.get_mut(&other) else {
+            return;
+        };
+        let loser = if rival.last_received(missed) > heard {
+            self.backends.insert(pid, other);
+            self.entries.get_mut(&shared)
+        } else {
+            Some(rival)
+        };
+        if let Some(loser) = loser {
+            loser.session = Session::Over;
+        }
+    }
+
+    /// Where this member stands among those that check sessions. It takes a look at a few peers, at all of them only for who is
+    /// among the oldest or the youngest.
+    fn role(&self, now: Instant) -> Role {
+        let own = self.incarnation();
+        let (mut older, mut younger) = (0, 0);
+        for entry in self.alive() {
+            if !entry.checks || entry.session.pid().is_none() {
+                continue;
+            }
+            if entry.peer.incarnation() < own {
+                older += 1;
+            } else if SessionCheck::is_established(entry.since, now) {
+                younger += 1;
+            }
+            if older.min(younger) == AT_EACH_END {
+                break;
+            }
+        }
+        self.session_check
+            .role(now, older, younger, self.present + 1)
     }
 }

@@ -353,3 +353,17 @@ fn it_waits_no_longer_than_for_what_is_due() {
     assert_eq!(hearing.until(now, Some(due), Aside::Ready, SLICE), due);
     assert_eq!(hearing.until(now, None, Aside::Ready, SLICE), now + SLICE);
 }
+
+#[test]
+fn a_mark_that_came_back_is_not_kept_waiting() {
+    let now = Instant::now();
+    let mut hearing = Hearing::new(now, HEARTBEAT, true, false);
+    hearing.mark(1, 7);
+    assert_eq!(hearing.until(now, None, Aside::Ready, SLICE), now + SLICE);
+    hearing.handle_notification(now, 10);
+    assert_eq!(hearing.until(now, None, Aside::Ready, SLICE), now);
+    assert_eq!(hearing.poll_mark(), Some(7));
+    assert_eq!(hearing.until(now, None, Aside::Ready, SLICE), now + SLICE);
+    hearing.mark(0, 8);
+    assert_eq!(hearing.until(now, None, Aside::Ready, SLICE), now);
+}

@@ -36,10 +36,7 @@ impl Holder {
     /// By one transaction, of a server that was started with [`NOBODY_WAITS`].
     pub fn hold(server: &Server) -> Self {
         let mut holder = Self::new(server);
-        let (mut client, pid) = watching(server);
-        holder.threads.push(thread::spawn(move || {
-            client.batch_execute(COMMIT).expect("a commit in the end");
-        }));
+        let pid = holder.commit_again_and_again(server);
         holder.wait_until_it_waits(pid);
         holder
     }
@@ -47,13 +44,7 @@ impl Holder {
     /// By one transaction after the other, each for so long.
     pub fn slow_down(server: &Server, time: Duration) -> Self {
         let mut holder = Self::new(server);
-        let (mut client, pid) = watching(server);
-        let over = Arc::clone(&holder.over);
-        holder.threads.push(thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                client.batch_execute(COMMIT).expect("a commit in the end");
-            }
-        }));
+        let pid = holder.commit_again_and_again(server);
         let (mut other, _) = watching(server);
         let over = Arc::clone(&holder.over);
         holder.threads.push(thread::spawn(move || {
@@ -80,6 +71,18 @@ impl Holder {
             threads: Vec::new(),
             over: Arc::default(),
         }
+    }
+
+    /// The backend that does. Until the checkpointer, too, has read the setting, a commit does not wait for the standby.
+    fn commit_again_and_again(&mut self, server: &Server) -> i32 {
+        let (mut client, pid) = watching(server);
+        let over = Arc::clone(&self.over);
+        self.threads.push(thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                client.batch_execute(COMMIT).expect("a commit in the end");
+            }
+        }));
+        pid
     }
 
     fn wait_until_it_waits(&mut self, pid: i32) {

@@ -158,7 +158,7 @@ fn a_large_roster_arrives_over_a_slow_link() {
                 net.processes[id]
                     .participant
                     .roster
-                    .is_ranked(rank, "n", inbox)
+                    .is_ranked(rank, "n", Question::at(inbox))
             })
         };
         let mut inboxes = (1..).map(|n: u64| Inbox::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
@@ -182,17 +182,20 @@ fn a_large_roster_arrives_over_a_slow_link() {
 
 #[test]
 fn newcomers_that_come_together_are_all_answered() {
-    let mut net = Net::new(1);
-    crowd_at(&mut net, 30, 7_000, FAR);
-    let mut start = |n: u64| start_at(&mut net, with_tags(&format!("n{n}"), 100 + n, 10), FAR);
-    let newcomers: Vec<_> = (0..8).map(&mut start).collect();
-    net.run(secs(40));
-    for &id in &newcomers {
-        assert_eq!(net.seen_by(id), net.truth_for(id));
-        // None has to ask everybody.
-        let asked = questions(&net, id);
-        assert!(asked <= 3, "{asked} questions");
+    let mut asked_everybody = 0;
+    for seed in 1..6 {
+        let mut net = Net::new(seed);
+        crowd_at(&mut net, 30, 7_000, FAR);
+        let mut start = |n: u64| start_at(&mut net, with_tags(&format!("n{n}"), 100 + n, 10), FAR);
+        let newcomers: Vec<_> = (0..8).map(&mut start).collect();
+        net.run(secs(40));
+        for &id in &newcomers {
+            assert_eq!(net.seen_by(id), net.truth_for(id));
+            asked_everybody += usize::from(questions(&net, id) > 3);
+        }
     }
+    // Only where all three that it would ask are busy with others.
+    assert!(asked_everybody <= 10, "{asked_everybody} of 40");
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn a_peer_reported_lost_that_is_never_heard_again_leaves() {
     net.report_unreachable(a, "b");
     net.report_unreachable(a, "nobody");
     net.run(SETTLED);
-    assert_eq!(net.told(a), ["join b.5", "leave b.5 Expired"]);
+    assert_eq!(net.told(a), ["join b.5", "leave b.5 SessionGone"]);
 }
 
 #[test]

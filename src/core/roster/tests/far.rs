@@ -36,6 +36,29 @@ fn far_members_whose_sessions_end_are_never_gone() {
     }
 }
 
+/// All that the server does takes longer than when they said within what time they would be back.
+#[test]
+fn while_the_server_is_slow_those_that_connect_have_longer() {
+    let slower = ms(150);
+    let mut net = Net::new(1);
+    let ids = settled_crowd(&mut net, 7);
+    ids.iter().for_each(|&id| drop(net.told(id)));
+    for &id in &ids {
+        net.processes[id].delay = slower;
+    }
+    net.run(secs(10));
+    for _ in 0..5 {
+        ids[4..].iter().for_each(|&id| net.disconnect(id));
+        net.run(slower * 15);
+        ids[4..].iter().for_each(|&id| net.reconnect(id));
+        net.run(SETTLED);
+    }
+    for &id in &ids {
+        let told = net.told(id);
+        assert!(!told.iter().any(|it| it.starts_with("leave")), "{told:?}");
+    }
+}
+
 #[test]
 fn far_checkers_are_as_patient() {
     let took = secs(3);

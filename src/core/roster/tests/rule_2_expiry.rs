@@ -104,6 +104,8 @@ proptest! {
                     online = !online;
                     if online {
                         net.reconnect(a);
+                        // Until its question is through.
+                        net.run(LATENCY);
                         granted = granted.filter(|_| was_here).map(|_| net.now);
                     } else {
                         net.disconnect(a);

@@ -3,6 +3,28 @@
 use super::*;
 
 #[test]
+fn a_hello_that_took_long_gives_everybody_the_time_that_it_took() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject(&beat_due("b", 1, 1, secs(1)));
+    net.run(ms(10));
+    net.disconnect(a);
+    let now = net.clock();
+    let roster = &mut net.processes[a].participant.roster;
+    roster.handle_link_up(now, None);
+    let said = roster
+        .poll_announcement(now)
+        .map(|hello| wire::encode(&hello));
+    assert!(said.is_some_and(|said| said.contains(" hello ")));
+    let sent = now + ms(900);
+    roster.handle_sent(sent);
+    let late = sent + secs(3);
+    assert!(!roster.handle_timeout(late - ms(10), late));
+    assert_eq!(here(roster), ["b.1"]);
+    assert!(!roster.handle_timeout(late, late));
+    assert!(here(roster).is_empty());
+}
+
+#[test]
 fn nobody_expires_while_the_link_is_down_or_at_once_after() {
     let mut net = Net::new(1);
     let a = net.start("a", 1);
@@ -15,7 +37,8 @@ fn nobody_expires_while_the_link_is_down_or_at_once_after() {
     net.reconnect(a);
     net.run(HEARTBEAT * MISSED - ms(1));
     assert_eq!(net.told(a), ["online"]);
-    net.run(ms(1));
+    // From when the hello is through.
+    net.run(ms(1) + LATENCY);
     assert_eq!(net.told(a), ["leave b.5 Expired"]);
 }
 
@@ -52,9 +75,13 @@ fn a_server_that_stood_still_gives_everybody_a_grace_period() {
     };
     assert_eq!(gone_after(&[(1_000, 1), (2_500, 900)]), Some(3_000));
     assert_eq!(gone_after(&[(1_000, 1), (2_500, 1_000)]), Some(5_500));
-    // A server that is merely far away does not keep the dead alive.
+    // A server that is merely far away does not keep the dead alive, nor does one that is unsteady.
     let far = [1_000, 2_100, 3_300, 4_500].map(|at| (at, 1_100));
     assert_eq!(gone_after(&far), Some(4_000));
+    let unsteady: Vec<_> = (0..15)
+        .map(|n| (n * 1_000, [400, 1_200][n as usize % 2]))
+        .collect();
+    assert!(gone_after(&unsteady) < Some(8_000));
 }
 
 #[test]

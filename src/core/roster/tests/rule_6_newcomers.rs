@@ -100,6 +100,53 @@ fn patience_begins_when_the_question_has_gone_out() {
 }
 
 #[test]
+fn who_is_behind_does_not_take_what_it_heard_for_all() {
+    let start = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(start, None);
+    let mut now = start;
+    // Its questions, the one to all included, and then its announcement.
+    for _ in 0..20 {
+        now += ms(100);
+        while roster.poll_announcement(now).is_some() {
+            roster.handle_sent(now);
+        }
+        let _ = roster.handle_timeout(start, start);
+    }
+    let answers = |roster: &mut Roster| {
+        let question = "pg-peers/1 ask inbox=00000000000000ff try=0;";
+        let question = wire::decode(question).expect("a question");
+        roster.handle_message(now, STRANGER, &question);
+        roster.poll_answer(now).is_some()
+    };
+    assert!(!answers(&mut roster), "others are still to be heard");
+    let _ = roster.handle_timeout(now, now);
+    assert!(answers(&mut roster));
+}
+
+#[test]
+fn what_was_asked_before_all_were_asked_is_not_answered() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.run(SETTLED);
+    for (by_all, away, answered) in [(false, "", 3), (true, "", 0), (true, " away=100", 3)] {
+        let now = net.clock();
+        let roster = &mut net.processes[a].participant.roster;
+        for number in 0..3 {
+            let question = format!("pg-peers/1 ask inbox=000000000000000{number}{away} try=0;");
+            let question = wire::decode(&question).expect("a question");
+            roster.handle_message(now, STRANGER, &question);
+        }
+        if by_all {
+            let question = "pg-peers/1 ask inbox=00000000000000ff try=3;";
+            let question = wire::decode(question).expect("a question");
+            roster.handle_message(now, STRANGER, &question);
+        }
+        let answers = std::iter::from_fn(|| roster.poll_answer(now)).count();
+        assert_eq!(answers, answered);
+    }
+}
+
+#[test]
 fn answers_are_shared_among_all() {
     const CROWD: usize = 20;
     let mut net = Net::new(1);
@@ -110,7 +157,12 @@ fn answers_are_shared_among_all() {
         let inbox = Inbox::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let ranked: Vec<_> = ids
             .iter()
-            .filter(|&&id| net.processes[id].participant.roster.is_ranked(0, "", inbox))
+            .filter(|&&id| {
+                net.processes[id]
+                    .participant
+                    .roster
+                    .is_ranked(0, "", Question::at(inbox))
+            })
             .collect();
         let [first] = ranked[..] else {
             panic!("{} would answer", ranked.len());

@@ -137,3 +137,34 @@ fn a_flood_of_newcomers_with_long_tags_takes_bounded_memory() {
     let bound = BOUND as u64 * 8_000;
     assert!((bound / 2..bound * 3 / 2).contains(&taken), "{taken} bytes");
 }
+
+#[test]
+fn who_does_not_know_everybody_does_not_answer_for_all() {
+    for small_from_the_start in [true, false] {
+        for seed in 0..40 {
+            let mut net = Net::new(seed);
+            let small = Setup {
+                heartbeat: secs(24 * 60 * 60),
+                max_peers: 3,
+                ..Setup::new("small", 1)
+            };
+            let ids = quiet_crowd(&mut net, 19, |_| ms(20));
+            let small = net.start_as(small);
+            net.run(SETTLED);
+            if !small_from_the_start {
+                // One of the three that it knows leaves, so there is room.
+                let known = net.seen_by(small)[0].clone();
+                let is_known = |&&id: &&Id| net.processes[id].describe() == known;
+                let id = *ids.iter().find(is_known).expect("one of them");
+                net.leave(id);
+                net.run(SETTLED);
+            }
+            let newcomer = net.start_as(Setup {
+                heartbeat: secs(24 * 60 * 60),
+                ..Setup::new("n", 100)
+            });
+            net.run(secs(2));
+            assert_eq!(net.seen_by(newcomer), net.truth_for(newcomer), "{seed}");
+        }
+    }
+}

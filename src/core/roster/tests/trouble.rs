@@ -190,34 +190,43 @@ impl Net {
         }
     }
 
-    /// Names whose living process is not the newest of its name: whether it is told so, and seen, depends on who
-    /// remembers the newest.
-    fn outlived_their_successors(&self) -> Vec<&'static str> {
-        let outlived = |name: &&str| {
-            let announcing = self.all_of(name).into_iter();
-            let mut announcing = announcing.filter(|&id| !self.processes[id].participant.silenced);
-            announcing.any(|id| self.incarnation(id) < self.highest(name))
-        };
-        CLUSTER
-            .iter()
-            .map(|(name, _)| *name)
-            .filter(outlived)
-            .collect()
+    /// Names of which a living process is not the newest: whether it is told so, and seen, depends on who remembers the newest.
+    fn outlived_their_successors(&self) -> HashSet<&str> {
+        let announcing = self.processes.iter().filter(|it| it.announces());
+        let in_full = announcing.filter_map(|it| Some((it, it.participant.roster.incarnation()?)));
+        let outlived =
+            in_full.filter(|(it, incarnation)| incarnation.get() < self.highest(&it.name));
+        outlived.map(|(it, _)| &*it.name).collect()
+    }
+
+    /// Those of them whose name is clear.
+    pub(super) fn clear(&self, described: Vec<String>) -> Vec<String> {
+        let unclear = self.outlived_their_successors();
+        let name = |text: &str| text.split('.').next().unwrap_or_default().to_owned();
+        let is_clear = |text: &String| !unclear.contains(&*name(text));
+        described.into_iter().filter(is_clear).collect()
+    }
+
+    /// For how long anybody is sure of a peer that falls silent. An interval is learned of a bare name, also from replays after its
+    /// death, but none is longer than what went before.
+    fn longest_grace(&self) -> Duration {
+        let living = self.processes.iter().filter(|process| process.alive);
+        let entries = living.flat_map(|process| process.participant.roster.entries.values());
+        let longest = entries.map(|entry| entry.grace(MISSED)).max();
+        let longest = longest.unwrap_or_default();
+        assert!(
+            longest <= MISSED * self.now,
+            "sure for {longest:?} after {:?}",
+            self.now
+        );
+        longest
     }
 
     fn assert_everybody_sees_the_truth(&self) {
-        let unclear = self.outlived_their_successors();
-        let clear = |described: Vec<String>| {
-            let of = |name: &&str, text: &str| text.split('.').next() == Some(*name);
-            let clear = described.into_iter();
-            clear
-                .filter(|text| !unclear.iter().any(|name| of(name, text)))
-                .collect::<Vec<_>>()
-        };
         for id in 0..self.processes.len() {
             if self.processes[id].alive {
                 let (seen, truth) = (self.seen_by(id), self.truth_for(id));
-                assert_eq!(clear(seen), clear(truth), "as seen by {id}");
+                assert_eq!(self.clear(seen), self.clear(truth), "as seen by {id}");
             }
         }
     }
@@ -237,8 +246,9 @@ proptest! {
             net.run(ms(*time));
         }
         net.calm_down();
-        // Three times the longest of the intervals, and the hellos before.
-        net.run(secs(20));
+        // The hellos and what was held up, and then what the last signs of life are good for.
+        net.run(secs(25));
+        net.run(net.longest_grace());
         net.assert_everybody_sees_the_truth();
         for (name, _) in CLUSTER {
             let of_name = net.all_of(name);

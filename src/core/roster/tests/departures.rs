@@ -1,0 +1,227 @@
+//! Who was away learns who left meanwhile (rule 6).
+
+use super::*;
+
+/// How soon a departure that was missed is known.
+const KNOWN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Members that announce themselves so rarely that no heartbeat, and no expiry, tells anything.
+fn crowd(net: &mut Net, count: usize) -> Vec<Id> {
+    let start = |n| {
+        let id = net.start_as(Setup {
+            heartbeat: secs(60 * 60),
+            delivery_budget: 1_800,
+            ..Setup::new(&format!("p{n:03}"), 1 + n as u64)
+        });
+        net.run(ms(20));
+        id
+    };
+    let ids: Vec<_> = (0..count).map(start).collect();
+    net.run(secs(10));
+    for &id in &ids {
+        assert_eq!(net.seen_by(id).len(), count - 1);
+        net.told(id);
+    }
+    ids
+}
+
+fn expect_left(net: &mut Net, id: Id, expected: &[&str]) {
+    let told = net.told(id);
+    let left = told.iter().filter(|event| event.starts_with("leave"));
+    assert_eq!(left.collect::<Vec<_>>(), expected, "at {id}: {told:?}");
+}
+
+/// Somebody says goodbye while the link of another is down.
+fn a_goodbye_is_missed(net: &mut Net, ids: &[Id]) {
+    let (away, leaver) = (ids[1], ids[3]);
+    net.disconnect(away);
+    net.run(ms(300));
+    net.leave(leaver);
+    net.run(ms(300));
+    net.reconnect(away);
+    net.run(KNOWN_WITHIN);
+    expect_left(net, away, &["leave p003.4 Goodbye"]);
+}
+
+/// Somebody dies, and while that is found out the link of another is down.
+fn a_death_is_missed(net: &mut Net, ids: &[Id]) {
+    let (away, dead) = (ids[1], ids[2]);
+    net.crash(dead);
+    net.run(ms(1_000));
+    net.disconnect(away);
+    net.run(GONE);
+    net.reconnect(away);
+    net.run(KNOWN_WITHIN);
+    expect_left(net, away, &["leave p002.3 SessionGone"]);
+}
+
+/// As in a restart of the server while others are deployed: some have heard a goodbye, and some have not.
+fn all_are_away_and_some_missed_a_goodbye(net: &mut Net, ids: &[Id]) {
+    let leaver = ids[4];
+    let stay: Vec<Id> = ids
+        .iter()
+        .copied()
+        .filter(|&id| net.processes[id].online)
+        .collect();
+    let stay: Vec<Id> = stay.into_iter().filter(|&id| id != leaver).collect();
+    for &id in &stay {
+        net.told(id);
+    }
+    for &id in stay.iter().step_by(2) {
+        net.disconnect(id);
+    }
+    net.leave(leaver);
+    net.run(ms(50));
+    for &id in &stay {
+        net.disconnect(id);
+    }
+    net.run(ms(700));
+    let before = net.sent.len();
+    for &id in &stay {
+        net.reconnect(id);
+    }
+    net.run(KNOWN_WITHIN);
+    let said = net.sent[before..].iter();
+    let said = said.filter(|sent| sent.payload.contains(" gone name=p004 "));
+    let said = said.count();
+    assert!((1..=20).contains(&said), "{said} say it");
+    for &id in &stay {
+        expect_left(net, id, &["leave p004.5 Goodbye"]);
+    }
+}
+
+fn departures_are_missed(seed: u64, count: usize) {
+    let mut net = Net::new(seed);
+    let ids = crowd(&mut net, count);
+    a_goodbye_is_missed(&mut net, &ids);
+    a_death_is_missed(&mut net, &ids);
+    all_are_away_and_some_missed_a_goodbye(&mut net, &ids);
+}
+
+#[test]
+fn a_departure_that_was_missed_is_known_within_a_second() {
+    for seed in 0..20 {
+        departures_are_missed(seed, 8);
+    }
+}
+
+#[test]
+fn a_departure_that_was_missed_is_known_within_a_second_by_400() {
+    if large() {
+        departures_are_missed(1, 400);
+    }
+}
+
+#[test]
+fn an_expiry_that_was_missed_is_known_with_its_reason() {
+    let mut net = Net::new(1);
+    let setup = |name: &str, incarnation| Setup {
+        heartbeat: secs(10),
+        session_check: false,
+        ..Setup::new(name, incarnation)
+    };
+    let a = net.start_as(setup("a", 1));
+    let b = net.start_as(setup("b", 2));
+    let c = net.start_as(setup("c", 3));
+    net.run(secs(20));
+    net.told(b);
+    net.crash(c);
+    net.run(secs(15));
+    net.disconnect(b);
+    net.run(secs(20));
+    expect_left(&mut net, a, &["leave c.3 Expired"]);
+    net.reconnect(b);
+    net.run(KNOWN_WITHIN);
+    expect_left(&mut net, b, &["leave c.3 Expired"]);
+}
+
+#[test]
+fn an_observer_that_was_away_is_told_too() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 5);
+    let observer = net.start_as(Setup::observer());
+    net.run(SETTLED);
+    net.told(observer);
+    net.disconnect(observer);
+    net.leave(ids[2]);
+    net.run(secs(100));
+    net.reconnect(observer);
+    net.run(KNOWN_WITHIN);
+    expect_left(&mut net, observer, &["leave p002.3 Goodbye"]);
+}
+
+#[test]
+fn a_newcomer_is_not_told_who_left_before_it_came() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 5);
+    net.leave(ids[2]);
+    net.run(ms(10));
+    let newcomer = net.start("n", 100);
+    net.run(SETTLED);
+    assert_eq!(net.seen_by(newcomer).len(), 4);
+    assert!(
+        net.answers
+            .iter()
+            .all(|(_, sent)| !sent.payload.contains("name=p002"))
+    );
+}
+
+#[test]
+fn who_left_and_is_back_is_not_taken_for_gone() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 5);
+    let (away, other) = (ids[1], ids[3]);
+    net.disconnect(away);
+    net.inject("pg-peers/1 gone name=p003 inc=4 seq=99;");
+    net.run(ms(200));
+    net.reconnect(away);
+    net.run(KNOWN_WITHIN);
+    expect_left(&mut net, away, &[]);
+    assert_eq!(net.seen_by(other).len(), 4);
+}
+
+#[test]
+fn who_loses_its_link_again_before_it_is_told_asks_for_the_whole_time() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 5);
+    let (away, leaver) = (ids[1], ids[3]);
+    net.disconnect(away);
+    net.leave(leaver);
+    net.run(secs(60));
+    net.reconnect(away);
+    // Before anybody can have answered.
+    net.run(Duration::from_micros(1_500));
+    net.disconnect(away);
+    net.run(secs(1));
+    net.reconnect(away);
+    net.run(KNOWN_WITHIN);
+    expect_left(&mut net, away, &["leave p003.4 Goodbye"]);
+}
+
+#[test]
+fn an_answer_to_an_earlier_question_settles_nothing() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 5);
+    let observer = net.start_as(Setup::observer());
+    net.run(SETTLED);
+    // Its statement hangs, and is carried out when the observer is back.
+    let late: Vec<_> = net
+        .answers
+        .iter()
+        .map(|(_, sent)| Arc::clone(&sent.payload))
+        .collect();
+    net.disconnect(observer);
+    net.start_as(Setup {
+        heartbeat: secs(60 * 60),
+        ..Setup::new("n", 100)
+    });
+    net.leave(ids[4]);
+    net.run(ms(500));
+    let key = net.processes[observer].key;
+    net.reconnect(observer);
+    for payload in late {
+        net.send_to(key, &payload);
+    }
+    net.run(SETTLED);
+    assert_eq!(net.seen_by(observer), net.truth_for(observer));
+}
