@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
+use std::mem;
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -495,8 +496,10 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // In a fork of the process the log may be locked for ever.
+        // In a fork of the process whatever the thread had locked stays locked: the log, perhaps, and what the last receiver of a
+        // channel locks when it goes. So neither is the last.
         if self.check_process().is_err() {
+            mem::forget((self.events.clone(), self.left.clone()));
             return;
         }
         if let Err(error) = self.leave_within(DROP_TIMEOUT) {
