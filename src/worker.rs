@@ -201,7 +201,7 @@ impl Worker {
             let (inbox, pid) = (piece.inbox.channel(), self.up()?.link.pid());
             let sign = |payload| self.guard.sign(pid, Some(&inbox), payload);
             let payloads: Vec<_> = piece.payloads.into_iter().map(sign).collect();
-            self.call(|link| link.answer(&inbox, &payloads))?;
+            self.call(|link| link.answer(&inbox, payloads))?;
             self.host.status_mut().answered += u64::from(piece.is_last);
             // The host may have something to ask; the rest of the answer, and the other questions, can wait.
             if self.pace.is_late(start) {

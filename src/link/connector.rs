@@ -16,7 +16,7 @@ use super::targets::{Cause, Place, Targets};
 use crate::error::{Error, Kind, Result, code_of};
 
 /// Limits for a connection whose string sets none: the peer of a dead connection is given up within seconds, not the
-/// system's hours. The server is asked for the same, by [`sql::set_up`](super::sql::set_up).
+/// system's hours. The server is asked for the same, by [`Wording::set_up`](super::sql::Wording::set_up).
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);

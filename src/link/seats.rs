@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use postgres::Client;
 
+use super::sql::Wording;
+
 /// The most sessions of a participant at a server.
 const SEATS: usize = 3;
 
@@ -34,9 +36,10 @@ pub(super) struct Seat {
     at: At,
 }
 
-/// A client that has one. Its session ends first.
+/// A client that has one, and how things are said to it. Its session ends first.
 pub(super) struct Seated {
     client: Client,
+    pub(super) wording: Wording,
     _seat: Seat,
 }
 
@@ -85,6 +88,7 @@ impl Seated {
     pub(super) fn new(client: Client, seat: Seat) -> Self {
         Self {
             client,
+            wording: Wording::default(),
             _seat: seat,
         }
     }

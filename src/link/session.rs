@@ -12,12 +12,13 @@ use fallible_iterator::FallibleIterator;
 use postgres::error::SqlState;
 use postgres::{Client, Notification, SimpleQueryMessage};
 
+use super::Pid;
 use super::connector::{Connect, Connector};
 use super::detached::{close, receive_awake, spawn, start};
 use super::patience::Patience;
 use super::seats::{NoSeat, Seated};
+use super::sql::{self, Wording};
 use super::targets::Place;
-use super::{Pid, sql};
 use crate::error::{Error, Kind, Result};
 use crate::jitter;
 use crate::logging::LINK;
@@ -133,14 +134,18 @@ impl Link {
     ) -> Result<Self> {
         if let Some(pid) = given_up {
             // A role may have lost the right to; then that backend reads on until its client is gone.
-            let _ = run(&mut client, &sql::end_session(pid, &names.application_name));
+            let _ = say(&mut client, |it| {
+                it.end_session(pid, &names.application_name)
+            });
         }
-        let set_up = sql::set_up(&names.channel, &names.application_name, patience.lock());
+        let lock = patience.lock();
         let start = Instant::now();
-        let shown = client.simple_query(&set_up).map_err(broken)?;
+        let shown = say(&mut client, |it| {
+            it.set_up(&names.channel, &names.application_name, lock)
+        })?;
         // The hello, which comes next, promises no more than the distance allows.
         patience.handle_round_trip(start.elapsed());
-        let encoding = column(&shown).next().map(str::to_owned);
+        let encoding = column(&shown).last().map(str::to_owned);
         check_length(&mut client, &names.channel, encoding.as_deref())?;
         Ok(Self {
             client: Some(client),
@@ -185,9 +190,9 @@ impl Link {
         if std::mem::replace(&mut self.settled, true) {
             return Ok(());
         }
-        self.call(sql::NO_IDLE_TIMEOUT.len(), |client| {
+        self.call(0, |client| {
             // Servers before 14 do not know the setting.
-            let _ = run(client, sql::NO_IDLE_TIMEOUT);
+            let _ = say(client, Wording::no_idle_timeout);
             Ok(())
         })
     }
@@ -271,8 +276,8 @@ impl Link {
 
     /// Announces, and takes our own notification, which must be back by now.
     pub(crate) fn notify(&mut self, payload: &str) -> Result<()> {
-        let statement = sql::notify(&self.names.channel, payload);
-        self.run(statement)?;
+        let (channel, said) = (self.names.channel.clone(), payload.to_owned());
+        self.say(move |it| it.notify(&channel, &said))?;
         let client = self.client.as_mut().ok_or_else(gone)?;
         // Others may say the very same: a bare name, or that they know a newer incarnation.
         let mut said_by_others = false;
@@ -295,8 +300,9 @@ impl Link {
     }
 
     /// Sends a piece of an answer to an inbox, all its payloads at once.
-    pub(crate) fn answer(&mut self, inbox: &str, payloads: &[String]) -> Result<()> {
-        self.run(sql::notify_all(inbox, payloads))
+    pub(crate) fn answer(&mut self, inbox: &str, payloads: Vec<String>) -> Result<()> {
+        let inbox = inbox.to_owned();
+        self.say(move |it| it.notify_all(&inbox, &payloads))
     }
 
     /// Which of these backends the server has not; `None` if it does not tell this role.
@@ -323,7 +329,8 @@ impl Link {
     /// Asks whether the server still answers, and lets this session notify: for one that announces nothing, and before anybody
     /// is declared gone. It goes the way that announcements go, since what holds those up must hold up the judgement, too.
     pub(crate) fn check(&mut self) -> Result<()> {
-        self.run(sql::notify(&self.names.inbox, CHECK))
+        let inbox = self.names.inbox.clone();
+        self.say(move |it| it.notify(&inbox, CHECK))
     }
 
     /// What was learned of the server's pace.
@@ -331,15 +338,16 @@ impl Link {
         &self.patience
     }
 
-    fn run(&mut self, statements: String) -> Result<()> {
-        self.call(statements.len(), move |client| run(client, &statements))
+    fn say(&mut self, words: impl Fn(Wording) -> String + Send + 'static) -> Result<()> {
+        let bytes = words(Wording::default()).len();
+        self.call(bytes, move |client| say(client, words).map(drop))
     }
 
     /// Runs what can hang on a thread that can be left behind, with the client, and measures how long it takes.
     fn call<T: Send + 'static>(
         &mut self,
         bytes: usize,
-        work: impl FnOnce(&mut Client) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&mut Seated) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let mut client = self.client.take().ok_or_else(gone)?;
         let (done, result) = bounded(1);
@@ -383,25 +391,29 @@ impl Drop for Link {
 
 /// Listens to the inbox, and returns the pid of our own backend. Comes before anything is set in the session: behind a
 /// pooler in transaction mode the settings would land in somebody else's.
-pub(super) fn listen_to_inbox(client: &mut Client, inbox: &str, lock: Duration) -> Result<Pid> {
+pub(super) fn listen_to_inbox(client: &mut Seated, inbox: &str, lock: Duration) -> Result<Pid> {
     run(client, &sql::listen(inbox))?;
     // Our own notification tells our backend's pid, without the right to execute any function. Nobody else can say the same
     // before us: not another attempt, which has the same inbox, nor a stranger who has learnt of it.
     let own = format!("own {:016x}", jitter::random());
-    let notify = sql::notify_within(inbox, &own, lock);
-    run(client, &notify).or_else(|error| retry_if_full(client, &notify, error))?;
+    let notify = |it: Wording| it.notify_within(inbox, &own, lock);
+    say(client, notify).or_else(|error| retry_if_full(client, notify, error))?;
     let pid = receive(client, inbox, &own, Duration::ZERO)?;
     pid.ok_or_else(|| not_carried(&Seen::Nothing))
 }
 
 /// A queue of notifications that was full stays full, though everybody has read them since, until somebody asks how full it
 /// is.
-fn retry_if_full(client: &mut Client, notify: &str, error: Error) -> Result<()> {
+fn retry_if_full(
+    client: &mut Seated,
+    notify: impl Fn(Wording) -> String,
+    error: Error,
+) -> Result<Vec<SimpleQueryMessage>> {
     if error.code() != Some(&SqlState::PROGRAM_LIMIT_EXCEEDED) {
         return Err(error);
     }
-    match run(client, sql::QUEUE_USAGE) {
-        Ok(()) => run(client, notify),
+    match run(client, &sql::queue_usage()) {
+        Ok(()) => say(client, notify),
         Err(_) => Err(error),
     }
 }
@@ -421,10 +433,9 @@ pub(super) fn probe(
     if listens.is_some_and(|listens| listens.recv_timeout(limit * 2).is_err()) {
         return Err(gone());
     }
-    run(
-        &mut second,
-        &sql::notify_within(inbox, PROBE, patience.lock()),
-    )?;
+    say(&mut second, |it| {
+        it.notify_within(inbox, PROBE, patience.lock())
+    })?;
     Ok(second)
 }
 
@@ -452,7 +463,7 @@ pub(super) fn hear_probe(
 /// Whether two connections lead to one server, if this role may know.
 fn is_same_server(first: &mut Client, second: &mut Client) -> Option<bool> {
     let [first, second] = [first, second].map(|client| {
-        let rows = client.simple_query(sql::SERVER).ok()?;
+        let rows = client.simple_query(&sql::server()).ok()?;
         column(&rows).next().map(str::to_owned)
     });
     Some(first? == second?)
@@ -483,12 +494,30 @@ fn check_length(client: &mut Client, channel: &str, encoding: Option<&str>) -> R
 
 /// The backend that serves a session which listens to nothing.
 pub(super) fn own_backend(client: &mut Client) -> Option<Pid> {
-    let rows = client.simple_query(sql::OWN_BACKEND).ok()?;
+    let rows = client.simple_query(&sql::own_backend()).ok()?;
     column(&rows).find_map(|pid| pid.parse().ok())
 }
 
-pub(super) fn run(client: &mut Client, statements: &str) -> Result<()> {
+fn run(client: &mut Client, statements: &str) -> Result<()> {
     client.batch_execute(statements).map_err(broken)
+}
+
+/// Says it by functions, or, where this role may not execute one of them, by statements from then on.
+pub(super) fn say(
+    client: &mut Seated,
+    words: impl Fn(Wording) -> String,
+) -> Result<Vec<SimpleQueryMessage>> {
+    let wording = client.wording;
+    let said = client.simple_query(&words(wording));
+    let refused = said.as_ref().err().and_then(postgres::Error::code);
+    if refused != Some(&SqlState::INSUFFICIENT_PRIVILEGE) || wording == Wording::Statements {
+        return said.map_err(broken);
+    }
+    let said = client.simple_query(&words(Wording::Statements));
+    if said.is_ok() {
+        client.wording = Wording::Statements;
+    }
+    said.map_err(broken)
 }
 
 /// What a simple query returned in its first column.

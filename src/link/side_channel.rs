@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
+use super::Pid;
 use super::connector::Connect;
 use super::detached::{close, start};
 use super::seats::Seated;
-use super::session::{SessionNames, own_backend, run};
-use super::{Pid, sql};
+use super::session::{SessionNames, own_backend, say};
 use crate::error::{Error, Kind, Result};
 
 /// The least time between two looks at what there is to announce.
@@ -149,7 +149,7 @@ impl SideChannel {
             };
             let payloads = sign(backend);
             if !payloads.is_empty() {
-                run(&mut client, &sql::notify_aside(&channel, &payloads))?;
+                say(&mut client, |it| it.notify_aside(&channel, &payloads))?;
             }
             Ok(Some((client, backend)))
         })

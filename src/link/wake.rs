@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::connector::Connect;
 use super::detached::{catch, spawn};
-use super::session::{SessionNames, run};
-use super::sql;
+use super::session::{SessionNames, say};
 use crate::error::Result;
 use crate::logging::LINK;
 
@@ -20,16 +19,15 @@ pub(crate) fn wake(
     names: &SessionNames,
     woken: impl FnOnce() + Send + 'static,
 ) -> Result<()> {
-    let statement = sql::notify_within(&names.inbox, "wake", LOCK);
-    let (connect, channel) = (Arc::clone(connect), names.channel.clone());
+    let (connect, names) = (Arc::clone(connect), names.clone());
     spawn("wake", move || {
         let mut client = None;
         let done = catch(|| {
             let client = client.insert(connect.open_aside(Duration::ZERO)?);
-            run(client, &statement)
+            say(client, |it| it.notify_within(&names.inbox, "wake", LOCK)).map(drop)
         });
         if let Err(error) = done {
-            log::debug!(target: LINK, "{channel:?}: a request waits for its turn: {error}");
+            log::debug!(target: LINK, "{:?}: a request waits for its turn: {error}", names.channel);
         }
         // Before the client is dropped, which may take long.
         woken();
