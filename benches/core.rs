@@ -54,7 +54,7 @@ fn payload_due(peer: u32, seq: u64, due: Duration) -> String {
 fn limits() -> Limits {
     Limits {
         heartbeat: HEARTBEAT,
-        delivery_budget: 1_800,
+        delivery_budget: 200,
         session_check: true,
         observer_asks: true,
         bare_heartbeat: HEARTBEAT,

@@ -1,8 +1,8 @@
-//! What a cluster costs its server as it grows, beside the protocol in which everybody announces itself every 5 seconds,
-//! and how fast a large one is: to join, to start, to notice a death.
+//! What a cluster costs its server as it grows, beside the protocol in which everybody announces itself every 5 seconds and
+//! beside a table of heartbeats, and how fast a large one is: to join, to start, to notice a death and a process that hangs.
 //!
 //! ```text
-//! cargo bench --bench scale                   # up to 400 members, some 12 minutes; writes benches/scale.svg
+//! cargo bench --bench scale                   # up to 400 members, some 20 minutes; writes benches/scale.svg
 //! cargo bench --bench scale -- --quick        # up to 20 members
 //! ```
 //!
@@ -33,8 +33,8 @@ use support::{Server, Subprocess, lines_of};
 /// The default, and what libcluster_postgres does.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The default.
-const BUDGET: f64 = 1_800.0;
+/// Ten times the default: so often members announce themselves until they know that they are judged by their sessions.
+const BUDGET_AT_FIRST: f64 = 2_000.0;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -73,6 +73,21 @@ struct Arguments {
 enum Kind {
     Ours,
     Naive,
+    Table,
+}
+
+/// What the members of a row cost.
+#[derive(Clone, Copy)]
+struct Cost {
+    /// Deliveries, and commits that notify, a second.
+    deliveries: f64,
+    commits: f64,
+    /// The server's CPU in per cent of a core.
+    cpu: f64,
+    /// Kilobytes of WAL a minute.
+    wal: f64,
+    /// Rows left for vacuum, a minute.
+    dead: f64,
 }
 
 fn main() {
@@ -86,18 +101,20 @@ fn main() {
     }
     println!("{}\n", support::machine());
     let server = Server::start_with(&["max_connections = 450"]);
+    let mut hung = None;
     if !arguments.no_times {
-        times(&server, arguments.quick);
+        hung = Some(times(&server, arguments.quick));
     }
     if !arguments.no_cost {
-        costs(&server, &arguments);
+        costs(&server, &arguments, hung);
     }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What it costs.
 
-fn costs(server: &Server, arguments: &Arguments) {
+/// `hung`: how many seconds it takes at most until a process that hangs is known, in the largest cluster.
+fn costs(server: &Server, arguments: &Arguments, hung: Option<f64>) {
     let quick = arguments.quick;
     let all = [10, 50, 100, 200, 400];
     let sizes = match arguments.sizes.as_slice() {
@@ -106,31 +123,37 @@ fn costs(server: &Server, arguments: &Arguments) {
         some => some,
     };
     println!(
-        "| members | naive: deliveries/s | server, % of a core | ours: deliveries/s | server, % of a core | ours/naive |\n\
-         |--------:|--------------------:|--------------------:|-------------------:|--------------------:|-----------:|"
+        "| members | protocol | deliveries/s | commits that notify/s | WAL, kB/min | dead rows/min | server, % of a core | ours, of it |\n\
+         |--------:|----------|-------------:|----------------------:|------------:|--------------:|--------------------:|------------:|"
     );
     let mut rows = Vec::new();
     for &members in sizes {
-        let [naive, ours] =
-            [Kind::Naive, Kind::Ours].map(|kind| cost(kind, members, server, quick));
-        println!(
-            "| {members:7} | {:19.0} | {:19.2} | {:18.0} | {:19.2} | {:10.3} |",
-            naive.0,
-            naive.1,
-            ours.0,
-            ours.1,
-            ours.1 / naive.1
-        );
-        rows.push((members as f64, naive.1, ours.1));
+        let kinds = [Kind::Naive, Kind::Table, Kind::Ours];
+        let costs = kinds.map(|kind| cost(kind, members, server, quick));
+        let [naive, table, ours] = costs;
+        for (kind, cost) in kinds.iter().zip(costs) {
+            println!(
+                "| {members:7} | {:8} | {:12.0} | {:21.1} | {:11.0} | {:13.0} | {:19.2} | {:11.3} |",
+                kind.to_possible_value().expect("a name").get_name(),
+                cost.deliveries,
+                cost.commits,
+                cost.wal,
+                cost.dead,
+                cost.cpu,
+                ours.cpu / cost.cpu
+            );
+        }
+        rows.push((members as f64, naive.cpu, ours.cpu, table.cpu));
     }
     if !quick && sizes == all {
-        let curve = |name, of: fn(&(f64, f64, f64)) -> f64| Curve {
+        let curve = |name, of: fn(&(f64, f64, f64, f64)) -> f64| Curve {
             name,
             points: rows.iter().map(|row| (row.0, of(row))).collect(),
         };
         let curves = [
             curve("everybody announces itself every 5 s", |row| row.1),
             curve("pg-peers", |row| row.2),
+            curve("a table of heartbeats", |row| row.3),
         ];
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/scale.svg");
         lines(
@@ -143,8 +166,11 @@ fn costs(server: &Server, arguments: &Arguments) {
     }
     let of = |members: usize| rows.iter().find(|row| row.0 as usize == members);
     if let (Some(large), Some(hundred)) = (of(400), of(100)) {
+        let hung = hung.map_or(String::new(), |seconds| {
+            format!("; hung {seconds:.1} s at 400")
+        });
         println!(
-            "\nscale: server CPU at 400, ours/naive {:.3} (up to 100 at most {:.3}; ours at 400/ours at 100 {:.3})",
+            "\nscale: server CPU at 400, ours/naive {:.3} (up to 100 at most {:.3}; ours at 400/ours at 100 {:.3}){hung}",
             large.2 / large.1,
             rows.iter()
                 .filter(|row| row.0 <= 100.0)
@@ -157,32 +183,51 @@ fn costs(server: &Server, arguments: &Arguments) {
     }
 }
 
-/// Deliveries a second, and the server's CPU in per cent of a core.
-fn cost(kind: Kind, members: usize, server: &Server, quick: bool) -> (f64, f64) {
+fn cost(kind: Kind, members: usize, server: &Server, quick: bool) -> Cost {
+    if kind == Kind::Table {
+        server.run(bare::TABLE);
+    }
     let mut row = Row::start(kind, "member", members, members, server);
-    // Once around: everybody announces itself in this time, once.
-    let interval = match kind {
-        Kind::Naive => HEARTBEAT,
-        Kind::Ours => HEARTBEAT.max(Duration::from_secs_f64((members * members) as f64 / BUDGET)),
+    // Those that came while the cluster grew announce themselves once more before they do so as rarely as they will.
+    let at_first = Duration::from_secs_f64((members * members) as f64 / BUDGET_AT_FIRST);
+    let settles = match kind {
+        Kind::Ours if !quick => HEARTBEAT * 2 + at_first,
+        _ => HEARTBEAT,
     };
-    let time = if quick {
-        HEARTBEAT
-    } else {
-        interval.max(HEARTBEAT * 4)
-    };
-    // Those that came while the cluster grew still announce themselves sooner than that, once.
-    thread::sleep(if quick { HEARTBEAT } else { interval });
-    let (start, cpu, deliveries) = (Instant::now(), support::server_cpu(server), row.count());
+    thread::sleep(settles);
+    let time = if quick { HEARTBEAT } else { HEARTBEAT * 8 };
+    let mut operator = server.client();
+    let written = "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::float8";
+    let mut written = move || -> f64 { operator.query_one(written, &[]).expect("a row").get(0) };
+    let before = (written(), row.count());
+    let (start, cpu) = (Instant::now(), support::server_cpu(server));
     thread::sleep(time);
-    let (cpu, deliveries) = (support::server_cpu(server) - cpu, row.count() - deliveries);
-    let seconds = start.elapsed().as_secs_f64();
-    (deliveries / seconds, cpu / seconds / 1e4)
+    let (cpu, seconds) = (
+        support::server_cpu(server) - cpu,
+        start.elapsed().as_secs_f64(),
+    );
+    let after = (written(), row.count());
+    let [deliveries, commits] = [0, 1].map(|at| (after.1[at] - before.1[at]) / seconds);
+    let [commits, dead] = match kind {
+        // Each update leaves the row before it.
+        Kind::Table => [0.0, members as f64 / HEARTBEAT.as_secs_f64() * 60.0],
+        Kind::Naive => [members as f64 / HEARTBEAT.as_secs_f64(), 0.0],
+        Kind::Ours => [commits, 0.0],
+    };
+    Cost {
+        deliveries,
+        commits,
+        cpu: cpu / seconds / 1e4,
+        wal: (after.0 - before.0) / seconds * 60.0 / 1e3,
+        dead,
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // How fast it is.
 
-fn times(server: &Server, quick: bool) {
+/// Returns how many seconds it takes at most until a process that hangs is known, in the largest cluster.
+fn times(server: &Server, quick: bool) -> f64 {
     let (sizes, crowd, starters): (&[usize], _, _) = if quick {
         (&[10], 20, 10)
     } else {
@@ -193,8 +238,15 @@ fn times(server: &Server, quick: bool) {
     for &size in sizes {
         rows.push(deaths(server, size));
     }
+    let mut hung = 0.0;
+    for &size in sizes {
+        let (name, histogram) = hangs(server, size, if quick { 1 } else { 4 });
+        hung = histogram.max() as f64 / 1e9;
+        rows.push((name, histogram));
+    }
     let rows = rows.iter().map(|(name, histogram)| (&**name, histogram));
     println!("{}", table("us", rows));
+    hung
 }
 
 /// How long a newcomer takes from `join` to the whole roster, with tags, in a settled cluster.
@@ -254,7 +306,7 @@ fn deaths(server: &Server, size: usize) -> (String, Histogram<u64>) {
     let victim = |i: usize, of| Row::start(Kind::Ours, &format!("victim-{i}"), 1, of, server);
     let mut oldest: Vec<Row> = (0..victims).map(|i| victim(i, i + 1)).collect();
     let rest = size - 2 * victims;
-    let mut crowd = Row::start(Kind::Ours, "member", rest, rest + victims, server);
+    let crowd = Row::start(Kind::Ours, "member", rest, rest + victims, server);
     let mut youngest: Vec<Row> = (0..victims)
         .map(|i| victim(victims + i, rest + victims + i + 1))
         .collect();
@@ -263,24 +315,36 @@ fn deaths(server: &Server, size: usize) -> (String, Histogram<u64>) {
         for victims in [&mut oldest, &mut youngest] {
             let mut victim = victims.remove(0);
             thread::sleep(Duration::from_millis(2_000 + 370 * round as u64));
-            crowd.say(&format!("watch {}", victim.name));
             let killed = micros();
             victim.process.kill().expect("to kill");
-            let mut others = rest;
-            while others > 0 {
-                let line = crowd.line();
-                let (name, at) = line.split_once(' ').expect("a name and a time");
-                assert_eq!(name, victim.name);
-                let at: u64 = at.parse().expect("a time");
-                histogram
-                    .record(at.saturating_sub(killed) * 1_000)
-                    .expect("a time");
-                others -= 1;
-            }
+            crowd.record(&victim.name, rest, killed, &mut histogram);
         }
     }
     (
         format!("kill -9 to the Leave at each other, of {size}"),
+        histogram,
+    )
+}
+
+/// How long from the SIGSTOP of a member to its `Leave` at each other.
+fn hangs(server: &Server, size: usize, victims: usize) -> (String, Histogram<u64>) {
+    let mut histogram = Histogram::new(3).expect("a histogram");
+    let rest = size - victims;
+    let crowd = Row::start(Kind::Ours, "member", rest, rest, server);
+    let victims: Vec<Row> = (0..victims)
+        .map(|i| Row::start(Kind::Ours, &format!("victim-{i}"), 1, rest + i + 1, server))
+        .collect();
+    // They know that they are judged by their sessions, and the youngest have been there for long enough to look.
+    thread::sleep(HEARTBEAT * 2);
+    for (round, victim) in victims.iter().enumerate() {
+        thread::sleep(Duration::from_millis(370 * round as u64));
+        let stopped = micros();
+        victim.process.freeze().expect("to freeze");
+        crowd.record(&victim.name, rest, stopped, &mut histogram);
+        victim.process.thaw().expect("to thaw");
+    }
+    (
+        format!("SIGSTOP to the Leave at each other, of {size}"),
         histogram,
     )
 }
@@ -330,10 +394,24 @@ impl Row {
         self.lines.recv_timeout(PATIENCE).expect("a line")
     }
 
-    /// How many notifications its members have received.
-    fn count(&mut self) -> f64 {
+    /// How many notifications its members have received, and how many announcements they have made.
+    fn count(&mut self) -> [f64; 2] {
         self.say("count");
-        self.line().parse().expect("a number")
+        let line = self.line();
+        let (received, made) = line.split_once(' ').expect("two numbers");
+        [received, made].map(|count| count.parse().expect("a number"))
+    }
+
+    /// Records when each of its members, which are so many, is told that this one left, after that time.
+    fn record(&self, name: &str, members: usize, since: u64, histogram: &mut Histogram<u64>) {
+        for _ in 0..members {
+            let line = self.line();
+            let (left, at) = line.split_once(' ').expect("a name and a time");
+            assert_eq!(left, name);
+            let at: u64 = at.parse().expect("a time");
+            let took = at.saturating_sub(since) * 1_000;
+            histogram.record(took).expect("a time");
+        }
     }
 }
 
@@ -366,6 +444,13 @@ fn row(kind: Kind, arguments: &Arguments) {
             }
             Vec::new()
         }
+        Kind::Table => {
+            for i in 0..arguments.members {
+                let offset = HEARTBEAT * i as u32 / arguments.members as u32;
+                bare::row_of_table(&arguments.params, name(i), offset);
+            }
+            Vec::new()
+        }
         Kind::Ours => (0..arguments.members)
             .map(|i| {
                 let member = join(&name(i), &arguments.params);
@@ -381,23 +466,24 @@ fn row(kind: Kind, arguments: &Arguments) {
     }
     println!("ready");
     let command = lines_of(std::io::stdin());
-    let mut watched = String::new();
     loop {
         match command.recv_timeout(Duration::from_millis(1)) {
-            Ok(line) => match line.strip_prefix("watch ") {
-                Some(name) => name.clone_into(&mut watched),
-                None => println!("{}", deliveries(&members) + heard.load(Ordering::Relaxed)),
-            },
+            Ok(_) => {
+                let received = deliveries(&members) + heard.load(Ordering::Relaxed);
+                let made: u64 = members.iter().map(|it| it.status().announced).sum();
+                println!("{received} {made}");
+            }
             Err(error) if error.is_disconnected() => std::process::exit(0),
             Err(_) => {}
         }
         for event in members.iter().flat_map(|member| member.events().try_iter()) {
             match event {
-                Event::Leave(peer, Reason::SessionGone) if peer.name() == watched => {
-                    println!("{watched} {}", micros());
+                Event::Leave(peer, Reason::SessionGone | Reason::Expired)
+                    if peer.name().starts_with("victim") =>
+                {
+                    println!("{} {}", peer.name(), micros());
                 }
                 Event::Leave(_, Reason::Goodbye) => {}
-                Event::Leave(peer, Reason::SessionGone) if peer.name().starts_with("victim") => {}
                 Event::Leave(peer, reason) => panic!("{peer:?} left: {reason}"),
                 _ => {}
             }

@@ -68,7 +68,7 @@ impl Config {
             bare_heartbeat_interval: Duration::from_secs(5),
             missed_heartbeats: 3,
             max_peers: 10_000,
-            delivery_budget: 1_800,
+            delivery_budget: 200,
             session_check: true,
             bare_name: false,
             secrets: Vec::new(),
@@ -94,9 +94,10 @@ impl Config {
         self
     }
 
-    /// How often this participant announces itself, 1 ms to 24 h. Peers hear it with each announcement and expire this
-    /// participant by it. A shorter interval notices a crash sooner and costs the database more: each announcement is
-    /// delivered to every participant. It is also how often the link is proven to work. Defaults to 5 seconds.
+    /// How often this participant proves that it is there, 1 ms to 24 h: by an announcement, or, in a cluster so large that
+    /// announcements are rarer (see [`delivery_budget`](Config::delivery_budget)), by a beat, an empty statement on its own
+    /// session. A shorter interval notices a process that hangs sooner and costs the database more. It is also how often the
+    /// link is proven to work. Defaults to 5 seconds.
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat_interval = interval;
         self
@@ -110,8 +111,9 @@ impl Config {
         self
     }
 
-    /// A peer that is not heard for this many of its own intervals has left, with
-    /// [`Reason::Expired`](crate::Reason::Expired). 1 to 1,000; fewer than 2 gives peers up for a single late heartbeat.
+    /// A peer that is not heard for this many of the intervals at which it announces itself has left, with
+    /// [`Reason::Expired`](crate::Reason::Expired), and so has one whose session has stood still for as many of its heartbeat
+    /// intervals. 1 to 1,000; fewer than 2 gives peers up for a single late heartbeat.
     /// Defaults to 3.
     pub fn missed_heartbeats(mut self, count: u32) -> Self {
         self.missed_heartbeats = count;
@@ -128,12 +130,13 @@ impl Config {
 
     /// The deliveries a second that the announcements of the whole cluster may cause together, at least 1. Every announcement
     /// is delivered to every participant, so N of them cost N² deliveries in each interval, at some 40 to 90 us of the
-    /// server's CPU each. Past `sqrt(budget * interval)` participants (95, with the defaults) each announces itself less
-    /// often than its [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, 89 s at 400. Peers
-    /// learn that interval with each announcement. It changes nothing about how soon a join, a goodbye, other tags or, by the
-    /// [`session_check`](Config::session_check), a crash is known; who dies while Postgres is down, or behind a pooler, is
-    /// known by its expiry, three of these intervals later. Should be the same at all participants. Defaults to 1,800,
-    /// which takes 7 to 16% of a core.
+    /// server's CPU each. Past `sqrt(budget * interval)` participants (31, with the defaults) each announces itself less
+    /// often than its [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, 50 s at 100, 800 s at
+    /// 400. Peers learn that interval with each announcement. It changes nothing about how soon a join, a goodbye, other tags or, by
+    /// the [`session_check`](Config::session_check), a process that died or hangs is known. A participant whose peers cannot see
+    /// by its session that it is there, as [`Status::judged_by_session`](crate::Status::judged_by_session) tells, and one that
+    /// announces its bare name, may spend ten times as much. Should be the same at all participants. Defaults to 200, which takes 1
+    /// to 2% of a core.
     pub fn delivery_budget(mut self, deliveries_per_second: u32) -> Self {
         self.delivery_budget = deliveries_per_second;
         self
@@ -142,7 +145,10 @@ impl Config {
     /// Whether this participant, when it is one of the two oldest or the two youngest, asks Postgres (`pg_stat_get_activity`)
     /// every two seconds whose session is gone, for all; one of the others asks about every four. A process that was killed has
     /// then left, with [`Reason::SessionGone`](crate::Reason::SessionGone), within 3.7 seconds (more, if all four died with
-    /// it), and one whose host died within about ten. It takes the right to execute that function, which every role has unless
+    /// it), and one whose host died within about ten. One that hangs has left when its session has stood still for
+    /// [`missed_heartbeats`](Config::missed_heartbeats) of its heartbeat intervals, two seconds later at most, with
+    /// [`Reason::Expired`](crate::Reason::Expired); that takes a role that sees what the sessions of its peers do, such as the same
+    /// one for all. It takes the right to execute that function, which every role has unless
     /// it was revoked. Who has not that right, or sets this to `false`, says so, and another one asks. Where nobody does, and
     /// behind a pooler, where sessions outlive their clients, such a process expires. A process that takes long to connect,
     /// since it is far from the server or logging in is slow, announces that, and is found gone that much later: after one and

@@ -75,7 +75,8 @@ pub enum Reason {
     /// It said goodbye.
     Goodbye,
     /// It was not heard for as many of the intervals that it announced as this process's
-    /// [`missed_heartbeats`](crate::Config::missed_heartbeats) says, while this process's own link was up.
+    /// [`missed_heartbeats`](crate::Config::missed_heartbeats) says, while this process's own link was up; or its session has
+    /// stood still for as many of its heartbeat intervals: it hangs, or died behind a pooler.
     Expired,
     /// Postgres no longer has its session: the process was killed, its host died, or it was cut off. See
     /// [`Config::session_check`](crate::Config::session_check).

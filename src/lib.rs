@@ -71,7 +71,7 @@
 //! | [`tag`](Config::tag) | none |
 //! | [`heartbeat_interval`](Config::heartbeat_interval) | 5 s |
 //! | [`missed_heartbeats`](Config::missed_heartbeats) | 3 |
-//! | [`delivery_budget`](Config::delivery_budget) | 1,800 a second |
+//! | [`delivery_budget`](Config::delivery_budget) | 200 a second |
 //! | [`session_check`](Config::session_check) | `true` |
 //! | [`max_peers`](Config::max_peers) | 10,000 |
 //! | [`bare_name`](Config::bare_name) | `false` |
@@ -87,26 +87,24 @@
 //! | tags, `leave` | take effect within milliseconds, or 100 ms when called often; within 0.8 s if the server is more than 20 ms away |
 //! | a peer is killed | known within 3.7 seconds, or up to 5 later where the server is slow, by the [`session_check`](Config::session_check) |
 //! | a peer's host dies | known in about ten seconds, as Postgres notices it |
-//! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [interval](Status::interval) (5 s; longer past 95 participants) |
+//! | a peer hangs, or dies behind a pooler | [`missed_heartbeats`](Config::missed_heartbeats) (3) times its [`heartbeat_interval`](Config::heartbeat_interval) (5 s), and 2 seconds, at any size; or of its [interval](Status::interval), where sessions are not [seen](Status::judged_by_session) |
 //! | Postgres dies | [`Offline`](Event::Offline) at once; if it freezes under a session, within two heartbeat intervals (3 s where those are shorter than 1.5 s); if it freezes while connecting, after 10 s |
 //! | Postgres is back | [`Online`](Event::Online) within about a second |
 //!
 //! Whom the [`session_check`](Config::session_check) finds is known at the same speed whatever the interval is. What the
-//! interval decides is how soon a process that hangs has left, and one that died behind a pooler or while Postgres was down;
-//! and what it costs: N participants cause N² deliveries in each, until the budget makes the interval longer. With three
-//! missed heartbeats, and the default budget of 1,800 deliveries a second:
+//! heartbeat interval decides is how soon a process that hangs has left, and one that died behind a pooler; and what it costs: N
+//! participants cause N² deliveries in each, until the budget makes their announcements rarer, and a beat each, an empty statement
+//! of some 100 us. With three missed heartbeats, and the default budget of 200 deliveries a second:
 //!
 //! | participants | `heartbeat_interval` 1 s | 5 s (the default) | 15 s |
 //! |---|---|---|---|
-//! | 10 | gone after 3 s, 100 deliveries/s | 15 s, 20/s | 45 s, 7/s |
-//! | 50 | 4.2 s, 1,800/s | 15 s, 500/s | 45 s, 167/s |
-//! | 100 | 17 s, 1,800/s | 17 s, 1,800/s | 45 s, 667/s |
-//! | 400 | 267 s, 1,800/s | 267 s, 1,800/s | 267 s, 1,800/s |
+//! | 10 | gone after 5 s, 100 deliveries/s, 10 beats/s | 17 s, 20/s, 2/s | 47 s, 7/s, 1/s |
+//! | 50 | 5 s, 200/s, 50/s | 17 s, 200/s, 10/s | 47 s, 167/s, 3/s |
+//! | 100 | 5 s, 200/s, 100/s | 17 s, 200/s, 20/s | 47 s, 200/s, 7/s |
+//! | 400 | 5 s, 200/s, 400/s | 17 s, 200/s, 80/s | 47 s, 200/s, 27/s |
 //!
-//! A delivery takes 40 to 90 us of the server's CPU, so 1,800 a second take 7 to 16% of a core. Twice the
-//! [`delivery_budget`](Config::delivery_budget) halves the times where it is spent, and doubles that. Fewer
-//! [`missed_heartbeats`](Config::missed_heartbeats) make a peer leave sooner that merely had a bad moment; it heals. The `scale`
-//! and `cost` benches measure it on a machine of yours.
+//! A delivery takes 40 to 90 us of the server's CPU. Fewer [`missed_heartbeats`](Config::missed_heartbeats) make a peer leave
+//! sooner that merely had a bad moment; it heals. The `scale` and `cost` benches measure it on a machine of yours.
 //!
 //! # Poolers
 //!

@@ -29,6 +29,10 @@ pub struct Status {
     /// [`heartbeat_interval`](crate::Config::heartbeat_interval), or longer in a large cluster (see
     /// [`Config::delivery_budget`](crate::Config::delivery_budget)), and at least twice the round trip to the server.
     pub interval: Duration,
+    /// Whether peers know by this participant's session that it is there, so that it announces itself no more often than the
+    /// [`delivery_budget`](crate::Config::delivery_budget) allows. If not, since its role does not see what the sessions of its
+    /// peers do, it may spend ten times as much. An observer, and one that announces its bare name, is not judged by its session.
+    pub judged_by_session: bool,
     /// How many announcements went out.
     pub announced: u64,
     /// How many newcomers this participant answered with the roster.

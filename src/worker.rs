@@ -5,7 +5,6 @@
 //! When to speak, where and for how long to wait is for the [link](crate::link) to say; what to say, and what it means, for the
 //! [core](crate::core).
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::core::roster::{Outcome, Roster};
@@ -14,8 +13,8 @@ use crate::error::{Error, Kind, Result};
 use crate::host::delivery::Delivery;
 use crate::link::hearing::Speak;
 use crate::link::pace::{Conditions, Pace};
-use crate::link::up::{Answer, Next, Up};
-use crate::link::{Connection, Link, Notice, SessionNames};
+use crate::link::up::{Answer, Next, Road, Up};
+use crate::link::{Connection, Link, Notice, SessionNames, Sessions};
 use crate::logging::LINK;
 use crate::trust::guard::Guard;
 
@@ -31,8 +30,7 @@ pub(crate) struct Worker {
 /// What Postgres said of the sessions of others, until all is heard that had arrived by then.
 pub(crate) struct PendingSessionCheck {
     asked: Instant,
-    /// The backends that it has not.
-    missing: HashSet<Pid>,
+    sessions: Sessions,
 }
 
 impl Worker {
@@ -112,17 +110,22 @@ impl Worker {
             let now = self.pace.now();
             let hearing = &mut self.up()?.hearing;
             let (horizon, proven) = (hearing.poll_horizon(), hearing.proven());
-            let (may_ask, loud_until) = (!hearing.is_flooded(now), hearing.loud_until());
+            let (flooded, loud_until) = (hearing.is_flooded(now), hearing.loud_until());
             let marks: Vec<_> = std::iter::from_fn(|| hearing.poll_mark()).collect();
             self.roster.handle_loud(loud_until);
+            if flooded {
+                self.roster.handle_flood(now);
+            }
             let must_prove = horizon.is_some_and(|horizon| {
                 self.guard.all_heard(horizon.elapsed());
                 self.roster.handle_timeout(horizon, proven)
             });
-            for PendingSessionCheck { asked, missing } in marks {
-                self.roster.handle_session_check(now, asked, &missing);
+            for PendingSessionCheck { asked, sessions } in marks {
+                let Sessions { missing, idle } = sessions;
+                self.roster
+                    .handle_session_check(now, asked, &missing, &idle);
             }
-            if !(must_prove && may_ask) {
+            if !must_prove || flooded {
                 return Ok(());
             }
             self.check()?;
@@ -138,7 +141,7 @@ impl Worker {
             let payload = wire::encode(&message);
             let pid = self.up()?.link.pid();
             let payload = self.guard.sign(pid, None, payload);
-            let answer = self.call(|link| link.notify(&payload))?;
+            let answer = self.call(Road::Notify, |link| link.notify(&payload))?;
             self.roster.handle_sent(answer.answered);
             let status = self.host.status_mut();
             status.round_trip = Some(answer.round_trip());
@@ -147,6 +150,9 @@ impl Worker {
             if self.pace.is_late(now) {
                 break;
             }
+        }
+        if self.roster.poll_beat(now) {
+            self.call(Road::Other, Link::beat)?;
         }
         if self.up()?.hearing.is_silent(now) {
             self.check()?;
@@ -189,7 +195,7 @@ impl Worker {
 
     /// Asks the server for a sign of life.
     fn check(&mut self) -> Result<()> {
-        let answer = self.call(Link::check)?;
+        let answer = self.call(Road::Notify, Link::check)?;
         self.host.status_mut().round_trip = Some(answer.round_trip());
         Ok(())
     }
@@ -201,7 +207,7 @@ impl Worker {
             let (inbox, pid) = (piece.inbox.channel(), self.up()?.link.pid());
             let sign = |payload| self.guard.sign(pid, Some(&inbox), payload);
             let payloads: Vec<_> = piece.payloads.into_iter().map(sign).collect();
-            self.call(|link| link.answer(&inbox, payloads))?;
+            self.call(Road::Notify, |link| link.answer(&inbox, payloads))?;
             self.host.status_mut().answered += u64::from(piece.is_last);
             // The host may have something to ask; the rest of the answer, and the other questions, can wait.
             if self.pace.is_late(start) {
@@ -221,10 +227,10 @@ impl Worker {
             return Ok(());
         };
         self.host.status_mut().checked += 1;
-        let answer = self.call(|link| link.missing_sessions(pids))?;
+        let answer = self.call(Road::Other, |link| link.sessions(pids))?;
         match answer.value {
-            Some(missing) => {
-                let check = PendingSessionCheck { asked, missing };
+            Some(sessions) => {
+                let check = PendingSessionCheck { asked, sessions };
                 self.up()?.hearing.mark(answer.waiting, check);
             }
             None => self.roster.handle_no_right_to_check(answer.answered),
@@ -232,8 +238,12 @@ impl Worker {
         Ok(())
     }
 
-    fn call<T>(&mut self, question: impl FnOnce(&mut Link) -> Result<T>) -> Result<Answer<T>> {
-        let answer = self.up()?.ask(question)?;
+    fn call<T>(
+        &mut self,
+        road: Road,
+        question: impl FnOnce(&mut Link) -> Result<T>,
+    ) -> Result<Answer<T>> {
+        let answer = self.up()?.ask(road, question)?;
         self.pace.handle_progress(answer.answered);
         self.roster
             .handle_round_trip(answer.answered, answer.round_trip());
@@ -304,6 +314,7 @@ impl Worker {
         let status = self.host.status_mut();
         status.incarnation = self.roster.incarnation();
         status.interval = self.roster.interval();
+        status.judged_by_session = self.roster.is_judged_by_session();
         self.host.show();
     }
 
@@ -334,7 +345,7 @@ impl Worker {
         if !self.pace.handle_look(now) {
             return;
         }
-        self.roster.grant_grace(now);
+        self.roster.handle_pause(now);
         if let Ok(up) = self.up() {
             up.hearing.handle_pause(now);
         }

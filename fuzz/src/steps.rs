@@ -20,7 +20,7 @@
 //! | `s`, `h` count, `k` | the host sleeps; takes this many events all the same; wakes |
 //! | `g` | goodbye; nothing comes after |
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -135,6 +135,9 @@ impl Setup {
     }
 }
 
+/// When Postgres was asked for sessions, which of them it does not have, and for how long the others have been idle.
+type Sessions = (Instant, HashSet<Pid>, HashMap<Pid, Option<Duration>>);
+
 struct Process {
     now: Instant,
     began: Instant,
@@ -151,7 +154,7 @@ struct Process {
     /// The backends of others that the server does not have.
     dead: u8,
     /// Postgres was asked then, and had not these.
-    sessions: Option<(Instant, HashSet<Pid>)>,
+    sessions: Option<Sessions>,
 }
 
 impl Process {
@@ -315,7 +318,7 @@ impl Process {
         self.now += time;
         self.forget_in_time(self.now);
         if time > PAUSE {
-            self.participant.roster.grant_grace(self.now);
+            self.participant.roster.handle_pause(self.now);
         }
     }
 
@@ -348,22 +351,29 @@ impl Process {
             assert!(payload.len() <= wire::MAX_PAYLOAD);
         }
         self.said.extend(said);
+        if self.participant.roster.poll_beat(self.now) {
+            self.now += LATENCY;
+            let roster = &mut self.participant.roster;
+            roster.handle_round_trip(self.now, LATENCY);
+            assert!(!roster.poll_beat(self.now), "one is enough");
+        }
         self.answer(own);
         if self.sessions.is_none() {
             if let Some(pids) = self.participant.roster.poll_session_check(self.now) {
-                let asked = self.now;
-                let missing = pids.into_iter().filter(|&pid| self.is_dead(pid)).collect();
-                self.sessions = Some((asked, missing));
+                let (dead, there): (Vec<Pid>, Vec<Pid>) =
+                    pids.into_iter().partition(|&pid| self.is_dead(pid));
+                let idle = there.into_iter().map(|pid| (pid, Self::idle(pid)));
+                self.sessions = Some((self.now, HashSet::from_iter(dead), idle.collect()));
             }
         }
         let overdue = self
             .participant
             .roster
             .handle_timeout(self.now, began - LATENCY);
-        if let Some((asked, missing)) = self.sessions.take() {
+        if let Some((asked, missing, idle)) = self.sessions.take() {
             self.participant
                 .roster
-                .handle_session_check(self.now, asked, &missing);
+                .handle_session_check(self.now, asked, &missing, &idle);
         }
         if overdue {
             assert!(
@@ -403,6 +413,15 @@ impl Process {
             }
             count += 1;
             assert!(count < AT_ONE_TIME);
+        }
+    }
+
+    /// For how long a backend has been idle that is there.
+    fn idle(pid: Pid) -> Option<Duration> {
+        match pid.get() % 3 {
+            0 => None,
+            1 => Some(Duration::ZERO),
+            _ => Some(Duration::from_secs(20)),
         }
     }
 

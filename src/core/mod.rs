@@ -8,12 +8,14 @@
 //! [`roster`] is the door: [`Roster`](roster::Roster) takes what happened and gives what to do next. [`wire`] reads and writes
 //! payloads; [`presence`] is this participant, [`roster_sync`] how it learns who is there, [`digest`] and [`doubt`] how it notices
 //! that others know other members, [`session_check`] when it asks
-//! Postgres which sessions are gone.
+//! Postgres which sessions are gone, [`stillness`] which stand still, and [`beats`] how it proves that its own does not.
 
+pub(crate) mod beats;
 pub(crate) mod digest;
 pub(crate) mod doubt;
 pub(crate) mod presence;
 pub(crate) mod roster;
 pub(crate) mod roster_sync;
 pub(crate) mod session_check;
+pub(crate) mod stillness;
 pub(crate) mod wire;

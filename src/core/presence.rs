@@ -52,6 +52,8 @@ pub(crate) struct Presence {
     back: Duration,
     /// Whether it asks Postgres which sessions are gone.
     checks: bool,
+    /// It makes a statement on its session at least this often; `None` if it may make none.
+    beat: Option<Duration>,
     seq: u64,
     stage: Stage,
     schedule: Schedule,
@@ -116,6 +118,7 @@ impl Presence {
             own_pids: VecDeque::new(),
             back: LEAST_BACK,
             checks: true,
+            beat: None,
             seq: 0,
             stage: Stage::New,
             schedule: Schedule::default(),
@@ -165,6 +168,11 @@ impl Presence {
     /// Announces from now on whether it asks Postgres which sessions are gone.
     pub(crate) fn set_checks(&mut self, checks: bool) {
         self.checks = checks;
+    }
+
+    /// Announces from now on that it makes a statement on its session at least this often, or that it may make none.
+    pub(crate) fn set_beat(&mut self, beat: Option<Duration>) {
+        self.beat = beat;
     }
 
     /// The next hello asks this.
@@ -351,6 +359,7 @@ impl Presence {
             age: None,
             back: self.back,
             checks: self.checks,
+            beat: self.beat,
             digest,
             tags: WireTags::encoded(&self.tags),
         }))

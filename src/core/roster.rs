@@ -15,7 +15,8 @@
 //!    hello of which [`handle_not_sent`](Roster::handle_not_sent) says that it has not gone out.
 //! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing, or until there is something else to do; each piece of an
 //!    answer is sent to its inbox, in one statement (rule 6).
-//! 4. [`poll_session_check`](Roster::poll_session_check). If Postgres is to be asked, its answer goes to
+//! 4. If [`poll_beat`](Roster::poll_beat) says so, an empty statement (rule 12).
+//!    [`poll_session_check`](Roster::poll_session_check). If Postgres is to be asked, its answer goes to
 //!    [`handle_session_check`](Roster::handle_session_check) once everything that arrived before it was heard.
 //! 5. [`handle_message`](Roster::handle_message) for each notification on the channel, and
 //!    [`handle_sync_part`](Roster::handle_sync_part) for each on the inbox.
@@ -25,8 +26,9 @@
 //!
 //! [`set_back`](Roster::set_back) comes before a link is up, when it is known how long connecting takes. The host's requests
 //! ([`set_tags`](Roster::set_tags), [`report_unreachable`](Roster::report_unreachable)) may come at any
-//! time, and so may [`grant_grace`](Roster::grant_grace) for a process that was paused and
-//! [`handle_round_trip`](Roster::handle_round_trip) for a server that answered. [`goodbye`](Roster::goodbye) is the last call.
+//! time, and so may [`handle_pause`](Roster::handle_pause) for a process that was paused,
+//! [`handle_flood`](Roster::handle_flood) for a link on which nothing can be said and
+//! [`handle_round_trip`](Roster::handle_round_trip) for each answer of the server. [`goodbye`](Roster::goodbye) is the last call.
 //!
 //! A call that finds nothing to do is harmless, and so is one that comes early. One that comes late delays what it would do. Time
 //! never goes back. The rules are those of `ARCHITECTURE.md`, "Rules of membership".
@@ -53,11 +55,13 @@ use self::planned::Planned;
 use self::queries::Queries;
 use self::review::Review;
 use self::tombstones::Tombstones;
+use crate::core::beats::Beats;
 use crate::core::digest::{Digest, History};
 use crate::core::doubt::Doubt;
 use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
 use crate::core::session_check::SessionCheck;
+use crate::core::stillness::Stillness;
 use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart};
 use crate::event::Reason;
 use crate::jitter::Jitter;
@@ -65,7 +69,11 @@ use crate::peer::{Incarnation, Peer, PeerInfo};
 use crate::round_trip::RoundTrip;
 
 /// When everybody announces itself at once, the cluster may spend this many times its delivery budget.
-const BURST: f64 = 10.0;
+const BURST: f64 = 90.0;
+
+/// A member that is not known to be judged by its session may spend this many times the delivery budget: its announcements alone
+/// tell that it is there.
+const UNSEEN: f64 = 10.0;
 
 /// A participant that others take for gone announces itself within this time.
 const REAPPEAR_WITHIN: Duration = Duration::from_millis(50);
@@ -160,6 +168,14 @@ pub(crate) struct Roster {
     /// The queries of others that it has to answer.
     queries: Queries,
     session_check: SessionCheck,
+    /// The peers whose sessions stand still (rule 12).
+    stillness: Stillness,
+    /// How it proves that its own session does not.
+    beats: Beats,
+    /// Whether it saw what the sessions of its peers do, so that they see what its own does.
+    sees_sessions: bool,
+    /// The whole process was stopped until then, and what came meanwhile is still to be heard.
+    paused: Option<Instant>,
     /// Some newcomer was refused since the link came up, so this participant does not know everybody (rule 9).
     incomplete: bool,
     /// Whether it may ask for sessions and wants to.
@@ -201,6 +217,10 @@ impl Roster {
             sync: RosterSync::new(inbox),
             queries: Queries::default(),
             session_check: SessionCheck::default(),
+            stillness: Stillness::default(),
+            beats: Beats::default(),
+            sees_sessions: false,
+            paused: None,
             incomplete: false,
             may_check: false,
             gone_to_tell: VecDeque::new(),
@@ -226,9 +246,29 @@ impl Roster {
     /// cost to the database stays what it is (the idea of RFC 3550, 6.2). An announcement takes a round trip, and the next one
     /// goes out after it, so with a server that is far away it cannot be more frequent than that (rule 2).
     pub(crate) fn interval(&self) -> Duration {
-        self.time_for_all(1.0)
+        let times = if self.is_judged_by_session() {
+            1.0
+        } else {
+            UNSEEN
+        };
+        self.time_for_all(times)
             .max(self.round_trip.twice())
             .clamp(self.limits.heartbeat, wire::MAX_DUE)
+    }
+
+    /// Whether others know by its session that this participant is there, however rarely it announces itself (rule 12). Who does
+    /// not see the sessions of its peers assumes that they do not see its own.
+    pub(crate) fn is_judged_by_session(&self) -> bool {
+        self.sees_sessions && self.promises_beats()
+    }
+
+    fn promises_beats(&self) -> bool {
+        self.incarnation().is_some() && self.beats.are_kept()
+    }
+
+    /// How often this member makes a statement on its session at least.
+    fn beat_interval(&self) -> Duration {
+        self.limits.heartbeat.max(self.round_trip.twice())
     }
 
     /// The link works, with this backend of the server: the hello is due, and everybody gets a full grace period to be
@@ -236,6 +276,8 @@ impl Roster {
     pub(crate) fn handle_link_up(&mut self, now: Instant, pid: Option<Pid>) {
         self.online = true;
         self.new_link = true;
+        self.sees_sessions = false;
+        self.beats.handle_link_up(now);
         self.sync.set_away_since(self.heard_until);
         // This server may be nearer than the last, or farther.
         self.round_trip = RoundTrip::default();
@@ -253,6 +295,8 @@ impl Roster {
     /// The link is down: nobody expires until it is up again (rule 4).
     pub(crate) fn handle_link_down(&mut self) {
         self.online = false;
+        self.beats.handle_link_down();
+        self.stillness.stop();
         self.sync.stop();
         self.doubt.stop();
         self.review = None;
@@ -278,8 +322,15 @@ impl Roster {
         self.gone_to_tell.clear();
     }
 
-    /// Everybody gets a full grace period to be heard. A process that finds it was paused calls this (rule 5).
-    pub(crate) fn grant_grace(&mut self, now: Instant) {
+    /// The whole process was stopped for a while: everybody gets a full grace period to be heard (rule 5). Peers may have been
+    /// stopped with it, so nobody is taken for silent because others say so, before what came meanwhile was heard.
+    pub(crate) fn handle_pause(&mut self, now: Instant) {
+        self.paused = Some(now);
+        self.grant_grace(now);
+    }
+
+    /// Everybody gets a full grace period to be heard.
+    fn grant_grace(&mut self, now: Instant) {
         self.expiry.restart();
         for entry in self.entries.values_mut() {
             if entry.standing.is_alive() {
@@ -297,11 +348,32 @@ impl Roster {
             self.grant_grace(now);
         }
         self.round_trip.handle(took);
+        self.beats
+            .handle_statement(now.checked_sub(took).unwrap_or(now));
         self.sync.set_patience(self.round_trip.twice());
     }
 
-    /// The host's own connection to this peer broke: its next sign of life is a heal.
-    /// It is also asked for soon whether its session is gone.
+    /// Nothing can be said on the link now, since a flood waits in it: others must not judge this member by its session.
+    pub(crate) fn handle_flood(&mut self, now: Instant) {
+        let promised = self.promises_beats();
+        if self.beats.withhold(now) && promised {
+            self.announce_soon(now);
+        }
+    }
+
+    /// Whether an empty statement is due, for want of another (rule 12).
+    pub(crate) fn poll_beat(&self, now: Instant) -> bool {
+        self.beat_deadline().is_some_and(|at| at <= now)
+    }
+
+    fn beat_deadline(&self) -> Option<Instant> {
+        let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
+        let deadline = self.beats.deadline(self.beat_interval());
+        deadline.filter(|_| speaks)
+    }
+
+    /// The host's own connection to this peer broke: its next sign of life is a heal, and its session's not standing still is one.
+    /// It is also asked for soon whether its session is gone, and again until it is heard.
     pub(crate) fn report_unreachable(&mut self, now: Instant, peer: &Peer) {
         let Some(entry) = self.entries.get_mut(peer.name()) else {
             return;
@@ -311,8 +383,9 @@ impl Roster {
         }
         entry.standing = Standing::Unreachable;
         let name = entry.peer.shared_name();
+        let again = entry.beat().map(|_| self.limits.heartbeat);
         self.session_check
-            .handle_unreachable(now, &name, &mut self.jitter);
+            .handle_unreachable(now, &name, again, &mut self.jitter);
     }
 
     /// This participant would be back within this time if its session ended. Checkers wait for that long before they take a
@@ -479,6 +552,8 @@ impl Roster {
     #[must_use]
     pub(crate) fn handle_timeout(&mut self, now: Instant, proven: Instant) -> bool {
         self.forget_long_gone(now);
+        self.beats.handle_timeout(now);
+        self.paused = self.paused.filter(|&paused| now < paused);
         if self.online {
             self.heard_until = self.heard_until.max(Some(now));
             self.sync.handle_heard(now, self.spread());
@@ -504,6 +579,7 @@ impl Roster {
             gone,
             self.sync.deadline(),
             self.session_check.deadline(),
+            self.beat_deadline(),
             self.doubt.deadline(),
         ]
         .into_iter()
@@ -518,7 +594,9 @@ impl Roster {
             let (interval, away) = (self.interval(), self.away(now));
             // Who does not know everybody yet says nothing of it.
             let digest = Some(self.digest()).filter(|_| self.sync.is_settled());
+            let beat = self.promises_beats().then(|| self.beat_interval());
             let presence = self.presence.as_mut()?;
+            presence.set_beat(beat);
             if presence.asks_when_polled(now) {
                 self.review = None;
                 let question = self.sync.ask_by_hello(now, away);

@@ -44,6 +44,9 @@ const CONFIRMED_APART: Duration = Duration::from_millis(100);
 /// A peer that the host program cannot reach is asked for within this time: many may report it.
 const REPORTED_WITHIN: Duration = Duration::from_millis(250);
 
+/// They are asked for again after so many of the intervals within which they promised to prove themselves: by then each has.
+const AGAIN: f64 = 1.25;
+
 /// The least time between two questions for peers that the host program cannot reach.
 const REPORTED_APART: Duration = Duration::from_secs(1);
 
@@ -58,8 +61,12 @@ pub(crate) struct SessionCheck {
     suspects: HashMap<Arc<str>, Suspect>,
     /// When to ask for the suspects again.
     confirm: Option<Instant>,
-    /// The peers that the host program could not reach, and that are still to be asked for.
-    reported: HashSet<Arc<str>>,
+    /// The first question for all of this link is still to be asked: it tells whether the sessions of peers are seen.
+    first: bool,
+    /// The question that is out is for all.
+    whole: bool,
+    /// The peers that the host program could not reach, since when, and how often to ask for each until it is heard; `None`: once.
+    reported: HashMap<Arc<str>, (Instant, Option<Duration>)>,
     /// When to ask for them.
     ask_for_reported: Option<Instant>,
     /// No question for such peers before then.
@@ -103,6 +110,7 @@ impl SessionCheck {
         if self.since.is_none() {
             self.since = Some(now);
             self.next = Some(now + INTERVAL);
+            self.first = true;
         }
     }
 
@@ -148,22 +156,24 @@ impl SessionCheck {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let all = is_due(self.next) && {
             self.next = Some(now + INTERVAL);
-            role.asks_for_all(jitter)
+            std::mem::take(&mut self.first) || role.asks_for_all(jitter)
         };
+        self.whole = all;
         let confirms = is_due(self.confirm);
         if all || confirms {
             // Planned anew by what comes of it.
             self.confirm = None;
         }
-        let reported = is_due(self.ask_for_reported);
-        if reported || all {
-            self.ask_for_reported = None;
+        let mut reported = HashSet::new();
+        // One for all comes at a time of its own, and may come just before they prove themselves.
+        if is_due(self.ask_for_reported) {
+            reported.extend(self.reported.keys().cloned());
+            self.reported.retain(|_, (_, again)| again.is_some());
             self.reported_rest = Some(now + REPORTED_APART);
+            let again = self.reported.values().filter_map(|(_, again)| *again).min();
+            self.ask_for_reported =
+                again.map(|again| now + again.mul_f64(AGAIN).max(REPORTED_APART));
         }
-        let reported = match reported || all {
-            true => std::mem::take(&mut self.reported),
-            false => HashSet::new(),
-        };
         if all {
             return Some(Scope::All);
         }
@@ -175,20 +185,32 @@ impl SessionCheck {
         (!only.is_empty()).then_some(Scope::Only(only))
     }
 
-    /// The host program cannot reach this peer.
+    /// Whether the question that is answered now was for all.
+    pub(crate) fn take_whole(&mut self) -> bool {
+        std::mem::take(&mut self.whole)
+    }
+
+    /// Since when the host program cannot reach this peer, if it is asked for until it is heard.
+    pub(crate) fn unreachable_since(&self, name: &str) -> Option<Instant> {
+        self.reported.get(name).map(|(since, _)| *since)
+    }
+
+    /// The host program cannot reach this peer. It is asked for soon, and, if it promised beats, again every so often.
     pub(crate) fn handle_unreachable(
         &mut self,
         now: Instant,
         name: &Arc<str>,
+        again: Option<Duration>,
         jitter: &mut Jitter,
     ) {
         if self.since.is_none() {
             return;
         }
-        self.reported.insert(Arc::clone(name));
-        if self.ask_for_reported.is_none() {
-            let soon = now + jitter.between(0.0, REPORTED_WITHIN);
-            self.ask_for_reported = Some(soon).max(self.reported_rest);
+        self.reported.insert(Arc::clone(name), (now, again));
+        let soon = now + jitter.between(0.0, REPORTED_WITHIN);
+        let soon = Some(soon).max(self.reported_rest);
+        if self.ask_for_reported.is_none_or(|at| Some(at) > soon) {
+            self.ask_for_reported = soon;
         }
     }
 
@@ -223,7 +245,9 @@ impl SessionCheck {
 
     /// This peer was heard, has left, or was there when Postgres was asked.
     pub(crate) fn clear(&mut self, name: &str) {
-        self.reported.remove(name);
+        if self.reported.remove(name).is_some() && self.reported.is_empty() {
+            self.ask_for_reported = None;
+        }
         if self.suspects.remove(name).is_some() && self.suspects.is_empty() {
             self.confirm = None;
         }
@@ -376,12 +400,12 @@ mod tests {
         let (now, mut jitter) = (Instant::now(), Jitter::new(1));
         let other = Role::Other { others: 9 };
         let mut check = begun(now);
-        check.handle_unreachable(now, &name(), &mut jitter);
+        check.handle_unreachable(now, &name(), None, &mut jitter);
         let first = check.deadline().expect("a question");
         assert!(first <= now + REPORTED_WITHIN);
         let only = Some(Scope::Only(HashSet::from([name()])));
         assert_eq!(check.poll(first, other, &mut jitter), only);
-        check.handle_unreachable(first, &name(), &mut jitter);
+        check.handle_unreachable(first, &name(), None, &mut jitter);
         assert_eq!(check.deadline(), Some(first + REPORTED_APART));
         assert_eq!(
             check.poll(first + REPORTED_APART / 2, other, &mut jitter),
@@ -394,7 +418,7 @@ mod tests {
     #[test]
     fn who_does_not_ask_does_not_ask_for_an_unreachable_peer_either() {
         let mut check = SessionCheck::default();
-        check.handle_unreachable(Instant::now(), &name(), &mut Jitter::new(1));
+        check.handle_unreachable(Instant::now(), &name(), None, &mut Jitter::new(1));
         assert_eq!(check.deadline(), None);
     }
 }

@@ -148,6 +148,8 @@ pub(crate) struct Announce<'a> {
     pub(crate) back: Duration,
     /// Whether the sender asks Postgres which sessions are gone.
     pub(crate) checks: bool,
+    /// The sender makes a statement on its session at least this often; `None` if it may make none.
+    pub(crate) beat: Option<Duration>,
     /// The members that the sender knows; only in a beat.
     pub(crate) digest: Option<Digest>,
     pub(crate) tags: WireTags<'a>,
@@ -224,6 +226,7 @@ pub(crate) fn longest_announcement(name: &str, tags: &str) -> usize {
         age: None,
         back: MOST_BACK,
         checks: false,
+        beat: Some(MAX_DUE),
         digest: None,
         tags: WireTags::encoded(tags),
     };
@@ -293,6 +296,9 @@ fn encode_fields(message: &Message<'_>, text: &mut String) {
             }
             if !announce.checks {
                 field("check", 0);
+            }
+            if let Some(beat) = announce.beat {
+                field("beat", beat.as_nanos().div_ceil(1_000_000) as u64);
             }
             if let Some(pid) = announce.pid {
                 field("pid", u64::from(pid.get().unsigned_abs()));
@@ -459,6 +465,7 @@ struct Fields<'a> {
     age: Option<Duration>,
     back: Option<Duration>,
     check: Option<u64>,
+    beat: Option<Duration>,
     digest: Option<Digest>,
     pid: Option<Pid>,
     inbox: Option<Inbox>,
@@ -493,6 +500,7 @@ impl<'a> Fields<'a> {
                 "age" => set(&mut fields.age, Duration::from_millis(number(value)?))?,
                 "back" => set(&mut fields.back, Duration::from_millis(number(value)?))?,
                 "check" => set(&mut fields.check, number(value)?)?,
+                "beat" => set(&mut fields.beat, due(number(value)?)?)?,
                 "digest" => set(&mut fields.digest, digest(value)?)?,
                 "pid" => set(&mut fields.pid, pid(number(value)?)?)?,
                 "inbox" => set(&mut fields.inbox, Inbox::parse(value)?)?,
@@ -531,6 +539,7 @@ impl<'a> Fields<'a> {
             age: self.age,
             back: self.back.unwrap_or_default().clamp(LEAST_BACK, MOST_BACK),
             checks: self.check != Some(0),
+            beat: self.beat,
             digest: self.digest.filter(|_| !hello),
             tags: self.tags,
         });

@@ -10,8 +10,8 @@
 //! - **Barrier, mark.** An answer leaves a barrier in the queue, behind the notifications that were received with it. When
 //!   those are heard, so is all that had arrived when the question was asked. A [mark](Hearing::mark) is something to do at
 //!   that place in the queue.
-//! - **Proven.** Silence proves nothing, since a link that is dead is silent, too. An answer proves that the link worked
-//!   when the question was asked.
+//! - **Proven.** Silence proves nothing, since a link that is dead is silent, too. The answer to a NOTIFY proves that the link
+//!   worked when it was sent; that to another statement does not, since what holds up NOTIFY keeps all others silent.
 //! - **Loud.** A channel that carries much. Whoever hears all of it in time sees no flood, but others may not keep up, and then
 //!   they speak late.
 //! - **Flood.** Where more arrives than can be heard, it is not known what a statement would have to read before its
@@ -44,8 +44,10 @@ pub(crate) struct Hearing<M> {
     horizon: Instant,
     /// Whether the horizon moved since it was last polled.
     moved: bool,
-    /// What was asked then was answered.
+    /// What was asked then by NOTIFY was answered.
     proven: Instant,
+    /// What was asked then by any statement was answered.
+    answered: Instant,
     /// When the link last gave a sign of life.
     last_received: Instant,
     /// A question failed, and none was answered since.
@@ -99,6 +101,7 @@ impl<M> Hearing<M> {
             horizon: now,
             moved: true,
             proven: now,
+            answered: now,
             last_received: now,
             doubted: false,
             caught_up: true,
@@ -145,12 +148,18 @@ impl<M> Hearing<M> {
         self.move_horizon(until);
     }
 
-    /// A question that was asked at `asked` was answered, at `now`. With the answer this many notifications were received
-    /// that are still to be heard.
+    /// A NOTIFY that was sent at `asked` was answered, at `now`. With the answer this many notifications were received that are
+    /// still to be heard.
     pub(crate) fn handle_answer(&mut self, asked: Instant, now: Instant, waiting: usize) {
         self.proven = self.proven.max(asked);
-        self.last_received = now;
         self.doubted = false;
+        self.handle_statement(asked, now, waiting);
+    }
+
+    /// The same for any other statement. It proves that the server answers, but not that what others announce gets through.
+    pub(crate) fn handle_statement(&mut self, asked: Instant, now: Instant, waiting: usize) {
+        self.answered = self.answered.max(asked);
+        self.last_received = now;
         // On a channel that never falls silent the next answer may come before this barrier is reached. One is enough.
         if self.barrier().is_none() {
             self.enqueue(waiting, Waiting::Barrier(asked));
@@ -215,9 +224,10 @@ impl<M> Hearing<M> {
     pub(crate) fn is_silent(&self, now: Instant) -> bool {
         // What is heard on a channel that never falls silent does not prove that the rest arrives. For a participant that
         // announces nothing, nothing else does.
-        let sign = match self.is_behind() || !self.announces {
-            true => self.proven,
-            false => self.last_received,
+        let sign = match (self.announces, self.is_behind()) {
+            (false, _) => self.proven,
+            (true, true) => self.answered,
+            (true, false) => self.last_received,
         };
         self.doubted || now.saturating_duration_since(sign) >= self.heartbeat
     }
@@ -265,7 +275,8 @@ impl<M> Hearing<M> {
         }
         let silent_at = self.last_received + self.heartbeat;
         let until = end.min(silent_at).max(now);
-        due.map_or(until, |due| due.min(until))
+        // What is overdue is known to be only when all was heard that has arrived by now.
+        due.map_or(until, |due| due.clamp(now, until))
     }
 
     /// Whether nothing is to be said on the link.

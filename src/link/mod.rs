@@ -74,7 +74,7 @@ use std::num::NonZeroI32;
 
 pub(crate) use self::connection::Connection;
 pub(crate) use self::connector::{Connect, connector, custom_connector};
-pub(crate) use self::session::{Link, Notice, SessionNames};
+pub(crate) use self::session::{Link, Notice, SessionNames, Sessions};
 pub(crate) use self::wake::wake;
 
 /// A backend of the server. Postgres numbers them above zero.

@@ -2,7 +2,7 @@
 //!
 //! Every call but the wait runs on a thread that can be left behind; the essay in [`link`](super) says why.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,6 +82,15 @@ impl Notice {
     pub(crate) fn payload(&self) -> &str {
         self.0.payload()
     }
+}
+
+/// What Postgres tells of backends.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    /// Those that it has not.
+    pub(crate) missing: HashSet<Pid>,
+    /// For how long each other has been idle, zero with a statement under way; `None` if this role is not told.
+    pub(crate) idle: HashMap<Pid, Option<Duration>>,
 }
 
 /// A session that is known to carry notifications and listens to the channel.
@@ -305,8 +314,8 @@ impl Link {
         self.say(move |it| it.notify_all(&inbox, &payloads))
     }
 
-    /// Which of these backends the server has not; `None` if it does not tell this role.
-    pub(crate) fn missing_sessions(&mut self, pids: Vec<Pid>) -> Result<Option<HashSet<Pid>>> {
+    /// What these backends do; `None` if the server does not tell this role.
+    pub(crate) fn sessions(&mut self, pids: Vec<Pid>) -> Result<Option<Sessions>> {
         let query = sql::sessions(&pids);
         let rows = self.call(query.len(), move |client| {
             match client.simple_query(&query) {
@@ -319,11 +328,15 @@ impl Link {
             log::debug!(target: LINK, "{:?}: no right to see sessions", self.names.channel);
             return Ok(None);
         };
+        let idle: HashMap<Pid, Option<Duration>> = rows.iter().filter_map(idle).collect();
         let mut missing: HashSet<Pid> = pids.into_iter().collect();
-        for pid in column(&rows).filter_map(|pid| pid.parse().ok()) {
-            missing.remove(&pid);
-        }
-        Ok(Some(missing))
+        missing.retain(|pid| !idle.contains_key(pid));
+        Ok(Some(Sessions { missing, idle }))
+    }
+
+    /// Says nothing: whoever looks at our session sees that it does not stand still.
+    pub(crate) fn beat(&mut self) -> Result<()> {
+        self.call(0, |client| run(client, &sql::beat()))
     }
 
     /// Asks whether the server still answers, and lets this session notify: for one that announces nothing, and before anybody
@@ -526,6 +539,24 @@ fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     })
+}
+
+/// A backend, and for how long it has been idle, as [`Sessions`] has it.
+fn idle(message: &SimpleQueryMessage) -> Option<(Pid, Option<Duration>)> {
+    let SimpleQueryMessage::Row(row) = message else {
+        return None;
+    };
+    let pid = row.get(0)?.parse().ok()?;
+    let idle = match row.get(1) {
+        Some("idle") => row.get(2).and_then(|seconds| {
+            let seconds: f64 = seconds.parse().ok()?;
+            Duration::try_from_secs_f64(seconds.max(0.0)).ok()
+        }),
+        // It belongs to another role, or does not track what it does.
+        None | Some("disabled") => None,
+        Some(_) => Some(Duration::ZERO),
+    };
+    Some((pid, idle))
 }
 
 /// The pid of the backend that sent this payload to the inbox, if it comes within `wait`.

@@ -25,6 +25,11 @@ const HARDEN: [(&str, &str); 5] = [
     ("tcp_keepalives_count", "3"),
 ];
 
+/// Says nothing: Postgres notes that the session does not stand still.
+pub(super) fn beat() -> String {
+    query([""])
+}
+
 /// Asks which backend serves this session. Takes a right that every role has unless it was revoked.
 pub(super) fn own_backend() -> String {
     query(["SELECT pg_catalog.pg_backend_pid()"])
@@ -58,12 +63,14 @@ pub(super) fn unlisten(channel: &str) -> String {
     query([format!("UNLISTEN {}", identifier(channel))])
 }
 
-/// Which of these backends the server has. Takes a right that every role has unless it was revoked.
+/// Which of these backends the server has, what each does and for how many seconds: the latter two are NULL unless they belong to
+/// this role, or it may see those of all. Takes a right that every role has unless it was revoked.
 pub(super) fn sessions(pids: &[NonZeroI32]) -> String {
     let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
     let pids = pids.join(",");
     query([format!(
-        "SELECT pid FROM pg_catalog.pg_stat_get_activity(NULL) \
+        "SELECT pid, state, pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) state_change) \
+         FROM pg_catalog.pg_stat_get_activity(NULL) \
          WHERE pid OPERATOR(pg_catalog.=) ANY (CAST('{{{pids}}}' AS pg_catalog.int4[]))"
     )])
 }

@@ -23,6 +23,15 @@ pub(crate) struct Next {
     pub(crate) until: Instant,
 }
 
+/// By what the server is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Road {
+    /// The one that announcements go.
+    Notify,
+    /// Any other statement.
+    Other,
+}
+
 /// What the server answered, and when.
 pub(crate) struct Answer<T> {
     pub(crate) value: T,
@@ -94,16 +103,20 @@ impl<M> Up<M> {
         Ok(Next { notice, until })
     }
 
-    /// Asks something of the server.
+    /// Asks something of the server, by that road.
     pub(crate) fn ask<T>(
         &mut self,
+        road: Road,
         question: impl FnOnce(&mut Link) -> Result<T>,
     ) -> Result<Answer<T>> {
         let asked = Instant::now();
         let value = question(&mut self.link)?;
         let answered = Instant::now();
         let waiting = self.link.waiting();
-        self.hearing.handle_answer(asked, answered, waiting);
+        match road {
+            Road::Notify => self.hearing.handle_answer(asked, answered, waiting),
+            Road::Other => self.hearing.handle_statement(asked, answered, waiting),
+        }
         Ok(Answer {
             value,
             asked,

@@ -1,7 +1,7 @@
 //! One channel of Postgres and the processes on it, in virtual time.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,8 @@ pub(crate) struct Net {
     sessions: Vec<bool>,
     /// The backends of others than the processes whose sessions last.
     sessions_of_strangers: HashSet<Pid>,
+    /// How much the server's clock has jumped ahead.
+    pub(crate) server_is_ahead: Duration,
     /// The number that the next backend is given, where that is not a new one.
     next_pid: Option<Pid>,
     /// The backend that ended last.
@@ -95,6 +97,7 @@ impl Net {
             checks: 0,
             sessions: Vec::new(),
             sessions_of_strangers: HashSet::new(),
+            server_is_ahead: Duration::ZERO,
             next_pid: None,
             last_ended: None,
             held_up_until: Duration::ZERO,
@@ -241,7 +244,7 @@ impl Net {
         let process = &mut self.processes[id];
         if let Some(since) = process.paused_since.take() {
             if self.now - since > PAUSE {
-                process.participant.roster.grant_grace(now);
+                process.participant.roster.handle_pause(now);
             }
         }
     }
@@ -354,16 +357,21 @@ impl Net {
         }
     }
 
-    /// Which of these backends Postgres does not have.
-    fn missing(&mut self, asked: &[Pid]) -> HashSet<Pid> {
+    /// What Postgres tells of these backends: those that it does not have, and for how long the others have been idle.
+    fn sessions(&mut self, asked: &[Pid]) -> (HashSet<Pid>, HashMap<Pid, Option<Duration>>) {
         self.checks += 1;
+        let idle = |process: &Process| {
+            let pid = process.pid.filter(|pid| asked.contains(pid))?;
+            let clock = self.now + self.server_is_ahead;
+            let idle = Some(clock.saturating_sub(process.last_statement));
+            let idle = idle.filter(|_| !process.hidden);
+            Some((pid, idle))
+        };
+        let idle = self.processes.iter().filter_map(idle).collect();
         let lasts = |pid| place(pid).is_some_and(|place| self.sessions.get(place) == Some(&true));
         let is_there = |pid| lasts(pid) || self.sessions_of_strangers.contains(&pid);
-        asked
-            .iter()
-            .copied()
-            .filter(|&pid| !is_there(pid))
-            .collect()
+        let missing = asked.iter().copied().filter(|&pid| !is_there(pid));
+        (missing.collect(), idle)
     }
 
     pub(crate) fn run(&mut self, time: Duration) {
@@ -472,6 +480,9 @@ impl Net {
             let sent = self.epoch + process.busy_until;
             process.participant.roster.handle_sent(sent);
         }
+        if self.processes[id].participant.roster.poll_beat(now) {
+            self.wait_for_the_server(id, self.now);
+        }
         if let Some(piece) = self.processes[id].participant.roster.poll_answer(now) {
             let signed = |payload: &String| payload.len() + wire::LONGEST_SIGNATURE;
             let bytes: usize = piece.payloads.iter().map(signed).sum();
@@ -490,7 +501,8 @@ impl Net {
             .poll_session_check(now);
         if let Some(pids) = pids {
             // The answer comes after all that was sent before it.
-            let sessions = What::Sessions(now, self.missing(&pids));
+            let (missing, idle) = self.sessions(&pids);
+            let sessions = What::Sessions(now, missing, idle);
             self.processes[id].receive(self.now + self.latency, sessions);
             self.wait_for_the_server(id, self.now);
         }
@@ -514,7 +526,11 @@ impl Net {
     /// time.
     fn wait_for_the_server(&mut self, id: Id, not_before: Duration) {
         let process = &mut self.processes[id];
-        process.busy_until = self.now.max(not_before) + self.latency + process.delay;
+        let sent = self.now.max(not_before);
+        if !process.stands_still {
+            process.last_statement = sent + self.server_is_ahead;
+        }
+        process.busy_until = sent + self.latency + process.delay;
         let (answered, took) = (
             self.epoch + process.busy_until,
             process.busy_until - self.now,

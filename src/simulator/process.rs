@@ -1,6 +1,6 @@
 //! A participant on the simulated channel, with its clock, its session and what is on its way to it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,12 @@ pub(crate) struct Process {
     pub(super) busy_until: Duration,
     /// How many of the next payloads never reach it.
     pub(crate) deaf_to: usize,
+    /// What it does in its session others do not see.
+    pub(crate) hidden: bool,
+    /// It says what it says on another session.
+    pub(crate) stands_still: bool,
+    /// When it last said something on its session, beats included.
+    pub(super) last_statement: Duration,
     /// Its session ends before what it says next has gone out.
     pub(crate) loses_next: bool,
     /// When its next turn is planned.
@@ -63,8 +69,8 @@ pub(super) enum What {
     Notification(Pid, Arc<str>),
     /// A notification on its own inbox.
     Answer(Pid, Arc<str>),
-    /// When Postgres was asked for sessions, and which of them it does not have.
-    Sessions(Instant, HashSet<Pid>),
+    /// When Postgres was asked for sessions, which of them it does not have, and what the others do.
+    Sessions(Instant, HashSet<Pid>, HashMap<Pid, Option<Duration>>),
 }
 
 impl What {
@@ -101,6 +107,9 @@ impl Process {
             rate: None,
             busy_until: Duration::ZERO,
             deaf_to: 0,
+            hidden: false,
+            stands_still: false,
+            last_statement: Duration::ZERO,
             loses_next: false,
             next_turn: None,
         }
@@ -157,9 +166,9 @@ impl Process {
                 }
             }
             What::Notification(..) | What::Answer(..) => {}
-            What::Sessions(asked, missing) => {
+            What::Sessions(asked, missing, idle) => {
                 let roster = &mut self.participant.roster;
-                roster.handle_session_check(now, *asked, missing);
+                roster.handle_session_check(now, *asked, missing, idle);
             }
         }
         self.participant.settle();

@@ -283,6 +283,7 @@ mod tests {
                 age: None,
                 back: wire::MOST_BACK,
                 checks: true,
+                beat: None,
                 digest: None,
                 tags: WireTags::encoded(tags),
             })

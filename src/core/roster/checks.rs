@@ -1,5 +1,7 @@
 //! What holds between any two calls, whatever anybody sends: for tests and for fuzzing.
 
+use std::sync::Arc;
+
 use super::Roster;
 use super::entry::Entry;
 use crate::core::digest::Digest;
@@ -21,6 +23,11 @@ pub(crate) fn check_bounds(roster: &Roster) {
     assert!(roster.sync.departures() <= limits.max_departed);
     assert!(roster.queries.is_bounded());
     assert!(roster.session_check.suspects().len() <= roster.present);
+    let is_alive = |name: &Arc<str>| {
+        let entry = roster.entries.get(name);
+        entry.is_some_and(|entry| entry.standing.is_alive())
+    };
+    assert!(roster.stillness.names().all(is_alive));
     let in_full = roster
         .alive()
         .filter(|entry| entry.peer.incarnation().is_some());

@@ -20,6 +20,8 @@ pub(super) struct Entry {
     pub(super) session: Session,
     /// Whether it asks Postgres which sessions are gone.
     pub(super) checks: bool,
+    /// It makes a statement on its session at least this often; milliseconds, zero if it may make none.
+    pub(super) beat: u32,
     /// It was heard, or told of, since the link came up.
     pub(super) confirmed: bool,
     /// How long it was silent before it was heard last, if it announces its bare name; milliseconds.
@@ -63,6 +65,7 @@ pub(super) struct Heartbeat<'a> {
     pub(super) age: Option<Duration>,
     pub(super) back: Duration,
     pub(super) checks: bool,
+    pub(super) beat: Option<Duration>,
     /// Another member says that it is there, so it may have been taken for silent by mistake.
     pub(super) revives: bool,
     pub(super) tags: WireTags<'a>,
@@ -75,6 +78,8 @@ impl Entry {
         self.due = u32::try_from(heartbeat.due.as_millis()).unwrap_or(u32::MAX);
         self.back = u16::try_from(heartbeat.back.as_millis()).unwrap_or(u16::MAX);
         self.checks = heartbeat.checks;
+        let beat = heartbeat.beat.unwrap_or_default().as_millis();
+        self.beat = u32::try_from(beat).unwrap_or(u32::MAX);
         self.confirmed = true;
         let age = heartbeat.age.unwrap_or_default();
         self.until = now + self.grace(missed).saturating_sub(age);
@@ -83,6 +88,11 @@ impl Entry {
     /// How long it may be silent (rule 2).
     pub(super) fn grace(&self, missed: u32) -> Duration {
         Duration::from_millis(self.due.into()) * missed
+    }
+
+    /// How often it makes a statement on its session, if it promised to.
+    pub(super) fn beat(&self) -> Option<Duration> {
+        (self.beat > 0).then(|| Duration::from_millis(self.beat.into()))
     }
 
     /// When it has been silent for too long. That is at [`until`](Self::until), or, if the channel was loud, a grace period after
@@ -165,6 +175,7 @@ impl<'a> Heartbeat<'a> {
             age: announce.age,
             back: announce.back,
             checks: announce.checks,
+            beat: announce.beat,
             revives: false,
             tags: announce.tags,
         }
@@ -180,6 +191,7 @@ impl<'a> Heartbeat<'a> {
             age: None,
             back: LEAST_BACK,
             checks: false,
+            beat: None,
             revives: false,
             tags: WireTags::default(),
         }

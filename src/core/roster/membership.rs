@@ -60,7 +60,7 @@ impl Roster {
                 }
                 entry.refresh(now, heartbeat, self.limits.missed);
                 self.expiry.expect(entry.until);
-                self.session_check.clear(name);
+                self.clear_suspicion(name);
                 self.set_backend(name, heartbeat.pid);
                 if before.is_alive() && updated {
                     self.count_out(now, name);
@@ -128,6 +128,10 @@ impl Roster {
         seq: u64,
         why: Reason,
     ) -> Outcome {
+        // Who stood still with it may not have heard it either.
+        if why == Reason::Expired && self.paused.is_some() {
+            return Outcome::Stale;
+        }
         match self.entries.get(name) {
             Some(entry)
                 if entry.standing.is_alive()
@@ -156,7 +160,7 @@ impl Roster {
         );
         self.corrections.cancel(&name);
         self.changed(peer.clone(), Kind::Joined);
-        self.session_check.clear(&name);
+        self.clear_suspicion(&name);
         let mut entry = Entry {
             peer,
             standing: Standing::Alive,
@@ -165,6 +169,7 @@ impl Roster {
             back: 0,
             session: Session::Unknown,
             checks: false,
+            beat: 0,
             confirmed: true,
             last_gap: 0,
             said_by: None,
@@ -223,8 +228,14 @@ impl Roster {
             entry.peer = entry.peer.with_tags(Tags::default());
             self.tombstones.push(now, entry.peer.shared_name());
         }
-        self.session_check.clear(name);
+        self.clear_suspicion(name);
         self.forget_long_gone(now);
+    }
+
+    /// This peer was heard, or has left.
+    fn clear_suspicion(&mut self, name: &str) {
+        self.session_check.clear(name);
+        self.stillness.clear(name);
     }
 
     /// Looks at all peers. Those that were overdue when the link was last proven to work have left. Returns whether others
@@ -237,9 +248,16 @@ impl Roster {
             if !entry.standing.is_alive() {
                 continue;
             }
-            let overdue_at = entry.overdue_at(self.loud_until, self.limits.missed);
+            let by_silence = entry.overdue_at(self.loud_until, self.limits.missed);
+            let by_stillness = self.stillness.overdue(entry.peer.name());
+            let overdue_at = by_stillness.map_or(by_silence, |at| at.min(by_silence));
             if overdue_at <= now.min(proven) {
-                overdue.push((overdue_at, entry.peer.shared_name()));
+                let name = entry.peer.shared_name();
+                if by_stillness.is_some() {
+                    // Not everybody looks.
+                    self.gone_to_tell.push_back((now, Arc::clone(&name)));
+                }
+                overdue.push((overdue_at, name));
             } else {
                 unproven |= overdue_at <= now;
                 self.expiry.expect(overdue_at);

@@ -197,6 +197,7 @@ impl Roster {
                 age: Some(entry.age(now, self.limits.missed)),
                 back: entry.back(),
                 checks: entry.checks,
+                beat: entry.beat(),
                 digest: None,
                 tags: WireTags::encoded(tags),
             }),

@@ -1,11 +1,11 @@
 //! The peers whose session Postgres does not have any more. [`session_check`](crate::core::session_check) says when to ask.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::Roster;
-use super::entry::{Entry, Session};
+use super::entry::{Entry, Session, Standing};
+use super::{Kind, Roster};
 use crate::core::presence::Presence;
 use crate::core::session_check::{AT_EACH_END, Role, Scope, SessionCheck};
 use crate::core::wire::{Message, Pid};
@@ -29,13 +29,15 @@ impl Roster {
         asks.then(|| asked.into_iter().filter_map(Session::pid).collect())
     }
 
-    /// Postgres was asked which backends it has, at the time `asked`, and did not have those in `missing`. To be called when
-    /// everything that had arrived by then was heard.
+    /// Postgres was asked which backends it has, at the time `asked`. It did not have those in `missing`; the others have been idle
+    /// for the time in `idle`, zero with a statement under way, or it does not tell this role. To be called when everything that
+    /// had arrived by then was heard.
     pub(crate) fn handle_session_check(
         &mut self,
         now: Instant,
         asked: Instant,
         missing: &HashSet<Pid>,
+        idle: &HashMap<Pid, Option<Duration>>,
     ) {
         if !self.session_check.is_begun() {
             // The question was asked before this member stopped to ask.
@@ -66,6 +68,72 @@ impl Roster {
         }
         let role = self.role(now);
         self.session_check.confirm(role, &mut self.jitter);
+        self.handle_idle_sessions(now, asked, idle);
+    }
+
+    /// What the sessions of peers do, as Postgres showed it at `asked` (rule 12).
+    fn handle_idle_sessions(
+        &mut self,
+        now: Instant,
+        asked: Instant,
+        sessions: &HashMap<Pid, Option<Duration>>,
+    ) {
+        let (mut seen, mut hidden) = (false, false);
+        for (pid, idle) in sessions {
+            let Some(name) = self.backends.get(pid).map(Arc::clone) else {
+                continue;
+            };
+            match *idle {
+                Some(idle) => {
+                    seen = true;
+                    self.handle_idle(asked, &name, idle);
+                }
+                None => {
+                    hidden = true;
+                    self.stillness.clear(&name);
+                }
+            }
+        }
+        if self.session_check.take_whole() && (seen || hidden) {
+            let was_judged = self.is_judged_by_session();
+            self.sees_sessions = seen && !hidden;
+            if was_judged && !self.is_judged_by_session() {
+                self.announce_soon(now);
+            }
+        }
+    }
+
+    /// The session of this peer had been idle for so long at `asked`.
+    fn handle_idle(&mut self, asked: Instant, name: &Arc<str>, idle: Duration) {
+        let missed = self.limits.missed;
+        let Some(entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        // It has said something since the host program could not reach it.
+        let since = self.session_check.unreachable_since(name);
+        let heals = since.is_some_and(|since| asked > since + idle);
+        if heals && entry.standing == Standing::Unreachable {
+            entry.standing = Standing::Alive;
+            let peer = entry.peer.clone();
+            self.session_check.clear(name);
+            self.changed(peer, Kind::Recovered);
+            return;
+        }
+        // Where much is said some cannot keep up, and speak over another session.
+        let is_loud = self.loud_until.is_some_and(|until| until > asked);
+        let Some(beat) = entry.beat().filter(|_| !is_loud) else {
+            self.stillness.clear(name);
+            return;
+        };
+        // One that was heard in that time says nothing on its session, and is there.
+        let silent = asked.saturating_duration_since(entry.last_received(missed));
+        let idle = idle.min(silent);
+        if self
+            .stillness
+            .handle_idle(asked, name, idle, beat, beat * missed)
+        {
+            self.expiry.expect(asked);
+        }
     }
 
     /// This role may not ask Postgres for sessions, so others must.

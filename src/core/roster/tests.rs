@@ -25,6 +25,7 @@ mod happenings;
 #[cfg(feature = "auth")]
 mod hostile;
 mod rule_11_digest;
+mod rule_12_silence;
 mod rule_1_identity;
 mod rule_2_expiry;
 mod rule_4_link_down;

@@ -18,6 +18,7 @@ fn announce<'a>(name: &'a str, tags: &'a str) -> Message<'a> {
             age: None,
             back: LEAST_BACK,
             checks: true,
+            beat: None,
             digest: None,
             tags: WireTags::encoded(tags),
         }),
@@ -180,7 +181,7 @@ proptest! {
         name in name(), hello: bool, inc: u64, seq: u64, due in 1..=86_400_000u64,
         tags in prop::collection::vec((name(), text()), 0..4), kind in 0..5, pid in 1..=i32::MAX,
         inbox: u64, back in 1_250..=60_000u64, checks: bool, newborn: bool,
-        away in prop::option::of(0..=3_600_000u64)
+        away in prop::option::of(0..=3_600_000u64), beat in prop::option::of(1..=86_400_000u64)
     ) {
         let tags: Tags = tags.into_iter().collect();
         let encoded = encode_tags(&tags);
@@ -191,7 +192,7 @@ proptest! {
             0 => Body::Announce(Announce {
                 hello, newborn: hello && newborn, incarnation, seq, due: Duration::from_millis(due), pid: Pid::new(pid),
                 question: Some(question).filter(|_| hello), age: None, back: Duration::from_millis(back),
-                checks, digest: Some(Digest { members: pid as u32, sum: inbox }).filter(|_| !hello), tags: WireTags::encoded(&encoded),
+                checks, beat: beat.map(Duration::from_millis), digest: Some(Digest { members: pid as u32, sum: inbox }).filter(|_| !hello), tags: WireTags::encoded(&encoded),
             }),
             1 => Body::Bye { incarnation, seq },
             2 => Body::Gone { incarnation, seq, why: [Reason::Goodbye, Reason::Expired, Reason::SessionGone][pid as usize % 3] },
@@ -208,7 +209,7 @@ proptest! {
                 prop_assert!(a.tags.same_as(&tags));
                 prop_assert_eq!(a.tags.to_tags(), tags);
                 prop_assert_eq!((a.hello, a.incarnation, a.seq, a.due), (b.hello, b.incarnation, b.seq, b.due));
-                prop_assert_eq!((a.pid, a.question, a.back, a.checks, a.newborn, a.digest), (b.pid, b.question, b.back, b.checks, b.newborn, b.digest));
+                prop_assert_eq!((a.pid, a.question, a.back, (a.checks, a.beat), a.newborn, a.digest), (b.pid, b.question, b.back, (b.checks, b.beat), b.newborn, b.digest));
                 prop_assert!(payload.len() <= longest_announcement(&name, &encoded));
             }
             (a, b) => prop_assert_eq!(a, b),

@@ -367,3 +367,14 @@ fn a_mark_that_came_back_is_not_kept_waiting() {
     hearing.mark(0, 8);
     assert_eq!(hearing.until(now, None, Aside::Ready, SLICE), now);
 }
+
+#[test]
+fn what_is_overdue_takes_no_silence_of_long_ago_for_one_of_now() {
+    let (mut hearing, now) = opened();
+    let later = now + ms(500);
+    hearing.handle_answer(later, later, 0);
+    let until = hearing.until(later, Some(now + ms(100)), Aside::Ready, SLICE);
+    assert_eq!(until, later);
+    hearing.handle_silence(until);
+    assert_eq!(hearing.poll_horizon(), Some(later));
+}

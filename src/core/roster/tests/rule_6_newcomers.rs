@@ -234,6 +234,7 @@ fn a_crowd_that_starts_together_is_complete_soon() {
 fn hellos_in_a_row_without_an_inbox_share_an_announcement() {
     let (mut net, a) = listener(Setup {
         heartbeat: secs(600),
+        delivery_budget: 200,
         ..Setup::new("a", 1)
     });
     for n in 0..100 {

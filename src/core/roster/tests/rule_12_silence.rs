@@ -1,0 +1,233 @@
+//! Rule 12: a process that hangs is known by its session, which stands still, however rarely it would announce itself.
+
+use super::*;
+
+const BEAT: Duration = Duration::from_secs(5);
+
+/// What a hung process may take to be known: three beats, and the time between two looks of a checker.
+const HUNG: Duration = Duration::from_secs(17);
+
+fn thrifty(name: &str, incarnation: u64) -> Setup {
+    Setup {
+        heartbeat: BEAT,
+        delivery_budget: 200,
+        ..Setup::new(name, incarnation)
+    }
+}
+
+/// Starts `count` processes with the default settings, the oldest first, and waits until they announce themselves as rarely as
+/// they will.
+fn crowd(net: &mut Net, count: usize) -> Vec<Id> {
+    let start = |n| {
+        let id = net.start_as(thrifty(&format!("p{n:03}"), 1 + n as u64));
+        net.run(ms(20));
+        id
+    };
+    let ids: Vec<Id> = (0..count).map(start).collect();
+    net.run(secs(30));
+    ids
+}
+
+/// What each of these was told.
+fn told(net: &mut Net, ids: &[Id]) -> Vec<String> {
+    ids.iter().flat_map(|&id| net.told(id)).collect()
+}
+
+fn interval(net: &Net, id: Id) -> Duration {
+    net.processes[id].participant.roster.interval()
+}
+
+/// Whether it is judged by its session, as it says itself.
+fn is_judged(net: &Net, id: Id) -> bool {
+    let roster = &net.processes[id].participant.roster;
+    roster.is_judged_by_session()
+}
+
+fn assert_that_one_that_hangs_is_known(count: usize) {
+    let mut net = Net::new(count as u64);
+    let mut ids = crowd(&mut net, count);
+    net.run(secs(120));
+    assert!(told(&mut net, &ids).iter().all(|it| it.starts_with("join")));
+    for n in [0, count / 2, count - 1] {
+        let hung = ids.remove(n.min(ids.len() - 1));
+        net.pause(hung);
+        net.run(HUNG);
+        let (name, incarnation) = (net.processes[hung].name.clone(), net.incarnation(hung));
+        let expected = [format!("leave {name}.{incarnation} Expired")];
+        for &id in &ids {
+            assert_eq!(net.told(id), expected, "{id} of {count}");
+        }
+        net.wake(hung);
+        net.run(ms(100));
+        let expected = [format!("heal {name}.{incarnation}")];
+        for &id in &ids {
+            assert_eq!(net.told(id), expected, "{id} of {count}");
+        }
+        net.run(secs(20));
+        assert_eq!(net.seen_by(hung).len(), count - 1);
+        ids.insert(n.min(ids.len()), hung);
+        assert!(told(&mut net, &ids).is_empty());
+    }
+}
+
+#[test]
+fn one_of_ten_that_hangs_is_known_in_seconds() {
+    assert_that_one_that_hangs_is_known(10);
+}
+
+#[test]
+fn one_of_100_that_hangs_is_known_in_seconds() {
+    assert_that_one_that_hangs_is_known(100);
+}
+
+#[test]
+fn one_of_400_that_hangs_is_known_in_seconds() {
+    if large() {
+        assert_that_one_that_hangs_is_known(400);
+    }
+}
+
+#[test]
+fn members_prove_themselves_without_a_word() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 100);
+    net.run(secs(60));
+    assert!(ids.iter().all(|&id| is_judged(&net, id)));
+    let before = net.sent.len();
+    net.run(secs(200));
+    let each_second = (net.sent.len() - before) as f64 / 200.0;
+    assert!(each_second < 2.5, "{each_second} commits a second");
+    assert_eq!(interval(&net, ids[3]), secs(50));
+}
+
+#[test]
+fn who_does_not_see_what_others_do_speaks_ten_times_as_often() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 100);
+    for &id in &ids {
+        // As if each had a role of its own.
+        net.processes[id].hidden = true;
+        net.disconnect(id);
+        net.reconnect(id);
+    }
+    net.run(secs(60));
+    for &id in &ids {
+        assert!(!is_judged(&net, id));
+        assert_eq!(interval(&net, id), BEAT);
+    }
+    told(&mut net, &ids);
+    net.pause(ids[0]);
+    net.run(secs(9));
+    assert!(told(&mut net, &ids[1..]).is_empty(), "nobody looks");
+    net.run(secs(8));
+    assert_eq!(told(&mut net, &ids[1..]).len(), 99, "by expiry");
+}
+
+#[test]
+fn a_session_that_nobody_sees_is_not_judged() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 40);
+    told(&mut net, &ids);
+    // It tracks no activity, and hangs.
+    net.processes[ids[7]].hidden = true;
+    net.pause(ids[7]);
+    net.run(secs(20));
+    assert!(told(&mut net, &ids).is_empty());
+}
+
+#[test]
+fn who_says_that_it_makes_no_beats_is_not_judged() {
+    let (mut net, a) = listener(thrifty("a", 1));
+    let pid = STRANGER;
+    net.begin_session(pid);
+    for n in 0..40 {
+        net.inject(&beat_due(&format!("p{n}"), 1, 1, secs(600)));
+    }
+    net.inject(&format!(
+        "pg-peers/1 beat name=b inc=1 seq=1 due=600000 pid={pid};"
+    ));
+    net.run(ms(10));
+    net.told(a);
+    net.run(secs(60));
+    assert_eq!(net.told(a), [""; 0]);
+}
+
+#[test]
+fn in_a_flood_nobody_is_judged_by_a_session_on_which_nothing_is_said() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 100);
+    told(&mut net, &ids);
+    let now = net.clock();
+    let drowned = ids[50];
+    net.processes[drowned].participant.roster.handle_flood(now);
+    net.run(ms(500));
+    assert!(!is_judged(&net, drowned));
+    let said = net.sent_by(drowned).last().expect("a word");
+    assert!(!said.payload.contains(" beat="), "{}", said.payload);
+    net.processes[drowned].stands_still = true;
+    net.run(secs(59));
+    assert!(told(&mut net, &ids).is_empty());
+    net.processes[drowned].stands_still = false;
+    net.run(secs(2));
+    assert!(is_judged(&net, drowned));
+    net.run(secs(60));
+    assert!(told(&mut net, &ids).is_empty());
+}
+
+#[test]
+fn a_server_that_sleeps_with_all_its_members_silences_nobody() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 40);
+    told(&mut net, &ids);
+    net.server_is_ahead += secs(3_600);
+    net.run(secs(60));
+    assert!(told(&mut net, &ids).is_empty());
+}
+
+#[test]
+fn those_that_were_stopped_together_keep_each_other() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 64);
+    told(&mut net, &ids);
+    let (stopped, others) = ids.split_at(32);
+    stopped.iter().for_each(|&id| net.pause(id));
+    net.run(secs(30));
+    let left = told(&mut net, others);
+    assert_eq!(left.len(), 32 * 32, "{left:?}");
+    assert!(left.iter().all(|it| it.ends_with("Expired")));
+    stopped.iter().for_each(|&id| net.wake(id));
+    net.run(secs(1));
+    let healed = told(&mut net, others);
+    assert_eq!(healed.len(), 32 * 32);
+    assert!(healed.iter().all(|it| it.starts_with("heal")));
+    net.run(secs(30));
+    assert!(told(&mut net, &ids).is_empty());
+}
+
+#[test]
+fn what_the_host_cannot_reach_heals_by_its_session() {
+    for count in [10, 100] {
+        let mut net = Net::new(1);
+        let ids = crowd(&mut net, count);
+        net.run(secs(60));
+        told(&mut net, &ids);
+        for round in 0..5 {
+            let lost = &ids[3 + round];
+            let (name, incarnation) = (net.processes[*lost].name.clone(), net.incarnation(*lost));
+            net.report_unreachable(ids[0], &name);
+            net.run(BEAT.mul_f64(1.5));
+            assert_eq!(net.told(ids[0]), [format!("heal {name}.{incarnation}")]);
+        }
+    }
+}
+
+#[test]
+fn what_the_host_cannot_reach_and_hangs_does_not_heal() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 100);
+    told(&mut net, &ids);
+    net.pause(ids[9]);
+    net.report_unreachable(ids[0], "p009");
+    net.run(HUNG);
+    assert_eq!(net.told(ids[0]), ["leave p009.10 Expired"]);
+}

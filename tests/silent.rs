@@ -1,0 +1,169 @@
+//! Members that hang, and are known to by their sessions, which stand still (rule 12); and those that are not judged by them.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use pg_peers::{Cluster, Config};
+use support::*;
+
+/// Long enough for one look of a checker, and some.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// Within which time a process that hangs is known to: three beats, and the time between two looks.
+const HUNG: Duration = Duration::from_secs(3 * 2 + 2);
+
+/// What is asked of a busy machine beside that.
+const BUSY: Duration = Duration::from_millis(700);
+
+/// Members with it announce themselves once in minutes: they have peers, of no session.
+const BUDGET: u32 = 1;
+const STRANGERS: usize = 40;
+
+#[test]
+fn participant_process() {
+    be_a_participant_as(rare);
+}
+
+/// A member that announces itself rarely, once it knows that it is judged by its session, and proves itself as by default.
+fn rare(name: &str) -> Config {
+    Config::new(name)
+        .heartbeat_interval(HEARTBEAT)
+        .delivery_budget(BUDGET)
+}
+
+fn join(name: &str, params: &str) -> Cluster {
+    let member = rare(name).join(params).expect("valid");
+    expect(&member, "online");
+    member
+}
+
+fn three(server: &Server) -> [Cluster; 3] {
+    acquainted(["a", "b", "c"].map(rare), &server.params())
+}
+
+/// Strangers are heard once: with so many peers, nobody announces itself soon.
+fn hush(server: &Server, members: &[Cluster]) {
+    let mut stranger = Raw::listen(server, "cluster");
+    for n in 0..STRANGERS {
+        stranger.say(&format!(
+            "pg-peers/1 beat name=s{n:02} inc=1 seq=1 due=3600000;"
+        ));
+    }
+    for member in members {
+        (0..STRANGERS).for_each(|_| drop(next(member, "a stranger")));
+    }
+    wait_until_judged(members, true);
+}
+
+/// Waits until all know whether they see each other's sessions, and have gone over to announcing themselves as rarely.
+fn wait_until_judged(members: &[Cluster], judged: bool) {
+    eventually("the first look at sessions", || {
+        let status = members.iter().map(Cluster::status);
+        status
+            .into_iter()
+            .all(|it| it.checked > 0 && it.judged_by_session == judged)
+    });
+}
+
+#[test]
+fn a_process_that_hangs_is_known_and_heals_when_it_goes_on() {
+    let server = Server::start();
+    let members = three(&server);
+    let mut hung = Process::join_with(&server, "hung", HEARTBEAT);
+    for member in &members {
+        expect(member, "join hung");
+    }
+    hush(&server, &members);
+    (0..3 + STRANGERS).for_each(|_| drop(hung.next("a join")));
+    eventually("it is rarely announced", || {
+        let infos = members[0].peer_infos().recv().expect("an answer");
+        let hung = infos.iter().find(|info| info.peer.name() == "hung");
+        hung.is_some_and(|info| info.interval > HUNG * 10)
+    });
+    for _ in 0..2 {
+        let frozen = Instant::now();
+        hung.freeze();
+        for member in &members {
+            expect(member, "leave hung: Expired");
+        }
+        let took = frozen.elapsed();
+        println!("a process that hangs is known after {took:?}");
+        assert!(took < HUNG + BUSY, "{took:?}");
+        let thawed = Instant::now();
+        hung.thaw();
+        for member in &members {
+            expect(member, "heal hung");
+        }
+        println!("it heals after {:?}", thawed.elapsed());
+    }
+    hung.expect_nothing();
+    members.iter().for_each(expect_nothing);
+}
+
+#[test]
+fn of_other_roles_the_announcements_decide() {
+    let server = Server::start();
+    server.run("CREATE ROLE x LOGIN; CREATE ROLE y LOGIN");
+    let params = |role: &str| {
+        let role = format!("user={role} dbname=postgres");
+        server.params().replace("user=postgres", &role)
+    };
+    let [a, b] = [join("a", &params("x")), join("b", &params("y"))];
+    expect(&a, "join b");
+    expect(&b, "join a");
+    wait_until_judged(&[a, b], false);
+}
+
+#[test]
+fn a_session_that_does_not_track_what_it_does_is_not_judged() {
+    let server = Server::start();
+    server.run("CREATE ROLE quiet SUPERUSER LOGIN; ALTER ROLE quiet SET track_activities = off");
+    let members = acquainted(["a", "b"].map(rare), &server.params());
+    wait_until_judged(&members, true);
+    let quiet = server
+        .params()
+        .replace("user=postgres", "user=quiet dbname=postgres");
+    let _quiet = join("quiet", &quiet);
+    for member in &members {
+        expect(member, "join quiet");
+    }
+    eventually("its sessions are not seen", || {
+        members.iter().any(|it| !it.status().judged_by_session)
+    });
+    // It is there, whatever its session shows.
+    std::thread::sleep(HUNG);
+    members.iter().for_each(expect_nothing);
+}
+
+#[test]
+fn what_the_host_cannot_reach_heals_with_the_next_beat() {
+    let server = Server::start();
+    let members = three(&server);
+    hush(&server, &members);
+    let [a, ..] = &members;
+    for _ in 0..3 {
+        let peer = a.peer("b").expect("a peer");
+        let reported = Instant::now();
+        a.report_unreachable(&peer);
+        expect(a, "heal b");
+        let took = reported.elapsed();
+        println!("it heals after {took:?}");
+        assert!(took < HEARTBEAT * 3 / 2 + BUSY, "{took:?}");
+    }
+}
+
+#[test]
+fn a_restart_silences_nobody() {
+    let mut server = Server::start();
+    let members = three(&server);
+    hush(&server, &members);
+    for _ in 0..2 {
+        server.restart(Stop::Fast);
+        expect_each(&members, "offline");
+        expect_each(&members, "online");
+        wait_until_judged(&members, true);
+    }
+    std::thread::sleep(HUNG);
+    members.iter().for_each(expect_nothing);
+}
