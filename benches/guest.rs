@@ -88,8 +88,11 @@ fn main() {
     let mut works = kinds.map(|_| Vec::new());
     for _ in 0..rounds {
         for (kind, works) in kinds.into_iter().zip(&mut works) {
-            let _guests = start(kind, members, &server, arguments.quick);
+            let guests = start(kind, members, &server, arguments.quick);
             works.push(work(&server, time));
+            drop(guests);
+            // The server needs a moment to see that they are gone, which the next would pay for.
+            thread::sleep(Duration::from_secs(2));
         }
     }
     println!(

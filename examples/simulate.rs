@@ -34,10 +34,13 @@ use crate::simulator::process::Process;
 use crate::simulator::setup::Setup;
 
 const HEARTBEAT: Duration = Duration::from_secs(5);
-const BUDGET: u32 = 1_800;
+const BUDGET: u32 = 200;
 
 /// From NOTIFY to its receipt.
 const LATENCY: Duration = Duration::from_millis(2);
+
+/// The longest that a cluster is let alone before anything is measured.
+const SETTLED: Duration = Duration::from_secs(60 * 60);
 
 /// Deaths and joins that are measured.
 const ROUNDS: usize = 20;
@@ -98,6 +101,7 @@ impl Simulation {
         let dice = Jitter::new(arguments.seed);
         let mut simulation = Self { net, dice };
         let interval = Duration::from_secs_f64((size * size) as f64 / f64::from(BUDGET));
+        let interval = interval.min(wire::MAX_DUE);
         let every = size.div_ceil(arguments.witnesses.max(1));
         for id in 0..size {
             let hears = id < 10 || id % every == 0;
@@ -116,7 +120,7 @@ impl Simulation {
             simulation.settle(id);
         }
         // Long enough for announcements that still follow a shorter interval.
-        simulation.run(interval.max(HEARTBEAT) * 2);
+        simulation.run(interval.clamp(HEARTBEAT, SETTLED));
         simulation
     }
 

@@ -497,9 +497,10 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // In a fork of the process whatever the thread had locked stays locked: the log, perhaps, and what the last receiver of a
-        // channel locks when it goes. So neither is the last.
+        // channel locks when it goes. So neither is the last. The thread is not there, and another may have its number.
         if self.check_process().is_err() {
-            mem::forget((self.events.clone(), self.left.clone()));
+            let thread = self.thread.get_mut().map(Option::take);
+            mem::forget((self.events.clone(), self.left.clone(), thread));
             return;
         }
         if let Err(error) = self.leave_within(DROP_TIMEOUT) {

@@ -30,8 +30,9 @@ pub struct Status {
     /// [`Config::delivery_budget`](crate::Config::delivery_budget)), and at least twice the round trip to the server.
     pub interval: Duration,
     /// Whether peers know by this participant's session that it is there, so that it announces itself no more often than the
-    /// [`delivery_budget`](crate::Config::delivery_budget) allows. If not, since its role does not see what the sessions of its
-    /// peers do, it may spend ten times as much. An observer, and one that announces its bare name, is not judged by its session.
+    /// [`delivery_budget`](crate::Config::delivery_budget) allows. If not, since they have other roles than this one, so that it is
+    /// not known what they see, since its role does not track what its sessions do (`track_activities`), or since this participant
+    /// or all of its peers do not ask ([`session_check`](crate::Config::session_check)), it may spend ten times as much. An observer, and one that announces its bare name, is not judged by its session.
     pub judged_by_session: bool,
     /// How many announcements went out.
     pub announced: u64,

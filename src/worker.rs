@@ -120,10 +120,13 @@ impl Worker {
                 self.guard.all_heard(horizon.elapsed());
                 self.roster.handle_timeout(horizon, proven)
             });
-            for PendingSessionCheck { asked, sessions } in marks {
-                let Sessions { missing, idle } = sessions;
+            for PendingSessionCheck {
+                asked,
+                sessions: it,
+            } in marks
+            {
                 self.roster
-                    .handle_session_check(now, asked, &missing, &idle);
+                    .handle_session_check(now, asked, &it.missing, &it.idle, it.seen);
             }
             if !must_prove || flooded {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! Members that hang, and are known to by their sessions, which stand still (rule 12); and those that are not judged by them.
+//! Members that hang, which others know by their sessions, since those stand still (rule 12); and sessions that say nothing.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::*;
 /// Long enough for one look of a checker, and some.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Within which time a process that hangs is known to: three beats, and the time between two looks.
+/// A process that hangs is known within this time: three beats, and the time between two looks.
 const HUNG: Duration = Duration::from_secs(3 * 2 + 2);
 
 /// What is asked of a busy machine beside that.
@@ -53,16 +53,22 @@ fn hush(server: &Server, members: &[Cluster]) {
     for member in members {
         (0..STRANGERS).for_each(|_| drop(next(member, "a stranger")));
     }
-    wait_until_judged(members, true);
+    wait_until_judged(members);
 }
 
-/// Waits until all know whether they see each other's sessions, and have gone over to announcing themselves as rarely.
-fn wait_until_judged(members: &[Cluster], judged: bool) {
+/// Waits until all know that they are judged by their sessions, so that they announce themselves as rarely as they may.
+fn wait_until_judged(members: &[Cluster]) {
     eventually("the first look at sessions", || {
-        let status = members.iter().map(Cluster::status);
-        status
-            .into_iter()
-            .all(|it| it.checked > 0 && it.judged_by_session == judged)
+        members.iter().all(|it| it.status().judged_by_session)
+    });
+}
+
+/// Waits until this peer has announced that it will do so rarely.
+fn wait_until_rare(member: &Cluster, peer: &str) {
+    eventually("it is rarely announced", || {
+        let infos = member.peer_infos().recv().expect("an answer");
+        let info = infos.iter().find(|info| info.peer.name() == peer);
+        info.is_some_and(|info| info.interval > HUNG * 10)
     });
 }
 
@@ -76,11 +82,7 @@ fn a_process_that_hangs_is_known_and_heals_when_it_goes_on() {
     }
     hush(&server, &members);
     (0..3 + STRANGERS).for_each(|_| drop(hung.next("a join")));
-    eventually("it is rarely announced", || {
-        let infos = members[0].peer_infos().recv().expect("an answer");
-        let hung = infos.iter().find(|info| info.peer.name() == "hung");
-        hung.is_some_and(|info| info.interval > HUNG * 10)
-    });
+    wait_until_rare(&members[0], "hung");
     for _ in 0..2 {
         let frozen = Instant::now();
         hung.freeze();
@@ -102,6 +104,29 @@ fn a_process_that_hangs_is_known_and_heals_when_it_goes_on() {
 }
 
 #[test]
+fn who_dies_behind_a_pooler_is_known_by_the_session_that_stays() {
+    let server = Server::start();
+    let Some(pooler) = PgBouncer::start(&server, "session") else {
+        return;
+    };
+    let members = three(&server);
+    let pooled = Process::join_at(&pooler.params(), "pooled", HEARTBEAT);
+    for member in &members {
+        expect(member, "join pooled");
+    }
+    hush(&server, &members);
+    wait_until_rare(&members[0], "pooled");
+    let killed = Instant::now();
+    pooled.kill();
+    for member in &members {
+        expect(member, "leave pooled: Expired");
+    }
+    let took = killed.elapsed();
+    println!("who died behind a pooler is known after {took:?}");
+    assert!(took < HUNG + BUSY, "{took:?}");
+}
+
+#[test]
 fn of_other_roles_the_announcements_decide() {
     let server = Server::start();
     server.run("CREATE ROLE x LOGIN; CREATE ROLE y LOGIN");
@@ -112,28 +137,29 @@ fn of_other_roles_the_announcements_decide() {
     let [a, b] = [join("a", &params("x")), join("b", &params("y"))];
     expect(&a, "join b");
     expect(&b, "join a");
-    wait_until_judged(&[a, b], false);
+    // By one look the answer of the one before is known.
+    let looked = |member: &Cluster| member.status().checked > 1;
+    eventually("two looks", || looked(&a) && looked(&b));
+    for member in [a, b] {
+        assert!(!member.status().judged_by_session);
+    }
 }
 
 #[test]
 fn a_session_that_does_not_track_what_it_does_is_not_judged() {
     let server = Server::start();
-    server.run("CREATE ROLE quiet SUPERUSER LOGIN; ALTER ROLE quiet SET track_activities = off");
-    let members = acquainted(["a", "b"].map(rare), &server.params());
-    wait_until_judged(&members, true);
-    let quiet = server
-        .params()
-        .replace("user=postgres", "user=quiet dbname=postgres");
-    let _quiet = join("quiet", &quiet);
+    let members = three(&server);
+    let quiet = format!("{} options='-c track_activities=off'", server.params());
+    let quiet = join("quiet", &quiet);
     for member in &members {
         expect(member, "join quiet");
     }
-    eventually("its sessions are not seen", || {
-        members.iter().any(|it| !it.status().judged_by_session)
-    });
-    // It is there, whatever its session shows.
+    hush(&server, &members);
+    // It is there, though its session shows nothing.
     std::thread::sleep(HUNG);
     members.iter().for_each(expect_nothing);
+    assert!(quiet.status().checked > 1);
+    assert!(!quiet.status().judged_by_session);
 }
 
 #[test]
@@ -162,7 +188,7 @@ fn a_restart_silences_nobody() {
         server.restart(Stop::Fast);
         expect_each(&members, "offline");
         expect_each(&members, "online");
-        wait_until_judged(&members, true);
+        wait_until_judged(&members);
     }
     std::thread::sleep(HUNG);
     members.iter().for_each(expect_nothing);

@@ -373,7 +373,7 @@ impl Process {
         if let Some((asked, missing, idle)) = self.sessions.take() {
             self.participant
                 .roster
-                .handle_session_check(self.now, asked, &missing, &idle);
+                .handle_session_check(self.now, asked, &missing, &idle, true);
         }
         if overdue {
             assert!(

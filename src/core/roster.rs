@@ -172,8 +172,8 @@ pub(crate) struct Roster {
     stillness: Stillness,
     /// How it proves that its own session does not.
     beats: Beats,
-    /// Whether it saw what the sessions of its peers do, so that they see what its own does.
-    sees_sessions: bool,
+    /// Whether those that look after sessions see what its own does, as far as it can tell.
+    is_seen: bool,
     /// The whole process was stopped until then, and what came meanwhile is still to be heard.
     paused: Option<Instant>,
     /// Some newcomer was refused since the link came up, so this participant does not know everybody (rule 9).
@@ -219,7 +219,7 @@ impl Roster {
             session_check: SessionCheck::default(),
             stillness: Stillness::default(),
             beats: Beats::default(),
-            sees_sessions: false,
+            is_seen: false,
             paused: None,
             incomplete: false,
             may_check: false,
@@ -256,10 +256,10 @@ impl Roster {
             .clamp(self.limits.heartbeat, wire::MAX_DUE)
     }
 
-    /// Whether others know by its session that this participant is there, however rarely it announces itself (rule 12). Who does
-    /// not see the sessions of its peers assumes that they do not see its own.
+    /// Whether others know by its session that this participant is there, however rarely it announces itself (rule 12). Where
+    /// they have other roles, this one cannot know, and assumes that they do not.
     pub(crate) fn is_judged_by_session(&self) -> bool {
-        self.sees_sessions && self.promises_beats()
+        self.is_seen && self.promises_beats()
     }
 
     fn promises_beats(&self) -> bool {
@@ -276,7 +276,7 @@ impl Roster {
     pub(crate) fn handle_link_up(&mut self, now: Instant, pid: Option<Pid>) {
         self.online = true;
         self.new_link = true;
-        self.sees_sessions = false;
+        self.is_seen = false;
         self.beats.handle_link_up(now);
         self.sync.set_away_since(self.heard_until);
         // This server may be nearer than the last, or farther.
@@ -296,7 +296,6 @@ impl Roster {
     pub(crate) fn handle_link_down(&mut self) {
         self.online = false;
         self.beats.handle_link_down();
-        self.stillness.stop();
         self.sync.stop();
         self.doubt.stop();
         self.review = None;
@@ -319,6 +318,7 @@ impl Roster {
         self.departures.clear();
         self.queries.clear();
         self.session_check.stop();
+        self.stillness.stop();
         self.gone_to_tell.clear();
     }
 
@@ -329,12 +329,19 @@ impl Roster {
         self.grant_grace(now);
     }
 
-    /// Everybody gets a full grace period to be heard.
+    /// Everybody gets a full grace period to be heard. Of one that announces itself rarely, and was not heard or told of since the
+    /// link came up, the session is not known, so it has as long as one that hangs, and the time to be back.
     fn grant_grace(&mut self, now: Instant) {
         self.expiry.restart();
+        self.stillness.stop();
+        let (missed, spread) = (self.limits.missed, self.spread());
         for entry in self.entries.values_mut() {
             if entry.standing.is_alive() {
-                entry.until = now + entry.grace(self.limits.missed);
+                entry.until = now + entry.grace(missed);
+                if let Some(beat) = entry.beat().filter(|_| !entry.confirmed) {
+                    let within = beat * missed + entry.back() + spread;
+                    entry.until = entry.until.min(now + within);
+                }
                 self.expiry.expect(entry.until);
             }
         }
@@ -357,7 +364,11 @@ impl Roster {
     pub(crate) fn handle_flood(&mut self, now: Instant) {
         let promised = self.promises_beats();
         if self.beats.withhold(now) && promised {
-            self.announce_soon(now);
+            // In time for those who would miss a beat.
+            let within = self.spread().min(self.limits.heartbeat);
+            if let Some(presence) = &mut self.presence {
+                presence.announce_within(now, within, &mut self.jitter);
+            }
         }
     }
 
@@ -383,7 +394,7 @@ impl Roster {
         }
         entry.standing = Standing::Unreachable;
         let name = entry.peer.shared_name();
-        let again = entry.beat().map(|_| self.limits.heartbeat);
+        let again = entry.beat();
         self.session_check
             .handle_unreachable(now, &name, again, &mut self.jitter);
     }
@@ -505,7 +516,7 @@ impl Roster {
                         ..Heartbeat::of(announce)
                     };
                     self.handle_heartbeat(now, name, &heartbeat);
-                    self.confirm(name, announce);
+                    self.confirm(now, name, announce);
                     self.review(sender, name, announce);
                 }
                 // Who was here all the time has heard of it, or one witness is not enough.
@@ -531,10 +542,14 @@ impl Roster {
     }
 
     /// An answer names this peer, so it has a link, whether its announcement was news or not.
-    fn confirm(&mut self, name: &str, announce: &Announce<'_>) {
+    fn confirm(&mut self, now: Instant, name: &str, announce: &Announce<'_>) {
         if let Some(entry) = self.entries.get_mut(name) {
             if entry.standing.is_alive() && entry.peer.incarnation() == Some(announce.incarnation) {
-                entry.confirmed = true;
+                if !std::mem::replace(&mut entry.confirmed, true) {
+                    let age = announce.age.unwrap_or_default();
+                    let left = entry.grace(self.limits.missed).saturating_sub(age);
+                    entry.until = entry.until.max(now + left);
+                }
                 if entry.seq == announce.seq && entry.session == Session::Unknown {
                     self.set_backend(name, announce.pid);
                 }

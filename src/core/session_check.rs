@@ -44,7 +44,7 @@ const CONFIRMED_APART: Duration = Duration::from_millis(100);
 /// A peer that the host program cannot reach is asked for within this time: many may report it.
 const REPORTED_WITHIN: Duration = Duration::from_millis(250);
 
-/// They are asked for again after so many of the intervals within which they promised to prove themselves: by then each has.
+/// They are asked for again after so many of the intervals in which each promised a statement: by then it has made one.
 const AGAIN: f64 = 1.25;
 
 /// The least time between two questions for peers that the host program cannot reach.
@@ -61,6 +61,8 @@ pub(crate) struct SessionCheck {
     suspects: HashMap<Arc<str>, Suspect>,
     /// When to ask for the suspects again.
     confirm: Option<Instant>,
+    /// The peers that seem to hang, and when a look tells.
+    watched: HashMap<Arc<str>, Instant>,
     /// The first question for all of this link is still to be asked: it tells whether the sessions of peers are seen.
     first: bool,
     /// The question that is out is for all.
@@ -101,17 +103,20 @@ pub(crate) enum Scope {
 impl SessionCheck {
     /// When to [`poll`](Self::poll) next; `None` if this member does not ask.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let due = [self.next, self.confirm, self.ask_for_reported];
+        let watched = self.watched.values().min().copied();
+        let due = [self.next, self.confirm, self.ask_for_reported, watched];
         due.into_iter().flatten().min()
     }
 
-    /// This member asks from now on, if it does not already.
-    pub(crate) fn begin(&mut self, now: Instant) {
-        if self.since.is_none() {
-            self.since = Some(now);
-            self.next = Some(now + INTERVAL);
-            self.first = true;
+    /// This member asks from now on. Returns `false` if it does already.
+    pub(crate) fn begin(&mut self, now: Instant) -> bool {
+        if self.since.is_some() {
+            return false;
         }
+        self.since = Some(now);
+        self.next = Some(now + INTERVAL);
+        self.first = true;
+        true
     }
 
     /// Whether this member asks.
@@ -174,10 +179,16 @@ impl SessionCheck {
             self.ask_for_reported =
                 again.map(|again| now + again.mul_f64(AGAIN).max(REPORTED_APART));
         }
+        let before = self.watched.len();
+        self.watched.retain(|name, at| {
+            let due = all || *at <= now;
+            reported.extend(due.then(|| Arc::clone(name)));
+            !due
+        });
         if all {
             return Some(Scope::All);
         }
-        if !confirms && reported.is_empty() {
+        if !confirms && reported.is_empty() && self.watched.len() == before {
             return None;
         }
         // What is not asked for would count as there.
@@ -206,12 +217,18 @@ impl SessionCheck {
         if self.since.is_none() {
             return;
         }
-        self.reported.insert(Arc::clone(name), (now, again));
+        let since = self.unreachable_since(name).unwrap_or(now);
+        self.reported.insert(Arc::clone(name), (since, again));
         let soon = now + jitter.between(0.0, REPORTED_WITHIN);
         let soon = Some(soon).max(self.reported_rest);
         if self.ask_for_reported.is_none_or(|at| Some(at) > soon) {
             self.ask_for_reported = soon;
         }
+    }
+
+    /// This peer seems to hang: a look at that time tells.
+    pub(crate) fn look_again(&mut self, name: &Arc<str>, at: Instant) {
+        self.watched.insert(Arc::clone(name), at);
     }
 
     /// This peer, which would be back within that time, was missing when Postgres was asked at `asked`, and the server takes so
@@ -245,6 +262,7 @@ impl SessionCheck {
 
     /// This peer was heard, has left, or was there when Postgres was asked.
     pub(crate) fn clear(&mut self, name: &str) {
+        self.watched.remove(name);
         if self.reported.remove(name).is_some() && self.reported.is_empty() {
             self.ask_for_reported = None;
         }

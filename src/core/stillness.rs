@@ -14,6 +14,17 @@ const TOLERANCE: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(crate) struct Stillness(HashMap<Arc<str>, Still>);
 
+/// What a look at a session tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is not known to be silent for too long.
+    Speaks,
+    /// It seems to be silent for too long. A look then tells.
+    LookAgain(Instant),
+    /// It is overdue.
+    Silent,
+}
+
 #[derive(Debug)]
 struct Still {
     /// The first look that showed the session idle since its last statement, and the last one.
@@ -26,19 +37,19 @@ struct Still {
 }
 
 impl Stillness {
-    /// At `asked` the session of this peer had been idle for so long. It promised a statement every `beat`. Returns whether it has
-    /// been silent for longer than `limit`, so that it is overdue since then.
+    /// At `asked` the session of this peer had been idle for so long. It promised a statement every `beat`. `is_late`: that is too
+    /// long, and it was not heard for as long.
     pub(crate) fn handle_idle(
         &mut self,
         asked: Instant,
         name: &Arc<str>,
         idle: Duration,
         beat: Duration,
-        limit: Duration,
-    ) -> bool {
+        is_late: bool,
+    ) -> Verdict {
         if idle * 2 < beat {
             self.clear(name);
-            return false;
+            return Verdict::Speaks;
         }
         let new = Still {
             first: asked,
@@ -47,17 +58,21 @@ impl Stillness {
             overdue: None,
         };
         let still = self.0.entry(Arc::clone(name)).or_insert(new);
-        let elapsed = asked.saturating_duration_since(still.last);
-        if idle + TOLERANCE < still.idle + elapsed {
-            // It has said something meanwhile.
+        let expected = still.idle + asked.saturating_duration_since(still.last);
+        if idle.abs_diff(expected) > TOLERANCE {
+            // It has said something meanwhile, or the server's clock has jumped, and hides whether it has.
             (still.first, still.overdue) = (asked, None);
         }
         (still.last, still.idle) = (asked, idle);
-        let watched = asked.saturating_duration_since(still.first);
-        if idle > limit && watched >= beat + TOLERANCE {
+        let watched_for_long = still.first + beat + TOLERANCE;
+        if is_late && asked >= watched_for_long {
             still.overdue.get_or_insert(asked);
         }
-        still.overdue.is_some()
+        match still.overdue {
+            Some(_) => Verdict::Silent,
+            None if is_late => Verdict::LookAgain(watched_for_long),
+            None => Verdict::Speaks,
+        }
     }
 
     /// This peer was heard, has left, or is not seen.
@@ -92,13 +107,15 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// Whether each look, at so many seconds, finds it silent that shows the session idle for so many.
+    /// Whether each look, at so many seconds, which shows the session idle for so many, finds it silent.
     fn looks<const N: usize>(looks: [(f64, f64); N]) -> [bool; N] {
         let start = Instant::now();
         let mut stillness = Stillness::default();
         looks.map(|(at, idle)| {
             let at = start + seconds(at);
-            stillness.handle_idle(at, &Arc::from("b"), seconds(idle), BEAT, LIMIT)
+            let idle = seconds(idle);
+            let verdict = stillness.handle_idle(at, &Arc::from("b"), idle, BEAT, idle > LIMIT);
+            verdict == Verdict::Silent
         })
     }
 
@@ -120,9 +137,25 @@ mod tests {
     fn a_clock_that_jumps_silences_nobody() {
         let found = looks([(0.0, 3.0), (2.0, 3_605.0), (4.0, 3_607.0), (4.5, 0.2)]);
         assert_eq!(found, [false; 4]);
+        // A beat came between two looks, and the jump hides it.
+        let found = looks([(2.6, 2.6), (4.6, 4.6), (6.6, 3_601.6), (8.6, 3_603.6)]);
+        assert_eq!(found, [false; 4]);
         // Who is silent then is found all the same.
-        let found = looks([(0.0, 3.0), (2.0, 3_605.0), (6.0, 3_609.0)]);
-        assert_eq!(found, [false, false, true]);
+        let found = looks([(0.0, 3.0), (2.0, 3_605.0), (6.0, 3_609.0), (8.0, 3_611.0)]);
+        assert_eq!(found, [false, false, false, true]);
+    }
+
+    #[test]
+    fn who_looks_for_the_first_time_looks_again() {
+        let now = Instant::now();
+        let mut stillness = Stillness::default();
+        let again = now + BEAT + TOLERANCE;
+        let mut look = |at: Instant| {
+            let idle = LIMIT * 2 + (at - now);
+            stillness.handle_idle(at, &Arc::from("b"), idle, BEAT, true)
+        };
+        assert_eq!(look(now), Verdict::LookAgain(again));
+        assert_eq!(look(again), Verdict::Silent);
     }
 
     #[test]
@@ -131,12 +164,13 @@ mod tests {
         let mut stillness = Stillness::default();
         for at in [8, 16] {
             let idle = Duration::from_secs(at);
-            stillness.handle_idle(start + idle, &name, idle, BEAT, LIMIT);
+            stillness.handle_idle(start + idle, &name, idle, BEAT, idle > LIMIT);
         }
         assert!(stillness.overdue("b").is_some());
         stillness.clear("b");
         assert_eq!(stillness.overdue("b"), None);
         let next = start + Duration::from_secs(18);
-        assert!(!stillness.handle_idle(next, &name, Duration::from_secs(18), BEAT, LIMIT));
+        let verdict = stillness.handle_idle(next, &name, Duration::from_secs(18), BEAT, true);
+        assert_ne!(verdict, Verdict::Silent);
     }
 }

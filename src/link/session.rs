@@ -91,6 +91,8 @@ pub(crate) struct Sessions {
     pub(crate) missing: HashSet<Pid>,
     /// For how long each other has been idle, zero with a statement under way; `None` if this role is not told.
     pub(crate) idle: HashMap<Pid, Option<Duration>>,
+    /// Whether they belong to the role of this session, which tracks what it does: then they are told that.
+    pub(crate) seen: bool,
 }
 
 /// A session that is known to carry notifications and listens to the channel.
@@ -316,7 +318,8 @@ impl Link {
 
     /// What these backends do; `None` if the server does not tell this role.
     pub(crate) fn sessions(&mut self, pids: Vec<Pid>) -> Result<Option<Sessions>> {
-        let query = sql::sessions(&pids);
+        let own = self.pid;
+        let query = sql::sessions(&[&pids[..], &[own]].concat());
         let rows = self.call(query.len(), move |client| {
             match client.simple_query(&query) {
                 Ok(rows) => Ok(Some(rows)),
@@ -328,10 +331,17 @@ impl Link {
             log::debug!(target: LINK, "{:?}: no right to see sessions", self.names.channel);
             return Ok(None);
         };
-        let idle: HashMap<Pid, Option<Duration>> = rows.iter().filter_map(idle).collect();
+        let mut roles: Vec<_> = rows.iter().filter_map(role).collect();
+        roles.dedup();
+        let mut idle: HashMap<Pid, Option<Duration>> = rows.iter().filter_map(idle).collect();
+        let tracked = idle.remove(&own).flatten().is_some();
         let mut missing: HashSet<Pid> = pids.into_iter().collect();
         missing.retain(|pid| !idle.contains_key(pid));
-        Ok(Some(Sessions { missing, idle }))
+        Ok(Some(Sessions {
+            missing,
+            idle,
+            seen: tracked && roles.len() == 1,
+        }))
     }
 
     /// Says nothing: whoever looks at our session sees that it does not stand still.
@@ -539,6 +549,14 @@ fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     })
+}
+
+/// The role of a backend.
+fn role(message: &SimpleQueryMessage) -> Option<&str> {
+    match message {
+        SimpleQueryMessage::Row(row) => row.get(3),
+        _ => None,
+    }
 }
 
 /// A backend, and for how long it has been idle, as [`Sessions`] has it.

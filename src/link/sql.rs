@@ -63,13 +63,13 @@ pub(super) fn unlisten(channel: &str) -> String {
     query([format!("UNLISTEN {}", identifier(channel))])
 }
 
-/// Which of these backends the server has, what each does and for how many seconds: the latter two are NULL unless they belong to
-/// this role, or it may see those of all. Takes a right that every role has unless it was revoked.
+/// Which of these backends the server has, what each does, for how many seconds, and whose it is. What it does is NULL unless it is
+/// this role's, or that may see those of all. Takes a right that every role has unless it was revoked.
 pub(super) fn sessions(pids: &[NonZeroI32]) -> String {
     let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
     let pids = pids.join(",");
     query([format!(
-        "SELECT pid, state, pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) state_change) \
+        "SELECT pid, state, pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) state_change), usesysid \
          FROM pg_catalog.pg_stat_get_activity(NULL) \
          WHERE pid OPERATOR(pg_catalog.=) ANY (CAST('{{{pids}}}' AS pg_catalog.int4[]))"
     )])

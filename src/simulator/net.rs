@@ -367,7 +367,12 @@ impl Net {
             let idle = idle.filter(|_| !process.hidden);
             Some((pid, idle))
         };
-        let idle = self.processes.iter().filter_map(idle).collect();
+        let mut idle: HashMap<_, _> = self.processes.iter().filter_map(idle).collect();
+        // Strangers say nothing on their sessions.
+        let strangers = asked
+            .iter()
+            .filter(|it| self.sessions_of_strangers.contains(it));
+        idle.extend(strangers.map(|&pid| (pid, Some(self.now))));
         let lasts = |pid| place(pid).is_some_and(|place| self.sessions.get(place) == Some(&true));
         let is_there = |pid| lasts(pid) || self.sessions_of_strangers.contains(&pid);
         let missing = asked.iter().copied().filter(|&pid| !is_there(pid));
@@ -502,7 +507,8 @@ impl Net {
         if let Some(pids) = pids {
             // The answer comes after all that was sent before it.
             let (missing, idle) = self.sessions(&pids);
-            let sessions = What::Sessions(now, missing, idle);
+            let seen = !self.processes[id].hidden;
+            let sessions = What::Sessions(now, missing, idle, seen);
             self.processes[id].receive(self.now + self.latency, sessions);
             self.wait_for_the_server(id, self.now);
         }

@@ -69,8 +69,9 @@ pub(super) enum What {
     Notification(Pid, Arc<str>),
     /// A notification on its own inbox.
     Answer(Pid, Arc<str>),
-    /// When Postgres was asked for sessions, which of them it does not have, and what the others do.
-    Sessions(Instant, HashSet<Pid>, HashMap<Pid, Option<Duration>>),
+    /// When Postgres was asked for sessions, which of them it does not have, and what the others do, and whether they are
+    /// told what this one does.
+    Sessions(Instant, HashSet<Pid>, HashMap<Pid, Option<Duration>>, bool),
 }
 
 impl What {
@@ -166,9 +167,9 @@ impl Process {
                 }
             }
             What::Notification(..) | What::Answer(..) => {}
-            What::Sessions(asked, missing, idle) => {
+            What::Sessions(asked, missing, idle, seen) => {
                 let roster = &mut self.participant.roster;
-                roster.handle_session_check(now, *asked, missing, idle);
+                roster.handle_session_check(now, *asked, missing, idle, *seen);
             }
         }
         self.participant.settle();

@@ -233,7 +233,7 @@ impl Roster {
     }
 
     /// This peer was heard, or has left.
-    fn clear_suspicion(&mut self, name: &str) {
+    pub(super) fn clear_suspicion(&mut self, name: &str) {
         self.session_check.clear(name);
         self.stillness.clear(name);
     }

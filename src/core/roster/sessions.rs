@@ -8,6 +8,7 @@ use super::entry::{Entry, Session, Standing};
 use super::{Kind, Roster};
 use crate::core::presence::Presence;
 use crate::core::session_check::{AT_EACH_END, Role, Scope, SessionCheck};
+use crate::core::stillness::Verdict;
 use crate::core::wire::{Message, Pid};
 use crate::event::Reason;
 
@@ -30,14 +31,15 @@ impl Roster {
     }
 
     /// Postgres was asked which backends it has, at the time `asked`. It did not have those in `missing`; the others have been idle
-    /// for the time in `idle`, zero with a statement under way, or it does not tell this role. To be called when everything that
-    /// had arrived by then was heard.
+    /// for the time in `idle`, zero with a statement under way, or it does not tell this role. `seen`: it tells all of them what
+    /// this session does. To be called when everything that had arrived by then was heard.
     pub(crate) fn handle_session_check(
         &mut self,
         now: Instant,
         asked: Instant,
         missing: &HashSet<Pid>,
         idle: &HashMap<Pid, Option<Duration>>,
+        seen: bool,
     ) {
         if !self.session_check.is_begun() {
             // The question was asked before this member stopped to ask.
@@ -68,45 +70,26 @@ impl Roster {
         }
         let role = self.role(now);
         self.session_check.confirm(role, &mut self.jitter);
-        self.handle_idle_sessions(now, asked, idle);
-    }
-
-    /// What the sessions of peers do, as Postgres showed it at `asked` (rule 12).
-    fn handle_idle_sessions(
-        &mut self,
-        now: Instant,
-        asked: Instant,
-        sessions: &HashMap<Pid, Option<Duration>>,
-    ) {
-        let (mut seen, mut hidden) = (false, false);
-        for (pid, idle) in sessions {
-            let Some(name) = self.backends.get(pid).map(Arc::clone) else {
-                continue;
-            };
-            match *idle {
-                Some(idle) => {
-                    seen = true;
-                    self.handle_idle(asked, &name, idle);
-                }
-                None => {
-                    hidden = true;
-                    self.stillness.clear(&name);
-                }
+        for (pid, idle) in idle {
+            if let Some(name) = self.backends.get(pid).map(Arc::clone) {
+                self.handle_idle(asked, &name, *idle);
             }
         }
-        if self.session_check.take_whole() && (seen || hidden) {
+        if self.session_check.take_whole() {
             let was_judged = self.is_judged_by_session();
-            self.sees_sessions = seen && !hidden;
+            let looks = |entry: &Entry| entry.checks && entry.session.pid().is_some();
+            self.is_seen = seen && self.alive().any(looks);
             if was_judged && !self.is_judged_by_session() {
                 self.announce_soon(now);
             }
         }
     }
 
-    /// The session of this peer had been idle for so long at `asked`.
-    fn handle_idle(&mut self, asked: Instant, name: &Arc<str>, idle: Duration) {
+    /// The session of this peer had been idle for so long at `asked`, as far as that is told (rule 12).
+    fn handle_idle(&mut self, asked: Instant, name: &Arc<str>, idle: Option<Duration>) {
         let missed = self.limits.missed;
-        let Some(entry) = self.entries.get_mut(name) else {
+        let (Some(entry), Some(idle)) = (self.entries.get_mut(name), idle) else {
+            self.stillness.clear(name);
             return;
         };
         // It has said something since the host program could not reach it.
@@ -115,30 +98,33 @@ impl Roster {
         if heals && entry.standing == Standing::Unreachable {
             entry.standing = Standing::Alive;
             let peer = entry.peer.clone();
-            self.session_check.clear(name);
+            self.clear_suspicion(name);
             self.changed(peer, Kind::Recovered);
             return;
         }
-        // Where much is said some cannot keep up, and speak over another session.
-        let is_loud = self.loud_until.is_some_and(|until| until > asked);
-        let Some(beat) = entry.beat().filter(|_| !is_loud) else {
+        let Some(beat) = entry.beat() else {
             self.stillness.clear(name);
             return;
         };
+        let limit = beat * missed;
+        // Where much is said some cannot keep up, and speak over another session (rule 5).
+        let is_loud = self.loud_until.is_some_and(|until| until + limit > asked);
+        let limit = if is_loud { limit * 3 } else { limit };
         // One that was heard in that time says nothing on its session, and is there.
         let silent = asked.saturating_duration_since(entry.last_received(missed));
-        let idle = idle.min(silent);
-        if self
-            .stillness
-            .handle_idle(asked, name, idle, beat, beat * missed)
-        {
-            self.expiry.expect(asked);
+        let is_late = idle.min(silent) > limit;
+        let stillness = &mut self.stillness;
+        match stillness.handle_idle(asked, name, idle, beat, is_late) {
+            Verdict::Speaks => {}
+            Verdict::LookAgain(at) => self.session_check.look_again(name, at),
+            Verdict::Silent => self.expiry.expect(asked),
         }
     }
 
     /// This role may not ask Postgres for sessions, so others must.
     pub(crate) fn handle_no_right_to_check(&mut self, now: Instant) {
         self.session_check.stop();
+        self.stillness.stop();
         self.set_may_check(false);
         self.announce_soon(now);
     }
@@ -154,8 +140,17 @@ impl Roster {
     /// Begins to ask Postgres for sessions, if this member may and has asked all who is there.
     pub(super) fn begin_session_check(&mut self, now: Instant) {
         let speaks = self.presence.as_ref().is_some_and(Presence::speaks);
-        if self.may_check && speaks && self.sync.has_asked_all() {
-            self.session_check.begin(now);
+        let may = self.may_check && speaks && self.sync.has_asked_all();
+        if !may || !self.session_check.begin(now) {
+            return;
+        }
+        // What the host cannot reach may have been reported before, or on an earlier link.
+        for entry in self.entries.values() {
+            if entry.standing == Standing::Unreachable {
+                let name = entry.peer.shared_name();
+                self.session_check
+                    .handle_unreachable(now, &name, entry.beat(), &mut self.jitter);
+            }
         }
     }
 

@@ -137,51 +137,60 @@ fn a_session_that_nobody_sees_is_not_judged() {
 
 #[test]
 fn who_says_that_it_makes_no_beats_is_not_judged() {
-    let (mut net, a) = listener(thrifty("a", 1));
-    let pid = STRANGER;
-    net.begin_session(pid);
-    for n in 0..40 {
-        net.inject(&beat_due(&format!("p{n}"), 1, 1, secs(600)));
+    for (beat, told) in [("", vec![]), (" beat=5000", vec!["leave b.1 Expired"])] {
+        let (mut net, a) = listener(thrifty("a", 1));
+        // It says nothing on its session.
+        let pid = STRANGER;
+        net.begin_session(pid);
+        net.inject(&format!(
+            "pg-peers/1 beat name=b inc=1 seq=1 due=600000{beat} pid={pid};"
+        ));
+        net.run(ms(10));
+        net.told(a);
+        net.run(secs(60));
+        assert_eq!(net.told(a), told);
     }
-    net.inject(&format!(
-        "pg-peers/1 beat name=b inc=1 seq=1 due=600000 pid={pid};"
-    ));
-    net.run(ms(10));
-    net.told(a);
-    net.run(secs(60));
-    assert_eq!(net.told(a), [""; 0]);
 }
 
 #[test]
 fn in_a_flood_nobody_is_judged_by_a_session_on_which_nothing_is_said() {
+    // So that none is heard for long.
     let mut net = Net::new(1);
-    let ids = crowd(&mut net, 100);
+    let thrifty = |n: u64| Setup {
+        delivery_budget: 20,
+        ..thrifty(&format!("p{n:03}"), 1 + n)
+    };
+    let ids: Vec<Id> = (0..100).map(|n| net.start_as(thrifty(n))).collect();
+    net.run(secs(60));
     told(&mut net, &ids);
     let now = net.clock();
     let drowned = ids[50];
     net.processes[drowned].participant.roster.handle_flood(now);
-    net.run(ms(500));
+    net.run(secs(5));
     assert!(!is_judged(&net, drowned));
     let said = net.sent_by(drowned).last().expect("a word");
     assert!(!said.payload.contains(" beat="), "{}", said.payload);
     net.processes[drowned].stands_still = true;
-    net.run(secs(59));
+    net.run(secs(54));
     assert!(told(&mut net, &ids).is_empty());
     net.processes[drowned].stands_still = false;
     net.run(secs(2));
     assert!(is_judged(&net, drowned));
-    net.run(secs(60));
+    net.run(secs(100));
     assert!(told(&mut net, &ids).is_empty());
 }
 
 #[test]
 fn a_server_that_sleeps_with_all_its_members_silences_nobody() {
     let mut net = Net::new(1);
-    let ids = crowd(&mut net, 40);
-    told(&mut net, &ids);
-    net.server_is_ahead += secs(3_600);
+    let ids = crowd(&mut net, 100);
     net.run(secs(60));
-    assert!(told(&mut net, &ids).is_empty());
+    told(&mut net, &ids);
+    for phase in 0..20 {
+        net.server_is_ahead += secs(3_600);
+        net.run(ms(10_000 + 250 * phase));
+        assert_eq!(told(&mut net, &ids), [""; 0], "{phase}");
+    }
 }
 
 #[test]
@@ -202,6 +211,52 @@ fn those_that_were_stopped_together_keep_each_other() {
     assert!(healed.iter().all(|it| it.starts_with("heal")));
     net.run(secs(30));
     assert!(told(&mut net, &ids).is_empty());
+}
+
+#[test]
+fn where_all_that_look_hang_others_look_again() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 40);
+    net.run(secs(60));
+    told(&mut net, &ids);
+    let hung = [0, 1, 38, 39].map(|n| ids[n]);
+    hung.iter().for_each(|&id| net.pause(id));
+    // One of the others looks every four seconds or so.
+    net.run(HUNG + secs(25));
+    let left = told(&mut net, &ids[2..38]);
+    assert_eq!(left.len(), 4 * 36, "{left:?}");
+}
+
+#[test]
+fn who_died_while_the_link_was_down_is_not_kept_for_long() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 100);
+    net.run(secs(60));
+    for &id in &ids {
+        net.disconnect(id);
+    }
+    net.run(ms(300));
+    for &id in &ids[1..] {
+        net.reconnect(id);
+    }
+    told(&mut net, &ids);
+    net.run(secs(20));
+    let left = told(&mut net, &ids[1..]);
+    assert_eq!(left, vec!["leave p000.1 Expired"; 99]);
+}
+
+#[test]
+fn what_was_reported_before_the_link_was_lost_heals_after_it() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 100);
+    net.run(secs(60));
+    net.told(ids[0]);
+    net.report_unreachable(ids[0], "p009");
+    net.disconnect(ids[0]);
+    net.run(ms(300));
+    net.reconnect(ids[0]);
+    net.run(BEAT.mul_f64(1.5));
+    assert_eq!(net.told(ids[0]), ["offline", "online", "heal p009.10"]);
 }
 
 #[test]
