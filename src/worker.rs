@@ -120,13 +120,10 @@ impl Worker {
                 self.guard.all_heard(horizon.elapsed());
                 self.roster.handle_timeout(horizon, proven)
             });
-            for PendingSessionCheck {
-                asked,
-                sessions: it,
-            } in marks
-            {
+            for PendingSessionCheck { asked, sessions } in marks {
+                let (missing, idle) = (&sessions.missing, &sessions.idle);
                 self.roster
-                    .handle_session_check(now, asked, &it.missing, &it.idle, it.seen);
+                    .handle_session_check(now, asked, missing, idle, sessions.seen);
             }
             if !must_prove || flooded {
                 return Ok(());
