@@ -329,19 +329,33 @@ impl Roster {
         self.grant_grace(now);
     }
 
-    /// Everybody gets a full grace period to be heard. Of one that announces itself rarely, and was not heard or told of since the
-    /// link came up, the session is not known, so it has as long as one that hangs, and the time to be back.
+    /// Everybody gets a full grace period to be heard.
     fn grant_grace(&mut self, now: Instant) {
         self.expiry.restart();
         self.stillness.stop();
-        let (missed, spread) = (self.limits.missed, self.spread());
         for entry in self.entries.values_mut() {
             if entry.standing.is_alive() {
-                entry.until = now + entry.grace(missed);
-                if let Some(beat) = entry.beat().filter(|_| !entry.confirmed) {
-                    let within = beat * missed + entry.back() + spread;
-                    entry.until = entry.until.min(now + within);
-                }
+                entry.until = now + entry.grace(self.limits.missed);
+                self.expiry.expect(entry.until);
+            }
+        }
+        self.limit_unconfirmed(now);
+    }
+
+    /// Who is there is known. Of a peer that promised beats, announces itself rarely, and was not heard or told of since the link
+    /// came up, the session is not known, so it has as long as one that hangs, and the time to be back.
+    fn limit_unconfirmed(&mut self, now: Instant) {
+        if !self.sync.is_settled() {
+            return;
+        }
+        let (missed, spread) = (self.limits.missed, self.spread());
+        for entry in self.entries.values_mut() {
+            if !entry.standing.is_alive() || entry.confirmed {
+                continue;
+            }
+            if let Some(beat) = entry.beat() {
+                let within = beat * missed + entry.back() + spread;
+                entry.until = entry.until.min(now + within);
                 self.expiry.expect(entry.until);
             }
         }
@@ -536,6 +550,7 @@ impl Roster {
                 true => self.sync.ask_another(now),
                 false => self.sync.settle(),
             }
+            self.limit_unconfirmed(now);
         }
         self.begin_session_check(now);
         Outcome::News
@@ -571,7 +586,11 @@ impl Roster {
         self.paused = self.paused.filter(|&paused| now < paused);
         if self.online {
             self.heard_until = self.heard_until.max(Some(now));
+            let was_settled = self.sync.is_settled();
             self.sync.handle_heard(now, self.spread());
+            if !was_settled {
+                self.limit_unconfirmed(now);
+            }
         }
         let due = self.expiry.deadline().is_some_and(|at| at <= now);
         due && self.online && self.expire(now, proven)
