@@ -311,9 +311,11 @@ impl Cluster {
         })
     }
 
-    /// Tells that this program's own connection to a peer broke, or that a dial to it failed: the peer's next announcement is
-    /// an [`Event::Heal`], the occasion to try again. Postgres is asked within a quarter of a second whether the peer's session
-    /// is gone, but at most once a second, and not by an observer, by one that announces its bare name or by one without the
+    /// Tells that this program's own connection to a peer broke, or that a dial to it failed: the peer's next sign of life is
+    /// an [`Event::Heal`], the occasion to try again. That is its next announcement, or, where those are rare, that its session
+    /// does not stand still, which is known within 1.5 of its heartbeat intervals. Postgres is asked within a quarter of a second
+    /// whether the peer's session is gone, and then every 1.25 of these intervals until it is heard; but at most once a second,
+    /// and not by an observer, by one that announces its bare name or by one without the
     /// [`session_check`](Config::session_check): if its process has died, its [`Event::Leave`] comes as soon as it could have
     /// been back, after 1.25 seconds or more (see [`Config::session_check`]).
     ///
