@@ -366,7 +366,8 @@ impl Roster {
     /// always takes as long is merely far away.
     pub(crate) fn handle_round_trip(&mut self, now: Instant, took: Duration) {
         if took >= self.limits.heartbeat && self.round_trip.is_unusual(took) {
-            self.grant_grace(now);
+            // Or this process was stopped in the middle of it.
+            self.handle_pause(now);
         }
         self.round_trip.handle(took);
         self.beats

@@ -568,7 +568,8 @@ fn idle(message: &SimpleQueryMessage) -> Option<(Pid, Option<Duration>)> {
     let idle = match row.get(1) {
         Some("idle") => row.get(2).and_then(|seconds| {
             let seconds: f64 = seconds.parse().ok()?;
-            Duration::try_from_secs_f64(seconds.max(0.0)).ok()
+            // Whatever the server's clock says, it can be reckoned with.
+            Duration::try_from_secs_f64(seconds.clamp(0.0, 1e9)).ok()
         }),
         // It belongs to another role, or does not track what it does.
         None | Some("disabled") => None,

@@ -94,7 +94,7 @@ impl Roster {
         };
         // It has said something since the host program could not reach it.
         let since = self.session_check.unreachable_since(name);
-        let heals = since.is_some_and(|since| asked > since + idle);
+        let heals = since.is_some_and(|since| asked.saturating_duration_since(since) > idle);
         if heals && entry.standing == Standing::Unreachable {
             entry.standing = Standing::Alive;
             let peer = entry.peer.clone();

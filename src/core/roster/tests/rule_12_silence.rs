@@ -214,6 +214,28 @@ fn those_that_were_stopped_together_keep_each_other() {
 }
 
 #[test]
+fn who_was_stopped_in_the_middle_of_a_statement_keeps_those_stopped_with_it() {
+    let gone = "pg-peers/1 gone name=b inc=1 seq=1 why=silent;";
+    for (took, told) in [(ms(1), vec!["leave b.1 Expired"]), (secs(10), vec![])] {
+        let (mut net, a) = listener(thrifty("a", 1));
+        net.inject(&beat_due("b", 1, 1, secs(600)));
+        net.run(ms(10));
+        net.told(a);
+        net.inject(gone);
+        let now = net.clock() + net.latency;
+        let roster = &mut net.processes[a].participant.roster;
+        roster.handle_round_trip(now, took);
+        net.run(net.latency);
+        assert_eq!(net.told(a), told);
+        // What comes later is news.
+        net.run(ms(10));
+        net.inject(gone);
+        net.run(ms(10));
+        assert_eq!(net.told(a).len(), 1 - told.len());
+    }
+}
+
+#[test]
 fn where_all_that_look_hang_others_look_again() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 40);
