@@ -434,8 +434,9 @@ impl Schedule {
     /// Waits until those have expired that crashed while the server was down, and counts what is delivered.
     fn assert_that_deliveries_stay_within_the_budget(&mut self) {
         let net = &mut self.net;
-        let interval = net.processes[self.observer].participant.roster.interval();
-        let interval = interval.max(self.heartbeat);
+        let members = net.processes.iter().filter(|it| it.announces());
+        let intervals = members.map(|it| it.participant.roster.interval());
+        let interval = intervals.max().unwrap_or_default().max(self.heartbeat);
         net.run(interval);
         // Where the budget counts, for so long that it does not matter much when in its interval each announces itself.
         let intervals = if interval > self.heartbeat {
@@ -448,8 +449,13 @@ impl Schedule {
         let each_second = (net.deliveries - before) as f64 / rest.as_secs_f64();
         // Observers, and those that were replaced, listen, too.
         let listeners = net.alive().len() as f64;
-        let members = net.processes.iter().filter(|it| it.announces()).count() as f64;
-        let limit = 2_000.0 * 1.1 * listeners / members.max(1.0);
+        // Who is not judged by its session may spend ten times its share.
+        let members = || net.processes.iter().filter(|it| it.announces());
+        let is_judged = |it: &&Process| it.participant.roster.is_judged_by_session();
+        let count = members().count() as f64;
+        let judged = members().filter(is_judged).count() as f64;
+        let shares = judged + 10.0 * (count - judged);
+        let limit = 2_000.0 * 1.1 * listeners * shares / (count * count).max(1.0);
         assert!(each_second <= limit, "{each_second} of {limit} a second");
     }
 
