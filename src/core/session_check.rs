@@ -169,30 +169,29 @@ impl SessionCheck {
             // Planned anew by what comes of it.
             self.confirm = None;
         }
-        let mut reported = HashSet::new();
+        let mut only = HashSet::new();
         // One for all comes at a time of its own, and may come just before they prove themselves.
         if is_due(self.ask_for_reported) {
-            reported.extend(self.reported.keys().cloned());
+            only.extend(self.reported.keys().cloned());
             self.reported.retain(|_, (_, again)| again.is_some());
             self.reported_rest = Some(now + REPORTED_APART);
             let again = self.reported.values().filter_map(|(_, again)| *again).min();
             self.ask_for_reported =
                 again.map(|again| now + again.mul_f64(AGAIN).max(REPORTED_APART));
         }
-        let before = self.watched.len();
         self.watched.retain(|name, at| {
             let due = all || *at <= now;
-            reported.extend(due.then(|| Arc::clone(name)));
+            only.extend(due.then(|| Arc::clone(name)));
             !due
         });
         if all {
             return Some(Scope::All);
         }
-        if !confirms && reported.is_empty() && self.watched.len() == before {
+        if !confirms && only.is_empty() {
             return None;
         }
         // What is not asked for would count as there.
-        let only: HashSet<_> = self.suspects.keys().cloned().chain(reported).collect();
+        only.extend(self.suspects.keys().cloned());
         (!only.is_empty()).then_some(Scope::Only(only))
     }
 
