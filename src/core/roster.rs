@@ -342,8 +342,9 @@ impl Roster {
         self.limit_unconfirmed(now);
     }
 
-    /// Who is there is known. Of a peer that promised beats, announces itself rarely, and was not heard or told of since the link
-    /// came up, the session is not known, so it has as long as one that hangs, and the time to be back.
+    /// Shortens the grace period of each peer that was not heard, or told of, since the link came up, once it is known who is there.
+    /// Its session is not known, so nobody would see that it has none, and its next announcement may be far off. If it promised
+    /// beats it has as long as one that hangs, and the time to be back.
     fn limit_unconfirmed(&mut self, now: Instant) {
         if !self.sync.is_settled() {
             return;
@@ -380,10 +381,7 @@ impl Roster {
         let promised = self.promises_beats();
         if self.beats.withhold(now) && promised {
             // In time for those who would miss a beat.
-            let within = self.spread().min(self.limits.heartbeat);
-            if let Some(presence) = &mut self.presence {
-                presence.announce_within(now, within, &mut self.jitter);
-            }
+            self.announce_within(now, self.spread().min(self.limits.heartbeat));
         }
     }
 
@@ -686,15 +684,12 @@ impl Roster {
         };
         let meaning = presence.handle_own_name(now, body, &mut self.jitter);
         self.note_digest(now);
-        let Some(presence) = &mut self.presence else {
-            return;
-        };
         match (meaning, body) {
-            (OwnName::Unseen, _) => {
-                presence.announce_within(now, REAPPEAR_WITHIN, &mut self.jitter)
-            }
+            (OwnName::Unseen, _) => self.announce_within(now, REAPPEAR_WITHIN),
             (OwnName::Taken, Body::Announce(theirs)) => {
-                let name = Arc::from(presence.name());
+                let Some(name) = self.presence.as_ref().map(|own| Arc::from(own.name())) else {
+                    return;
+                };
                 let peer = Peer::new(name, Some(theirs.incarnation), theirs.tags.to_tags());
                 self.changed(peer, Kind::TookName);
                 self.drop_duties();
@@ -749,9 +744,12 @@ impl Roster {
 
     /// Announces this participant soon, but not all at once with the others.
     fn announce_soon(&mut self, now: Instant) {
-        let spread = self.spread();
+        self.announce_within(now, self.spread());
+    }
+
+    fn announce_within(&mut self, now: Instant, time: Duration) {
         if let Some(presence) = &mut self.presence {
-            presence.announce_within(now, spread, &mut self.jitter);
+            presence.announce_within(now, time, &mut self.jitter);
         }
     }
 
