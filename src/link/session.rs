@@ -331,8 +331,7 @@ impl Link {
             log::debug!(target: LINK, "{:?}: no right to see sessions", self.names.channel);
             return Ok(None);
         };
-        let mut roles: Vec<_> = rows.iter().filter_map(role).collect();
-        roles.dedup();
+        let roles: HashSet<_> = rows.iter().filter_map(role).collect();
         let mut idle: HashMap<Pid, Option<Duration>> = rows.iter().filter_map(idle).collect();
         let tracked = idle.remove(&own).flatten().is_some();
         let mut missing: HashSet<Pid> = pids.into_iter().collect();

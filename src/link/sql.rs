@@ -164,7 +164,8 @@ impl Wording {
         }
     }
 
-    /// Makes these settings. By functions, one at a time: several in one statement were an entry for each number of them.
+    /// Makes these settings, each by a statement of its own: functions in one statement would be another entry for each number of
+    /// them.
     fn setting(self, scope: Scope, settings: &[(&str, &str)]) -> String {
         let local = scope == Scope::Transaction;
         let statements = settings.iter().map(|(name, value)| {

@@ -34,18 +34,16 @@ fn say_in_a_fork(member: Cluster) -> bool {
 /// How the child ended; it is killed if it did not within `PATIENCE`.
 fn exit_status(child: i32) -> Option<i32> {
     let child = Pid::from_raw(child);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some((_, status)) = waitpid(child, WaitOptions::NOHANG).expect("a child") {
-            return status.exit_status();
-        }
-        if Instant::now() > deadline {
-            kill_process(child.expect("a child's number"), Signal::KILL).expect("a child");
-            waitpid(child, WaitOptions::empty()).expect("a child");
-            return None;
-        }
-        thread::sleep(Duration::from_millis(1));
+    let mut ended = None;
+    let in_time = becomes_true(PATIENCE, || {
+        ended = waitpid(child, WaitOptions::NOHANG).expect("a child");
+        ended.is_some()
+    });
+    if !in_time {
+        kill_process(child.expect("a child's number"), Signal::KILL).expect("a child");
+        waitpid(child, WaitOptions::empty()).expect("a child");
     }
+    ended?.1.exit_status()
 }
 
 #[test]
