@@ -2,7 +2,7 @@
 //! beside a table of heartbeats, and how fast a large one is: to join, to start, to notice a death and a process that hangs.
 //!
 //! ```text
-//! cargo bench --bench scale                   # up to 400 members, some 20 minutes; writes benches/scale.svg
+//! cargo bench --bench scale                   # up to 400 members, some 25 minutes; writes benches/scale.svg
 //! cargo bench --bench scale -- --quick        # up to 20 members
 //! ```
 //!

@@ -148,8 +148,8 @@ impl Config {
     /// it), and one whose host died within about ten. One that hangs has left when its session has stood still for
     /// [`missed_heartbeats`](Config::missed_heartbeats) of its heartbeat intervals, two seconds later at most, with
     /// [`Reason::Expired`](crate::Reason::Expired); that takes a role that sees what the sessions of its peers do, such as the same
-    /// one for all. It takes the right to execute that function, which every role has unless
-    /// it was revoked. Who has not that right, or sets this to `false`, says so, and another one asks. Where nobody does, such
+    /// one for all. Asking takes the right to execute that function, which every role has unless it
+    /// was revoked. Who has not that right, or sets this to `false`, says so, and another one asks. Where nobody does, such
     /// a process expires. Behind a pooler in session mode, where sessions outlive their clients, it is found like one that hangs,
     /// unless the pooler has given the session to another client. A process that takes long to connect,
     /// since it is far from the server or logging in is slow, announces that, and is found gone that much later: after one and
