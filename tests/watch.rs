@@ -172,10 +172,10 @@ fn the_terminal_is_as_before_however_the_view_ends() {
         let given_back = format!("the screen is given back after {end}");
         eventually(&given_back, || !terminal.is_taken());
         eventually("the program is gone", || test_kill_process(pid).is_err());
-        terminal.enter("echo after $?; stty -a");
+        terminal.enter("echo after $?; stty -a; echo end");
         let screen = terminal.expect(&format!("after {status}"));
         assert!(screen.contains("\nbefore\n"), "{screen}");
-        let settings = terminal.expect("rows 24");
+        let settings = terminal.expect("\nend\n");
         for word in [" icanon", " echo ", " isig", " opost"] {
             let is_set = settings.split_whitespace().any(|set| set == word.trim());
             assert!(is_set, "{end}: {word} in {settings}");

@@ -272,9 +272,9 @@ fn nobody_leaves_in_a_failover_at_other_distances() {
 /// A far member that is killed is known to be gone as soon as it could have been back.
 fn killed_at(round_trip: Duration) {
     let server = Server::start();
+    let near = ["a", "b"].map(|name| join(&server, name));
     // From the first moment on: a checker remembers for some answers how slow the server was.
-    let ((known, back), slower) = slack_while(&server, || {
-        let near = ["a", "b"].map(|name| join(&server, name));
+    let ((known, back), slower) = slack_while(&server, &near, || {
         let proxy = Proxy::start(&server, round_trip / 2);
         let mut ear = Raw::listen(&server, "cluster");
         let far = Process::join_at(&proxy.params(), "far", DEFAULT_HEARTBEAT);

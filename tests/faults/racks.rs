@@ -108,7 +108,7 @@ fn killed(dead: &[usize]) {
     let alive = others(dead);
     let gone = |name: &str| format!("leave {name}: SessionGone");
     let (server, processes) = (&racks.server, &mut racks.processes);
-    let (after, slower) = slack_while(server, || {
+    let (after, slower) = slack_while(server, &[], || {
         let start = Instant::now();
         for &rack in dead {
             processes[rack].end();
