@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Four writers insert a row, notify of it and commit, as fast as they can, and one session listens to them. Beside them is nobody,
-//! then a hundred members, then a hundred of the protocol in which everybody announces itself every 5 seconds, in turn, several
-//! times. Those are in a database of their own, as the README advises; members are also tried in the application's, where its
-//! notifications wake them.
+//! then a hundred members (of the lowest priority, since they would be on other machines), then a hundred of the protocol in which
+//! everybody announces itself every 5 seconds, in turn, several times. Those are in a database of their own, as the guide advises;
+//! members are also tried in the application's, where its notifications wake them.
 
 mod support;
 
@@ -24,7 +24,7 @@ use fallible_iterator::FallibleIterator;
 use hdrhistogram::Histogram;
 use pg_peers::postgres::{Client, NoTls};
 use pg_peers::{Cluster, Config};
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::process::{Resource, getrlimit, nice, setrlimit};
 
 use support::bare;
 use support::{Server, Subprocess, lines_of};
@@ -240,6 +240,8 @@ fn work(server: &Server, time: Duration) -> Work {
 }
 
 fn be_guests(kind: Guests, arguments: &Arguments) {
+    // In production they are on other machines. Here they take what the writers and the server leave.
+    nice(19).expect("a lower priority");
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("more descriptors");

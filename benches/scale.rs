@@ -1,5 +1,6 @@
 //! What a cluster costs its server as it grows, beside the protocol in which everybody announces itself every 5 seconds and
-//! beside a table of heartbeats, and how fast a large one is: to join, to start, to notice a death and a process that hangs.
+//! beside a table of heartbeats; also one whose members reach each other in halves only. And how fast a large one is: to join, to
+//! start, to notice a death and a process that hangs.
 //!
 //! ```text
 //! cargo bench --bench scale                   # up to 400 members, some 25 minutes; writes benches/scale.svg
@@ -74,6 +75,8 @@ enum Kind {
     Ours,
     Naive,
     Table,
+    /// Ours, where the members of one half cannot reach those of the other and say so, again at each `Heal`.
+    Cut,
 }
 
 /// What the members of a row cost.
@@ -127,11 +130,18 @@ fn costs(server: &Server, arguments: &Arguments, hung: Option<f64>) {
          |--------:|----------|-------------:|----------------------:|------------:|--------------:|--------------------:|------------:|"
     );
     let mut rows = Vec::new();
+    let mesh = if quick { 20 } else { 200 };
     for &members in sizes {
-        let kinds = [Kind::Naive, Kind::Table, Kind::Ours];
-        let costs = kinds.map(|kind| cost(kind, members, server, quick));
-        let [naive, table, ours] = costs;
-        for (kind, cost) in kinds.iter().zip(costs) {
+        let mut kinds = vec![Kind::Naive, Kind::Table, Kind::Ours];
+        if members == mesh {
+            kinds.push(Kind::Cut);
+        }
+        let costs: Vec<Cost> = kinds
+            .iter()
+            .map(|&kind| cost(kind, members, server, quick))
+            .collect();
+        let [naive, table, ours] = [costs[0], costs[1], costs[2]];
+        for (kind, cost) in kinds.iter().zip(&costs) {
             println!(
                 "| {members:7} | {:8} | {:12.0} | {:21.1} | {:11.0} | {:13.0} | {:19.2} | {:11.3} |",
                 kind.to_possible_value().expect("a name").get_name(),
@@ -191,7 +201,7 @@ fn cost(kind: Kind, members: usize, server: &Server, quick: bool) -> Cost {
     // Those that came while the cluster grew announce themselves once more before they do so as rarely as they will.
     let at_first = Duration::from_secs_f64((members * members) as f64 / BUDGET_AT_FIRST);
     let settles = match kind {
-        Kind::Ours if !quick => HEARTBEAT * 2 + at_first,
+        Kind::Ours | Kind::Cut if !quick => HEARTBEAT * 2 + at_first,
         _ => HEARTBEAT,
     };
     thread::sleep(settles);
@@ -212,7 +222,7 @@ fn cost(kind: Kind, members: usize, server: &Server, quick: bool) -> Cost {
         // Each update leaves the row before it.
         Kind::Table => [0.0, members as f64 / HEARTBEAT.as_secs_f64() * 60.0],
         Kind::Naive => [members as f64 / HEARTBEAT.as_secs_f64(), 0.0],
-        Kind::Ours => [commits, 0.0],
+        Kind::Ours | Kind::Cut => [commits, 0.0],
     };
     Cost {
         deliveries,
@@ -451,7 +461,7 @@ fn row(kind: Kind, arguments: &Arguments) {
             }
             Vec::new()
         }
-        Kind::Ours => (0..arguments.members)
+        Kind::Ours | Kind::Cut => (0..arguments.members)
             .map(|i| {
                 let member = join(&name(i), &arguments.params);
                 member.wait_online(PATIENCE).expect("online");
@@ -476,8 +486,18 @@ fn row(kind: Kind, arguments: &Arguments) {
             Err(error) if error.is_disconnected() => std::process::exit(0),
             Err(_) => {}
         }
-        for event in members.iter().flat_map(|member| member.events().try_iter()) {
+        let events = members.iter().enumerate().flat_map(|(i, member)| {
+            let events = member.events().try_iter();
+            events.map(move |event| (i, member, event))
+        });
+        for (i, member, event) in events {
             match event {
+                Event::Join(peer) | Event::Heal(peer) if kind == Kind::Cut => {
+                    let is_first = |i: usize| i < arguments.members / 2;
+                    if is_first(i) != is_first(number(peer.name())) {
+                        member.report_unreachable(&peer);
+                    }
+                }
                 Event::Leave(peer, Reason::SessionGone | Reason::Expired)
                     if peer.name().starts_with("victim") =>
                 {
@@ -489,6 +509,12 @@ fn row(kind: Kind, arguments: &Arguments) {
             }
         }
     }
+}
+
+/// Which of its row's members this is.
+fn number(name: &str) -> usize {
+    let number = name.split('@').next().and_then(|it| it.rsplit('-').next());
+    number.and_then(|it| it.parse().ok()).expect("a number")
 }
 
 fn deliveries(members: &[Cluster]) -> u64 {

@@ -200,6 +200,30 @@ fn a_role_that_may_not_see_sessions_says_so_and_goes_without() {
     expect_nothing(&b);
 }
 
+/// A pooler that spreads statements over several servers asks a standby at times, which has none of the primary's sessions.
+#[test]
+fn what_another_server_tells_of_sessions_is_not_believed() {
+    let server = Server::start_with(&["allow_system_table_mods = on"]);
+    server.run(
+        "ALTER FUNCTION pg_catalog.pg_stat_get_activity(int) RENAME TO told_by_the_primary; \
+         CREATE FUNCTION pg_catalog.pg_stat_get_activity(int) \
+         RETURNS TABLE (pid int, state text, state_change timestamptz, usesysid oid) LANGUAGE sql \
+         AS 'SELECT 1, NULL::text, NULL::timestamptz, NULL::oid WHERE false'",
+    );
+    let [a, b] = ["a", "b"].map(|name| online(rare(name), &server));
+    expect(&a, "join b");
+    expect(&b, "join a");
+    // Each has asked, and says that another one should.
+    let mut ear = Raw::listen(&server, "cluster");
+    for _ in 0..2 {
+        ear.hear(" check=0 ");
+    }
+    fence(&a, &b);
+    fence(&b, &a);
+    expect_nothing(&a);
+    expect_nothing(&b);
+}
+
 #[test]
 fn without_the_session_check_nobody_asks() {
     let server = Server::start();

@@ -40,7 +40,7 @@ mod entry;
 mod expiry;
 mod membership;
 mod planned;
-mod queries;
+pub(crate) mod queries;
 mod review;
 mod sessions;
 mod tombstones;
@@ -69,11 +69,11 @@ use crate::peer::{Incarnation, Peer, PeerInfo};
 use crate::round_trip::RoundTrip;
 
 /// When everybody announces itself at once, the cluster may spend this many times its delivery budget.
-const BURST: f64 = 90.0;
+pub(crate) const BURST: f64 = 90.0;
 
 /// A member that is not known to be judged by its session may spend this many times the delivery budget: its announcements alone
 /// tell that it is there.
-const UNSEEN: f64 = 10.0;
+pub(crate) const UNSEEN: f64 = 10.0;
 
 /// A participant that others take for gone announces itself within this time.
 const REAPPEAR_WITHIN: Duration = Duration::from_millis(50);
@@ -385,7 +385,7 @@ impl Roster {
         }
     }
 
-    /// Whether an empty statement is due, for want of another (rule 12).
+    /// Whether an empty statement is due, because no other was made (rule 12).
     pub(crate) fn poll_beat(&self, now: Instant) -> bool {
         self.beat_deadline().is_some_and(|at| at <= now)
     }

@@ -9,7 +9,7 @@ use crate::core::wire::{Announce, Inbox, Pid, Question};
 use crate::peer::Incarnation;
 
 /// The least time that an answer may take before the next in rank is asked.
-const LEAST_PATIENCE: Duration = Duration::from_millis(200);
+pub(crate) const LEAST_PATIENCE: Duration = Duration::from_millis(200);
 
 /// The most answers that are followed at a time. Each question but the one to all asks for one.
 const ANSWERS: usize = ASK_ALL as usize;

@@ -18,7 +18,7 @@ use crate::jitter::Jitter;
 
 /// How often the oldest and the youngest ask. With the time in which a peer announces that it would be back, it bounds how late a
 /// death is known.
-const INTERVAL: Duration = Duration::from_secs(2);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often one of all others asks, on average.
 const OTHERS: Duration = Duration::from_secs(4);
@@ -32,11 +32,11 @@ const ESTABLISHED: Duration = Duration::from_secs(4);
 
 /// To be back takes about so many answers of the server, TLS included. Where each takes longer than when that was announced, the
 /// peer does, too.
-const ANSWERS_TO_BE_BACK: u32 = 15;
+pub(crate) const ANSWERS_TO_BE_BACK: u32 = 15;
 
 /// The most that is added for this. A server, or a link to it, that stood still for seconds says nothing of how long the next
 /// login takes.
-const MOST_FOR_SLOWNESS: Duration = Duration::from_secs(5);
+pub(crate) const MOST_FOR_SLOWNESS: Duration = Duration::from_secs(5);
 
 /// The members that ask, the older the sooner, confirm within this time of each other that a peer is gone.
 const CONFIRMED_APART: Duration = Duration::from_millis(100);
@@ -67,12 +67,25 @@ pub(crate) struct SessionCheck {
     first: bool,
     /// The question that is out is for all.
     whole: bool,
-    /// The peers that the host program could not reach, since when, and how often to ask for each until it is heard; `None`: once.
-    reported: HashMap<Arc<str>, (Instant, Option<Duration>)>,
-    /// When to ask for them.
-    ask_for_reported: Option<Instant>,
+    /// The peers that the host program could not reach.
+    reported: HashMap<Arc<str>, Reported>,
     /// No question for such peers before then.
     reported_rest: Option<Instant>,
+    /// Until then such a peer that was asked for is not asked for soon again: a mesh that is cut in half reports each peer whenever
+    /// it heals.
+    asked_lately: HashMap<Arc<str>, Instant>,
+    /// Until then one of them is in there.
+    unreachable_until: Option<Instant>,
+}
+
+/// A peer that the host program could not reach.
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    since: Instant,
+    /// When to ask for it.
+    due: Instant,
+    /// How long after the report, and after each question, to ask for it again until it is heard; `None`: not again.
+    again: Option<Duration>,
 }
 
 /// A peer that was missing.
@@ -104,8 +117,13 @@ impl SessionCheck {
     /// When to [`poll`](Self::poll) next; `None` if this member does not ask.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let watched = self.watched.values().min().copied();
-        let due = [self.next, self.confirm, self.ask_for_reported, watched];
+        let due = [self.next, self.confirm, self.reported_deadline(), watched];
         due.into_iter().flatten().min()
+    }
+
+    fn reported_deadline(&self) -> Option<Instant> {
+        let due = self.reported.values().map(|reported| reported.due).min()?;
+        Some(due).max(self.reported_rest)
     }
 
     /// This member asks from now on. Returns `false` if it does already.
@@ -171,13 +189,9 @@ impl SessionCheck {
         }
         let mut only = HashSet::new();
         // One for all comes at a time of its own, and may come just before they prove themselves.
-        if is_due(self.ask_for_reported) {
+        if is_due(self.reported_deadline()) {
             only.extend(self.reported.keys().cloned());
-            self.reported.retain(|_, (_, again)| again.is_some());
-            self.reported_rest = Some(now + REPORTED_APART);
-            let again = self.reported.values().filter_map(|(_, again)| *again).min();
-            self.ask_for_reported =
-                again.map(|again| now + again.mul_f64(AGAIN).max(REPORTED_APART));
+            self.handle_asked_for_reported(now);
         }
         self.watched.retain(|name, at| {
             let due = all || *at <= now;
@@ -195,6 +209,26 @@ impl SessionCheck {
         (!only.is_empty()).then_some(Scope::Only(only))
     }
 
+    /// All that the host program could not reach are asked for now.
+    fn handle_asked_for_reported(&mut self, now: Instant) {
+        self.reported_rest = Some(now + REPORTED_APART);
+        self.asked_lately.retain(|_, until| *until > now);
+        self.reported.retain(|name, reported| {
+            let Some(again) = reported.again else {
+                return false;
+            };
+            self.asked_lately.insert(Arc::clone(name), now + again);
+            self.unreachable_until = self.unreachable_until.max(Some(now + again));
+            let first = reported.since + again;
+            if first > now {
+                reported.due = first;
+            } else if reported.due <= now {
+                reported.due = now + again;
+            }
+            true
+        });
+    }
+
     /// Whether the question that is answered now was for all.
     pub(crate) fn take_whole(&mut self) -> bool {
         std::mem::take(&mut self.whole)
@@ -202,27 +236,38 @@ impl SessionCheck {
 
     /// Since when the host program cannot reach this peer, if it is asked for until it is heard.
     pub(crate) fn unreachable_since(&self, name: &str) -> Option<Instant> {
-        self.reported.get(name).map(|(since, _)| *since)
+        self.reported.get(name).map(|reported| reported.since)
     }
 
-    /// The host program cannot reach this peer. It is asked for soon, and, if it promised beats, again every so often.
+    /// The host program cannot reach this peer. It is asked for soon, unless it was asked for lately; and, if it promised a statement
+    /// in each `beat`, again when it must have made one since.
     pub(crate) fn handle_unreachable(
         &mut self,
         now: Instant,
         name: &Arc<str>,
-        again: Option<Duration>,
+        beat: Option<Duration>,
         jitter: &mut Jitter,
     ) {
-        if self.since.is_none() {
+        if self.since.is_none() || self.reported.contains_key(name) {
             return;
         }
-        let since = self.unreachable_since(name).unwrap_or(now);
-        self.reported.insert(Arc::clone(name), (since, again));
-        let soon = now + jitter.between(0.0, REPORTED_WITHIN);
-        let soon = Some(soon).max(self.reported_rest);
-        if self.ask_for_reported.is_none_or(|at| Some(at) > soon) {
-            self.ask_for_reported = soon;
-        }
+        let again = beat.map(|beat| beat.mul_f64(AGAIN).max(REPORTED_APART));
+        let was_asked_for = self
+            .asked_lately
+            .get(name)
+            .is_some_and(|until| *until > now);
+        let due = match again {
+            Some(again) if was_asked_for => now + again,
+            _ => now + jitter.between(0.0, REPORTED_WITHIN),
+        };
+        let since = now;
+        self.reported
+            .insert(Arc::clone(name), Reported { since, due, again });
+    }
+
+    /// Whether the host program cannot reach some peers, or could not lately, and so may report more at any moment.
+    pub(crate) fn has_unreachable(&self, now: Instant) -> bool {
+        !self.reported.is_empty() || self.unreachable_until.is_some_and(|until| until > now)
     }
 
     /// This peer seems to hang: a look at that time tells.
@@ -262,9 +307,7 @@ impl SessionCheck {
     /// This peer was heard, has left, or was there when Postgres was asked.
     pub(crate) fn clear(&mut self, name: &str) {
         self.watched.remove(name);
-        if self.reported.remove(name).is_some() && self.reported.is_empty() {
-            self.ask_for_reported = None;
-        }
+        self.reported.remove(name);
         if self.suspects.remove(name).is_some() && self.suspects.is_empty() {
             self.confirm = None;
         }
@@ -430,6 +473,43 @@ mod tests {
         );
         let second = first + REPORTED_APART;
         assert_eq!(check.poll(second, other, &mut jitter), only);
+    }
+
+    #[test]
+    fn peers_that_are_reported_whenever_they_heal_are_asked_for_once_in_their_interval() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let other = Role::Other { others: 9 };
+        let beat = Duration::from_secs(5);
+        let names: Vec<Arc<str>> = (0..100).map(|n| format!("p{n}").into()).collect();
+        let mut check = begun(now);
+        check.next = None;
+        let mut report = |check: &mut SessionCheck, at| {
+            for name in &names {
+                check.handle_unreachable(at, name, Some(beat), &mut jitter);
+            }
+        };
+        report(&mut check, now);
+        let mut asked = Vec::new();
+        while asked.len() < 10 {
+            let at = check.deadline().expect("a question");
+            match check.poll(at, other, &mut Jitter::new(1)) {
+                Some(Scope::Only(only)) => assert_eq!(only.len(), names.len()),
+                scope => panic!("{scope:?}"),
+            }
+            asked.push(at);
+            // By the first, nobody has made a statement since the report. By each after it all have, and heal.
+            if asked.len() > 1 {
+                names.iter().for_each(|name| check.clear(name));
+                report(&mut check, at);
+            }
+        }
+        assert!(asked[0] <= now + REPORTED_WITHIN);
+        let apart: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(apart[1..].iter().all(|&apart| apart == beat.mul_f64(AGAIN)));
+        assert!(
+            apart[0] >= beat && apart[0] <= beat.mul_f64(AGAIN),
+            "{apart:?}"
+        );
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(crate) struct Conditions {
     pub(crate) pending: bool,
     /// The host takes events, and more are pending.
     pub(crate) draining: bool,
+    /// The host may ask for something at any moment: to wake the thread each time would cost a connection.
+    pub(crate) asking: bool,
 }
 
 impl Pace {
@@ -97,7 +99,8 @@ impl Pace {
         }
         let near = |round_trip: Option<Duration>| round_trip.is_none_or(|time| time < NEAR);
         let wakes = conditions.link.is_some_and(near) && !conditions.flooded;
-        let asleep = wakes && !conditions.pending && self.short_poll_until <= self.now;
+        let busy = conditions.pending || conditions.asking;
+        let asleep = wakes && !busy && self.short_poll_until <= self.now;
         self.interval = match asleep {
             true => LONG_SLICE,
             false if conditions.draining => DRAINING_SLICE,
@@ -117,6 +120,7 @@ mod tests {
         flooded: false,
         pending: false,
         draining: false,
+        asking: false,
     };
 
     #[test]
@@ -142,6 +146,10 @@ mod tests {
             },
             Conditions {
                 pending: true,
+                ..IDLE
+            },
+            Conditions {
+                asking: true,
                 ..IDLE
             },
         ] {

@@ -316,7 +316,7 @@ impl Link {
         self.say(move |it| it.notify_all(&inbox, &payloads))
     }
 
-    /// What these backends do; `None` if the server does not tell this role.
+    /// What these backends do; `None` if the server does not tell this role, or another server told.
     pub(crate) fn sessions(&mut self, pids: Vec<Pid>) -> Result<Option<Sessions>> {
         let own = self.pid;
         let query = sql::sessions(&[&pids[..], &[own]].concat());
@@ -333,17 +333,22 @@ impl Link {
         };
         let roles: HashSet<_> = rows.iter().filter_map(role).collect();
         let mut idle: HashMap<Pid, Option<Duration>> = rows.iter().filter_map(idle).collect();
-        let tracked = idle.remove(&own).flatten().is_some();
+        let Some(own) = idle.remove(&own) else {
+            // A pooler that spreads statements over several servers has asked one that does not have our session, and so has not
+            // those of the peers.
+            log::debug!(target: LINK, "{:?}: another server than ours told of sessions", self.names.channel);
+            return Ok(None);
+        };
         let mut missing: HashSet<Pid> = pids.into_iter().collect();
         missing.retain(|pid| !idle.contains_key(pid));
         Ok(Some(Sessions {
             missing,
             idle,
-            seen: tracked && roles.len() == 1,
+            seen: own.is_some() && roles.len() == 1,
         }))
     }
 
-    /// Says nothing: whoever looks at our session sees that it does not stand still.
+    /// An empty statement: peers that look at our session see that it does not stand still.
     pub(crate) fn beat(&mut self) -> Result<()> {
         self.call(0, |client| run(client, &sql::beat()))
     }

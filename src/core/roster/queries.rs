@@ -12,7 +12,7 @@ const MAX_WAITING: usize = 100;
 
 /// The bytes of an answer that go out in one statement, signatures included. A statement must be done within a bounded time,
 /// and an answer may have any length. Between two pieces there is time for everything else.
-const PIECE: usize = 16_000;
+pub(crate) const PIECE: usize = 16_000;
 
 /// The inboxes that await an answer from us.
 #[derive(Debug, Default)]

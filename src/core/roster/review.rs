@@ -1,4 +1,4 @@
-//! Whoever knows other members than two of its peers asks who is there, and compares the answers with what it knows (rule 11).
+//! A member whose roster differs from those of two peers asks who is there, and compares the answers with what it knows (rule 11).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

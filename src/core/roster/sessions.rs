@@ -129,6 +129,11 @@ impl Roster {
         self.announce_soon(now);
     }
 
+    /// Whether the host program may report at any moment that it cannot reach a peer.
+    pub(crate) fn has_unreachable(&self, now: Instant) -> bool {
+        self.session_check.has_unreachable(now)
+    }
+
     /// Whether this role may ask Postgres for sessions, as far as is known.
     pub(super) fn set_may_check(&mut self, may: bool) {
         self.may_check = may && self.limits.session_check;

@@ -1,4 +1,4 @@
-//! Who asks Postgres for sessions: whoever dies, somebody who lives looks, and few do.
+//! Who asks Postgres for sessions: no matter who dies, a member that lives looks, and few do.
 
 use super::*;
 
@@ -191,7 +191,7 @@ fn a_peer_that_the_host_cannot_reach_is_asked_for_at_once() {
 }
 
 #[test]
-fn peers_that_cannot_be_reached_are_asked_for_once_a_second() {
+fn peers_that_cannot_be_reached_are_asked_for_at_most_once_a_second_and_once_in_their_interval() {
     let mut net = Net::new(5);
     let ids = crowd(&mut net, 30, |n| n == 15);
     net.run(SETTLED);
@@ -202,7 +202,8 @@ fn peers_that_cannot_be_reached_are_asked_for_once_a_second() {
         net.run(ms(100));
     }
     let asked = net.checks - before;
-    assert!((8..=17).contains(&asked), "{asked} in ten seconds");
+    // Soon after the first reports, and 1.25 intervals after them; the others are of reports in between, and for all.
+    assert!((3..=9).contains(&asked), "{asked} in ten seconds");
 }
 
 #[test]

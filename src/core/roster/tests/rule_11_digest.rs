@@ -210,7 +210,7 @@ fn a_difference_that_stays_costs_a_question_a_minute() {
 fn a_peer_that_answers_differently_is_not_believed_alone() {
     let (mut net, ids) = cluster(10, 1_800);
     net.told(ids[0]);
-    // Half of them know a ghost, and one another tag; whoever asks, two of them must agree.
+    // Half of them know a ghost, and one another tag. No matter who asks, two of them must agree.
     for &id in &ids[5..] {
         net.corrupt(id, "p001", Wrong::Ghost);
     }

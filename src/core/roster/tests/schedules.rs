@@ -384,7 +384,7 @@ impl Schedule {
         Some(self.time_until_the_truth_is_seen(&self.net.alive()))
     }
 
-    /// How long one that was away knows somebody who left meanwhile, and whom others knew.
+    /// How long a member that was away keeps a peer that left meanwhile, and that others knew.
     fn time_until_a_departure_is_known(&mut self) -> Option<Duration> {
         let there = self.by_age();
         if there.len() < 3 {
