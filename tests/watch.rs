@@ -259,6 +259,12 @@ fn program(arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env_remove("DATABASE_URL")
+        // What says nothing of a port finds no server of this machine.
+        .env_remove("PGHOST")
+        .env("PGPORT", "1")
+        // What says nothing of a port finds no server of this machine.
+        .env_remove("PGHOST")
+        .env("PGPORT", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -433,7 +439,7 @@ fn bad_arguments_are_refused_without_showing_a_password() {
     let pem = pem.path().display().to_string();
     let url = format!("postgres://postgres:{PASSWORD}@127.0.0.1/postgres");
     let cases: [(&[&str], i32, &[&str]); 9] = [
-        (&["watch"], 2, &["CONNECTION"]),
+        (&["watch"], 1, &["no host", "CONNECTION", "PGHOST"]),
         (
             &["watch", &params, "--channel", ""],
             1,

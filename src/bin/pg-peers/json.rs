@@ -1,20 +1,24 @@
 //! For scripts: one line of JSON for each event.
 
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::thread;
+use std::time::Duration;
 
 use jiff::Timestamp;
-use pg_peers::crossbeam_channel::{Receiver, bounded, select};
+use pg_peers::crossbeam_channel::{Receiver, after, bounded, never, select};
 use pg_peers::{Cluster, Reason};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
+use crate::connection::Failure;
+use crate::model::{ALONE, Advice};
 use crate::news::{Member, News};
+use crate::screen::advice_words;
 use crate::text::is_plain;
 
-/// The fields that an event has are always there; README.md describes them.
+/// The fields that an event has are always there; `src/guide/program.md` describes them.
 #[derive(Serialize)]
 struct Line<'a> {
     time: String,
@@ -28,7 +32,7 @@ struct Line<'a> {
 }
 
 #[derive(Serialize)]
-struct PeerFields<'a> {
+pub(crate) struct PeerFields<'a> {
     name: &'a str,
     incarnation: Option<u64>,
     /// The incarnation as a time, if it is one.
@@ -37,22 +41,35 @@ struct PeerFields<'a> {
 }
 
 /// Writes events until nobody reads them any more. Signals do what they do to every program: there is nothing to clean up.
-pub(crate) fn write_events(cluster: &Cluster) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) fn write_events(cluster: &Cluster) -> Result<(), Failure> {
     let unread = readers_left();
+    let mut alone = after(ALONE);
     loop {
         let event = select! {
             recv(cluster.events()) -> event => event?,
             recv(unread) -> _ => return Ok(()),
+            recv(alone) -> _ => {
+                advise(cluster);
+                alone = never();
+                continue;
+            }
         };
         let Some(news) = News::of(&event) else {
             continue;
         };
         let line = line(Timestamp::now(), &news)?;
         let mut output = io::stdout().lock();
-        match output.write_all(&line).and_then(|()| output.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            outcome => outcome?,
+        if !unless_unread(output.write_all(&line).and_then(|()| output.flush()))? {
+            return Ok(());
         }
+    }
+}
+
+/// Says it where somebody sees it that nobody is there: a script reads events, and there is none.
+fn advise(cluster: &Cluster) {
+    let status = cluster.status();
+    if status.online && status.peers == 0 && io::stderr().is_terminal() {
+        eprintln!("pg-peers: {}", advice_words(Advice::NobodyIsHere));
     }
 }
 
@@ -91,10 +108,28 @@ fn line(time: Timestamp, news: &News) -> serde_json::Result<Vec<u8>> {
         reason,
         error,
     };
+    to_line(&line)
+}
+
+/// A value on one line, of which nothing acts on a terminal.
+pub(crate) fn to_line(value: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let mut text = Vec::new();
-    line.serialize(&mut Serializer::with_formatter(&mut text, Plain))?;
+    value.serialize(&mut Serializer::with_formatter(&mut text, Plain))?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// Whether somebody still reads what was written: if not, that is no error.
+pub(crate) fn unless_unread(outcome: io::Result<()>) -> io::Result<bool> {
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        outcome => outcome.map(|()| true),
+    }
+}
+
+/// Milliseconds, to the microsecond.
+pub(crate) fn millis(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e3
 }
 
 fn reason_word(reason: Reason) -> &'static str {
@@ -108,7 +143,7 @@ fn reason_word(reason: Reason) -> &'static str {
 }
 
 impl<'a> PeerFields<'a> {
-    fn of(member: &'a Member) -> Self {
+    pub(crate) fn of(member: &'a Member) -> Self {
         let incarnation = member.identity.incarnation;
         let started = incarnation.and_then(|micros| {
             let time = Timestamp::from_microsecond(micros.try_into().ok()?).ok()?;

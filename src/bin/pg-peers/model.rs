@@ -19,6 +19,9 @@ const LOG: usize = 1_000;
 /// A peer is late that was not heard for so many of its intervals: it missed an announcement.
 const LATE: f64 = 1.5;
 
+/// After so long on a channel where nobody is, it is said how to find another.
+pub(crate) const ALONE: Duration = Duration::from_secs(15);
+
 /// What a cell shows that is not known.
 const UNKNOWN: &str = "-";
 
@@ -37,6 +40,8 @@ pub(crate) struct Model {
     link: Link,
     /// When it was last asked who was heard when.
     looked: Instant,
+    /// When somebody last left.
+    emptied: Instant,
 }
 
 struct Row {
@@ -82,11 +87,21 @@ pub(crate) enum State {
     Gone(Reason),
 }
 
+/// What the operator should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Advice {
+    NobodyIsHere,
+    /// They take what this program says for the name of a node.
+    BareNamesAreHere,
+}
+
 /// One row of the table, as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cells<'a> {
     pub(crate) name: &'a str,
     pub(crate) state: State,
+    /// Whether it announces only its name.
+    pub(crate) bare: bool,
     pub(crate) heard: String,
     pub(crate) interval: String,
     pub(crate) started: String,
@@ -119,6 +134,7 @@ impl Model {
             log: VecDeque::new(),
             link: Link::Connecting,
             looked: now.instant,
+            emptied: now.instant,
         }
     }
 
@@ -203,6 +219,30 @@ impl Model {
         counts
     }
 
+    /// `silent`: this program says nothing on the channel.
+    pub(crate) fn advice(&self, now: &Now, silent: bool) -> Option<Advice> {
+        let Link::Online { since } = self.link else {
+            return None;
+        };
+        let mut here = self
+            .rows
+            .iter()
+            .filter(|(_, row)| row.standing == Standing::Here);
+        let is_bare = |(identity, _): (&Identity, _)| identity.incarnation.is_none();
+        match here.next() {
+            None => {
+                let alone = now
+                    .instant
+                    .saturating_duration_since(since.max(self.emptied));
+                (alone >= ALONE).then_some(Advice::NobodyIsHere)
+            }
+            Some(first) => {
+                let any_bare = is_bare(first) || here.any(is_bare);
+                (any_bare && !silent).then_some(Advice::BareNamesAreHere)
+            }
+        }
+    }
+
     /// By name, and the starts of one name from the oldest to the newest.
     pub(crate) fn rows<'a>(&'a self, now: &'a Now) -> impl ExactSizeIterator<Item = Cells<'a>> {
         self.rows
@@ -239,6 +279,7 @@ impl Model {
     }
 
     fn depart(&mut self, now: &Now, member: &Member, reason: Reason) -> String {
+        self.emptied = now.instant;
         if let Some(row) = self.rows.get_mut(&member.identity) {
             row.standing = Standing::Gone {
                 reason,
@@ -276,6 +317,7 @@ impl Model {
         Cells {
             name: &identity.name,
             state: self.state(row),
+            bare: identity.incarnation.is_none(),
             heard: known(heard.map(text::age)),
             interval: known(seen.map(|seen| text::span(seen.interval))),
             started: known(identity.incarnation.and_then(start)),
@@ -298,7 +340,7 @@ impl Row {
 }
 
 impl Seen {
-    /// To what is known of whom.
+    /// The peer, and what is known of it.
     pub(crate) fn of(info: &PeerInfo) -> (Identity, Self) {
         let seen = Self {
             heard: info.heard,
@@ -518,6 +560,39 @@ mod tests {
         view.wait(1);
         assert_eq!(view.states(), []);
         assert_eq!(view.model.counts(), Counts::default());
+    }
+
+    #[test]
+    fn an_empty_channel_is_told_from_one_that_has_not_answered() {
+        let mut view = View::new();
+        view.wait(14);
+        assert_eq!(view.model.advice(&view.now, false), None);
+        view.wait(1);
+        let nobody = Some(Advice::NobodyIsHere);
+        assert_eq!(view.model.advice(&view.now, false), nobody);
+        let a = member("a", 0);
+        view.hear(News::Join(a.clone()));
+        assert_eq!(view.model.advice(&view.now, false), None);
+        view.wait(60);
+        view.hear(News::Leave(a, Reason::Goodbye));
+        assert_eq!(view.model.advice(&view.now, false), None);
+        view.wait(15);
+        assert_eq!(view.model.advice(&view.now, false), nobody);
+        view.hear(News::Offline("down".to_owned()));
+        assert_eq!(view.model.advice(&view.now, false), None);
+    }
+
+    #[test]
+    fn bare_names_are_marked_and_said_where_this_program_is_not_silent() {
+        let mut view = View::new();
+        view.hear(News::Join(member("a", 0)));
+        assert_eq!(view.model.advice(&view.now, false), None);
+        view.hear(News::Join(bare("b@h")));
+        let bare: Vec<bool> = view.model.rows(&view.now).map(|row| row.bare).collect();
+        assert_eq!(bare, [false, true]);
+        let there = Some(Advice::BareNamesAreHere);
+        assert_eq!(view.model.advice(&view.now, false), there);
+        assert_eq!(view.model.advice(&view.now, true), None);
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Identity {
 }
 
 impl Member {
-    fn of(peer: &Peer) -> Self {
+    pub(crate) fn of(peer: &Peer) -> Self {
         let tags = peer.tags();
         Self {
             identity: Identity::of(peer),

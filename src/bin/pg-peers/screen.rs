@@ -9,7 +9,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Table, Wrap};
 
-use crate::model::{Cells, Counts, Entry, Kind, Link, Model, Now, State};
+use crate::model::{Advice, Cells, Counts, Entry, Kind, Link, Model, Now, State};
 use crate::text;
 
 /// Lower than this there is only room for the peers.
@@ -25,6 +25,8 @@ pub(crate) struct Heading<'a> {
     /// The channel, and where it is.
     pub(crate) place: &'a str,
     pub(crate) status: &'a Status,
+    /// Whether this program says nothing on the channel.
+    pub(crate) silent: bool,
 }
 
 /// Colours help, but nothing is said by them alone.
@@ -181,7 +183,7 @@ pub(crate) fn draw(
 ) {
     let area = frame.area();
     let is_low = area.height < LOW;
-    let why = why_offline(model.link(), theme);
+    let why = notice(model, now, heading.silent, theme);
     // Words that are wrapped can take a line more than their width says.
     let lines = (why.width() as u16).div_ceil(area.width.max(1));
     let why_lines = if lines > 1 { lines + 1 } else { lines }.min(area.height / 4);
@@ -280,10 +282,26 @@ fn counts_line(counts: Counts, status: &Status, theme: &Theme) -> Line<'static> 
     Line::from(spans)
 }
 
-fn why_offline<'a>(link: &'a Link, theme: &Theme) -> Line<'a> {
-    match link {
-        Link::Offline { why, .. } => Line::styled(&**why, theme.style(Color::Red)),
-        Link::Connecting | Link::Online { .. } => Line::default(),
+/// Why there is no link, or what else one should know.
+fn notice<'a>(model: &'a Model, now: &Now, silent: bool, theme: &Theme) -> Line<'a> {
+    if let Link::Offline { why, .. } = model.link() {
+        return Line::styled(&**why, theme.style(Color::Red));
+    }
+    let advice = model.advice(now, silent).map(advice_words);
+    advice.map_or_else(Line::default, |words| {
+        Line::styled(words, theme.style(Color::Yellow))
+    })
+}
+
+pub(crate) fn advice_words(advice: Advice) -> &'static str {
+    match advice {
+        Advice::NobodyIsHere => {
+            "nobody is on this channel: run pg-peers channels to see where somebody is, and name it with --channel"
+        }
+        Advice::BareNamesAreHere => {
+            "some announce their bare name, as Elixir nodes do, which take what is asked here for the name of a node: say \
+             --bare-name"
+        }
     }
 }
 
@@ -322,7 +340,9 @@ fn row<'a>(cells: &Cells<'a>, columns: &[Column], theme: &Theme) -> Row<'a> {
     };
     let name = [Cell::new(text::of_certain_width(cells.name))].into_iter();
     let others = columns.iter().map(|column| match column {
-        Column::State => Cell::new(state_word(cells.state)).style(theme.state(cells.state)),
+        Column::State => {
+            Cell::new(state_word(cells.state, cells.bare)).style(theme.state(cells.state))
+        }
         Column::Heard => Cell::new(Text::from(cells.heard.clone()).right_aligned()),
         Column::Tags => Cell::new(text::of_certain_width(cells.tags)),
         Column::Started => Cell::new(cells.started.clone()),
@@ -332,8 +352,10 @@ fn row<'a>(cells: &Cells<'a>, columns: &[Column], theme: &Theme) -> Row<'a> {
     Row::new(name.chain(others)).style(style)
 }
 
-fn state_word(state: State) -> &'static str {
+fn state_word(state: State, bare: bool) -> &'static str {
     match state {
+        State::Here if bare => "here, bare",
+        State::Late if bare => "late, bare",
         State::Here => "here",
         State::Late => "late",
         State::Gone(Reason::Goodbye) => "left",

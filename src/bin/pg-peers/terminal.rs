@@ -1,6 +1,5 @@
 //! The view on a terminal: what happens, what is typed and what the system asks for go to the model and the screen.
 
-use std::error::Error;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 
+use crate::connection::Failure;
 use crate::model::{Model, Now, Seen};
 use crate::news::News;
 use crate::screen::{self, Heading, Panes, Scroll, Theme};
@@ -36,17 +36,19 @@ enum End {
 struct View<'a> {
     cluster: &'a Cluster,
     place: &'a str,
+    silent: bool,
     model: Model,
     panes: Panes,
     theme: Theme,
 }
 
 /// Shows the cluster until somebody quits. Whatever ends it, the terminal is as it was before.
-pub(crate) fn show(cluster: &Cluster, place: &str) -> Result<(), Box<dyn Error>> {
+pub(crate) fn show(cluster: &Cluster, place: &str, silent: bool) -> Result<(), Failure> {
     let signals = signals()?;
     let mut view = View {
         cluster,
         place,
+        silent,
         model: Model::new(&Now::read()),
         panes: Panes::default(),
         theme: Theme::of_environment(),
@@ -59,7 +61,7 @@ pub(crate) fn show(cluster: &Cluster, place: &str) -> Result<(), Box<dyn Error>>
     ratatui::try_restore()?;
     match end? {
         End::Quit => Ok(()),
-        // As if it had not been caught, so that whoever started this sees what ended it.
+        // As if it had not been caught, so that the parent process sees what ended it.
         End::Signal(signal) => Ok(emulate_default_handler(signal)?),
     }
 }
@@ -69,7 +71,7 @@ impl View<'_> {
         &mut self,
         terminal: &mut DefaultTerminal,
         signals: &Receiver<i32>,
-    ) -> Result<End, Box<dyn Error>> {
+    ) -> Result<End, Failure> {
         let inputs = inputs();
         let mut infos = self.cluster.peer_infos();
         let mut look = never();
@@ -120,6 +122,7 @@ impl View<'_> {
         let heading = Heading {
             place: self.place,
             status: &status,
+            silent: self.silent,
         };
         let (model, panes, theme) = (&self.model, &mut self.panes, &self.theme);
         terminal.draw(|frame| screen::draw(frame, model, &now, &heading, panes, theme))?;
@@ -163,7 +166,7 @@ impl Now {
 }
 
 /// What would end the program. With the terminal in raw mode Ctrl-C is a key, not one of them.
-fn signals() -> io::Result<Receiver<i32>> {
+pub(crate) fn signals() -> io::Result<Receiver<i32>> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let (sender, receiver) = bounded(1);
     thread::Builder::new()

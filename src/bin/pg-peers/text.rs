@@ -29,6 +29,14 @@ pub(crate) fn of_certain_width(text: &str) -> String {
     text.replace('\u{fe0f}', "")
 }
 
+/// A number of things: `1 member`, `2 members`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
 /// A time span as short as it can be said: `0.4 ms`, `1.2 s`, `42 s`, `3m07s`, `2h05m`, `4d07h`.
 pub(crate) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
@@ -72,6 +80,12 @@ mod tests {
     use jiff::tz::TimeZone;
 
     use super::*;
+
+    #[test]
+    fn one_is_not_many() {
+        let texts = [0, 1, 2].map(|number| count(number, "member"));
+        assert_eq!(texts, ["0 members", "1 member", "2 members"]);
+    }
 
     #[test]
     fn spans_are_short() {
