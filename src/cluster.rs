@@ -1,7 +1,6 @@
-//! The handle that the host holds, and the ways to get one.
+//! The handle that the host program holds.
 
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::fmt;
 use std::mem;
 use std::process;
@@ -10,10 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use postgres::tls::{MakeTlsConnect, TlsConnect};
-use postgres::{Client, NoTls, Socket};
 
-use crate::config::{Config, Participant, Settings};
+use crate::config::{Participant, Settings};
 use crate::core::presence::{Presence, Style};
 use crate::core::roster::{Limits, Roster};
 use crate::core::wire::{self, Inbox};
@@ -36,16 +33,49 @@ const EVENTS: usize = 256;
 const LEAST_REMEMBERED: usize = 1_000;
 
 /// The longest that `leave` takes: the rest of a slice, a statement in progress that times out, and some.
-const LEAVE_TIMEOUT: Duration = Duration::from_millis(3_500);
+pub(crate) const LEAVE_TIMEOUT: Duration = Duration::from_millis(3_500);
 
 /// The longest that dropping the handle takes.
-const DROP_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Taking part in a cluster: the handle to a thread that announces this participant and hears its peers.
+/// A member's or an observer's handle. A thread behind it announces the member and hears its peers.
 ///
-/// No method waits for Postgres unless its name says so, whatever state Postgres is in, and none panics inside an async
-/// runtime. Dropping the handle leaves the cluster, as [`leave`](Cluster::leave) does, but waits at most a second and
-/// ignores failures. A program may hold several, for several channels or servers.
+/// No method waits for Postgres unless its name says so, whatever state Postgres is in, and none panics inside an async runtime.
+/// Dropping the handle leaves the cluster as [`leave`](Cluster::leave) does, but waits at most a second and ignores failures. A program
+/// may hold several, for several channels or servers. It is `Send` and `Sync`: put it in an `Arc` to use it from several threads.
+///
+/// ```
+/// # #[allow(dead_code, unreachable_pub)]
+/// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
+/// # fn main() -> pg_peers::Result<()> {
+/// # let server = support::Server::start();
+/// # let params = server.params();
+/// use std::time::Duration;
+/// use pg_peers::{Config, Event};
+///
+/// let a = Config::new("a").tag("port", "7000").join(&params)?;
+/// let b = Config::new("b").join(&params)?;
+/// for peer in b.wait_for_peers(1, Duration::from_secs(10))? {
+///     assert_eq!((peer.name(), peer.tag("port")), ("a", Some("7000")));
+///     // Had the dial to it failed, it would heal, for another try:
+///     b.report_unreachable(&peer);
+/// }
+/// let heal = b.events().iter().find(|event| matches!(event, Event::Heal(_)));
+/// assert!(heal.is_some());
+///
+/// a.set_tag("port", "7001")?;
+/// let update = b.events().iter().find_map(|event| match event {
+///     Event::Update(peer) => Some(peer),
+///     _ => None,
+/// });
+/// assert_eq!(update.unwrap().tag("port"), Some("7001"));
+///
+/// a.leave()?;
+/// let leave = b.events().iter().find(|event| matches!(event, Event::Leave(..)));
+/// assert!(leave.is_some() && b.peers().is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping it leaves the cluster"]
 pub struct Cluster {
     participant: Option<Participant>,
@@ -62,78 +92,8 @@ pub struct Cluster {
     left: Receiver<Result<()>>,
 }
 
-impl Config {
-    /// Joins over a connection without TLS. `params` is a connection string, `host=localhost user=postgres` or
-    /// `postgres://user@host/dbname`, as [`postgres::Config`] reads it; several hosts with
-    /// `target_session_attrs=read-write` follow a failover. Where it sets no `connect_timeout`, `keepalives_*` or
-    /// `tcp_user_timeout`, limits of seconds are set.
-    ///
-    /// Returns at once: a Postgres that cannot be reached is an [`Event::Offline`] and a retry, not an error. A login that
-    /// the server rejects (SQLSTATE of class 28, such as a wrong password) is tried again every 30 seconds, so at most 20
-    /// times in ten minutes: some providers ban addresses that go on. An attempt ends at the first address that rejects the
-    /// login, and the next one tries the others first.
-    ///
-    /// # Errors
-    ///
-    /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
-    pub fn join(self, params: &str) -> Result<Cluster> {
-        let settings = Settings::parse(&self)?;
-        let connect = link::connector(params, None::<NoTls>, settings.application_name())?;
-        Cluster::start(settings, connect)
-    }
-
-    /// Joins over connections that `tls` secures: a connector of `tokio-postgres-rustls`,
-    /// `postgres-native-tls` or `postgres-openssl`. The README has an example.
-    ///
-    /// Whether TLS is required is up to the connection string: with `sslmode=require` it is. The default, `prefer`, goes on
-    /// without, if the server says that it has none, or somebody between who says so. What is verified is up to
-    /// the connector, and the three verify the chain and the host name, as libpq does with `verify-full`.
-    /// `channel_binding=require` binds a SCRAM password to the server's certificate.
-    ///
-    /// A server that is refused is an [`Event::Offline`] with the connector's reason.
-    ///
-    /// # Errors
-    ///
-    /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
-    pub fn join_tls<T>(self, params: &str, tls: T) -> Result<Cluster>
-    where
-        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
-        T::TlsConnect: Send,
-        T::Stream: Send,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
-    {
-        let settings = Settings::parse(&self)?;
-        let connect = link::connector(params, Some(tls), settings.application_name())?;
-        Cluster::start(settings, connect)
-    }
-
-    /// Joins over connections that a closure opens: for passwords that change, and set-ups of their
-    /// own. It is called twice at every attempt (the second connection is short-lived and proves that the first carries
-    /// notifications), and for a moment's connection when the thread must be woken, as by [`set_tag`](Cluster::set_tag) or leaving;
-    /// always on a thread where it may block. While one call hangs, another may be made. What it returns must
-    /// be a session of its own with the primary.
-    ///
-    /// A login that the server rejects is tried again after one second, and then less and less often, down to every 5
-    /// seconds; what the closure supplies then may be right.
-    ///
-    /// Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in it; the server-side settings are made here.
-    ///
-    /// # Errors
-    ///
-    /// [`is_config`](Error::is_config): a value of this configuration is not valid. What the closure fails with becomes an
-    /// [`Event::Offline`]; keep secrets out of it.
-    pub fn join_with<F, E>(self, connect: F) -> Result<Cluster>
-    where
-        F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>>,
-    {
-        let settings = Settings::parse(&self)?;
-        Cluster::start(settings, link::custom_connector(connect))
-    }
-}
-
 impl Cluster {
-    fn start(settings: Settings, connect: Connect) -> Result<Self> {
+    pub(crate) fn start(settings: Settings, connect: Connect) -> Result<Self> {
         let application_name = settings.application_name().to_owned();
         let Settings {
             participant,
@@ -216,41 +176,93 @@ impl Cluster {
         })
     }
 
-    /// What happened, in the order described at [`Event`]. The channel is bounded; events that do not fit wait and coalesce,
-    /// so draining late is safe. Disconnected after the cluster was left, which ends a `for` loop over it.
+    /// The events, in the order described at [`Event`].
     ///
-    /// Clones of the receiver share the events: each event goes to one of them.
+    /// The channel is bounded. Events that do not fit wait and coalesce, so draining late is safe. After the cluster was left the channel
+    /// ends once it is drained, and with it a `for` loop. Clones of the receiver share the events: each event goes to one of them.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// let member = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?; // nobody listens there
+    /// let first = member.events().recv().expect("an event");
+    /// assert!(matches!(first, pg_peers::Event::Offline(_)));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
     }
 
-    /// This participant's name; `None` for an observer.
+    /// This member's name; `None` for an observer.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// assert_eq!(pg_peers::Config::new("a").join("host=localhost")?.name(), Some("a"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(&self) -> Option<&str> {
         Some(&self.participant.as_ref()?.name)
     }
 
-    /// The peers that are there now, in the order of their names. A snapshot; answers at once, in every state.
+    /// The peers that are there now, sorted by name. A snapshot; returns at once, in every state.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let cluster = pg_peers::Config::new("a").join("host=localhost")?;
+    /// for peer in cluster.peers() {
+    ///     println!("{} in {}", peer.name(), peer.tag("zone").unwrap_or("an unknown zone"));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn peers(&self) -> Vec<Peer> {
         let peers = self.shared.look(|view| Arc::clone(&view.peers));
         peers.to_vec()
     }
 
-    /// The peer of that name, if it is there now. Answers at once, in every state.
+    /// The peer of that name, if it is there now. Returns at once, in every state.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let cluster = pg_peers::Config::new("a").join("host=localhost")?;
+    /// assert!(cluster.peer("nobody").is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn peer(&self, name: &str) -> Option<Peer> {
         self.shared.look(|view| view.peers.get(name).cloned())
     }
 
-    /// The link and the counters. Answers at once, in every state.
+    /// The state of the link, and the counters. A snapshot; returns at once, in every state.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// let member = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?; // nobody listens there
+    /// let status = member.status();
+    /// assert!(!status.online && status.peers == 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn status(&self) -> Status {
         self.shared.look(|view| view.status.clone())
     }
 
-    /// Asks what is known of each peer that is there besides what it announces: when it was last heard, how often it will be,
-    /// and by which backend. In the order of their names. Returns at once; the answer comes, once, within a second, or with
-    /// a server that does not answer within six. It costs nothing to those who do not ask.
+    /// Asks what is known of each peer besides what it announces: when it was last heard, its interval, and its backend.
     ///
-    /// A second question before the answer to the first takes its place: the earlier receiver is disconnected. So is the receiver
-    /// in a fork of the process that joined.
+    /// Returns at once. The answer comes once, sorted by name: within a second, or within six if the server does not answer. It costs
+    /// nothing if nobody asks. A second question before the answer takes the place of the first: the earlier receiver is disconnected. So is
+    /// the receiver in a fork of the process that joined.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let cluster = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?;
+    /// for info in cluster.peer_infos().recv().expect("an answer") {
+    ///     println!("{}: heard {:?} ago", info.peer.name(), info.heard.elapsed());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn peer_infos(&self) -> Receiver<Vec<PeerInfo>> {
         let (answer, infos) = bounded(1);
         if self.check_process().is_ok() {
@@ -259,15 +271,26 @@ impl Cluster {
         infos
     }
 
-    /// Waits until this participant hears and is heard.
+    /// Waits until this member hears and is heard.
     ///
     /// # Errors
     ///
-    /// [`is_name_taken`](Error::is_name_taken), at once: it hears, but a newer process has its name, so it is not heard.
-    /// [`is_timeout`](Error::is_timeout): it was not online within `timeout`; the text and the
-    /// [`source`](StdError::source) have the reason, if one is known. Attempts go on.
-    /// [`is_link`](Error::is_link), at once: this process is a fork of the one that joined, and has not its thread; or the thread
-    /// panicked, which is a bug, and nothing goes on.
+    /// - [`is_name_taken`](Error::is_name_taken), at once: a newer process has its name, so it is not heard.
+    /// - [`is_timeout`](Error::is_timeout): it was not online within `timeout`. The text and the [`source`](std::error::Error::source) have the
+    ///   reason, if one is known. Attempts go on.
+    /// - [`is_link`](Error::is_link), at once: this process is a fork of the one that joined and has no thread; or the thread panicked,
+    ///   which is a bug, and nothing goes on.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let member = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?; // nobody listens there
+    /// let error = member.wait_online(Duration::from_millis(100)).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait_online(&self, timeout: Duration) -> Result<()> {
         self.check_process()?;
         let online = |view: &View| match view.status.name_taken {
@@ -285,13 +308,22 @@ impl Cluster {
         })
     }
 
-    /// Waits until there are at least `count` peers, and returns them. This process is not among them: three processes
-    /// have two peers each.
+    /// Waits until there are at least `count` peers, and returns them. This member is not among them: three members have two peers each.
     ///
     /// # Errors
     ///
-    /// [`is_timeout`](Error::is_timeout): there were fewer within `timeout`. [`is_link`](Error::is_link): as of
-    /// [`wait_online`](Cluster::wait_online).
+    /// - [`is_timeout`](Error::is_timeout): there were fewer within `timeout`.
+    /// - [`is_link`](Error::is_link): as of [`wait_online`](Cluster::wait_online).
+    ///
+    /// ```no_run
+    /// # fn main() -> pg_peers::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let member = pg_peers::Config::new("a").join("host=localhost")?;
+    /// let peers = member.wait_for_peers(2, Duration::from_secs(10))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait_for_peers(&self, count: usize, timeout: Duration) -> Result<Vec<Peer>> {
         self.check_process()?;
         let enough = |view: &View| (view.peers.len() >= count).then(|| Arc::clone(&view.peers));
@@ -311,15 +343,29 @@ impl Cluster {
         })
     }
 
-    /// Tells that this program's own connection to a peer broke, or that a dial to it failed: the peer's next sign of life is
-    /// an [`Event::Heal`], the occasion to try again. That is its next announcement, or, where those are rare, that its session
-    /// does not stand still, which is known within 1.5 of its heartbeat intervals. Postgres is asked within a quarter of a second
-    /// whether the peer's session is gone, and then every 1.25 of these intervals until it is heard; but at most once a second,
-    /// and not by an observer, by one that announces its bare name or by one without the
-    /// [`session_check`](Config::session_check): if its process has died, its [`Event::Leave`] comes as soon as it could have
-    /// been back, after 1.25 seconds or more (see [`Config::session_check`]).
+    /// Reports that this program's own connection to a peer broke, or that a dial to it failed. The peer's next sign of life is then an
+    /// [`Event::Heal`]: try again.
     ///
-    /// Takes the peer that an event gave, and has no effect when that start of it is not there any more.
+    /// The sign of life is the peer's next announcement, or, where announcements are rare, that its session does not stand still, which is
+    /// known within 1.5 of its heartbeat intervals. If the peer has died, its [`Event::Leave`] comes 1.25 seconds later or more, as soon
+    /// as it could have been back. For both Postgres is asked for its session: within a quarter of a second, unless that was done
+    /// within the last 1.25 of its heartbeat intervals, and then that often until it is heard; at most once a second, with one question
+    /// for all such peers. An observer, a member that announces its bare name, and one without the
+    /// [`session_check`](crate::Config::session_check) do not ask.
+    ///
+    /// Takes the peer that an event gave. If that start of the peer is not there any more, nothing happens.
+    ///
+    /// ```no_run
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let cluster = pg_peers::Config::new("a").join("host=localhost")?;
+    /// for peer in cluster.peers() {
+    ///     if std::net::TcpStream::connect(peer.name()).is_err() {
+    ///         cluster.report_unreachable(&peer);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn report_unreachable(&self, peer: &Peer) {
         // Only what is there, so that the request stays as small as the roster.
         let is_there = |known: &Peer| known.incarnation() == peer.incarnation();
@@ -331,8 +377,16 @@ impl Cluster {
         }
     }
 
-    /// The tags that this participant announces, or will once its link is up. An observer has none, and a fork of the process that
-    /// joined has none.
+    /// The tags that this member announces, or will once its link is up. An observer has none, and a fork of the process that joined has
+    /// none.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// let member = pg_peers::Config::new("a").tag("zone", "eu-1").join("host=localhost")?;
+    /// assert_eq!(member.tags()["zone"], "eu-1");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tags(&self) -> BTreeMap<String, String> {
         if self.check_process().is_err() {
             return BTreeMap::new();
@@ -342,15 +396,27 @@ impl Cluster {
         tags.iter().map(owned).collect()
     }
 
-    /// Replaces all tags by these and announces them, unless they are the same: if the link is up, within milliseconds, within a
-    /// tenth of a second when called often, or within most of a second if no further connection can be had; else with the next
-    /// hello. The rules are those of [`Config::tag`].
+    /// Replaces all tags and announces them, unless they are the same.
+    ///
+    /// If the link is up they are announced within milliseconds, within 100 ms if called often, or within most of a second if no second
+    /// connection can be opened; otherwise with the next hello. The rules are those of [`Config::tag`](crate::Config::tag).
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config): a tag breaks a rule, all together do not fit a payload, or this participant
-    /// announces none. [`is_name_taken`](Error::is_name_taken): it is not announced any more. [`is_link`](Error::is_link): this
-    /// process is a fork of the one that joined. The tags stay as they were.
+    /// The tags stay as they were.
+    ///
+    /// - [`is_config`](Error::is_config): a tag breaks a rule, all together do not fit a payload, or this member announces no tags.
+    /// - [`is_name_taken`](Error::is_name_taken): this member is not announced any more.
+    /// - [`is_link`](Error::is_link): this process is a fork of the one that joined.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let cluster = pg_peers::Config::new("a").tag("zone", "eu-1").join("host=localhost")?;
+    /// cluster.set_tags([("zone", "eu-2"), ("load", "low")])?;
+    /// assert_eq!(cluster.tags().len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_tags<K: AsRef<str>, V: AsRef<str>>(
         &self,
         tags: impl IntoIterator<Item = (K, V)>,
@@ -361,12 +427,20 @@ impl Cluster {
         })
     }
 
-    /// Sets one tag and leaves the others as they are, also where several threads set tags. Otherwise as
-    /// [`set_tags`](Cluster::set_tags).
+    /// Sets one tag and leaves the others as they are, also if several threads set tags. Otherwise as [`set_tags`](Cluster::set_tags).
     ///
     /// # Errors
     ///
     /// Those of [`set_tags`](Cluster::set_tags).
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let cluster = pg_peers::Config::new("a").tag("zone", "eu-1").join("host=localhost")?;
+    /// cluster.set_tag("load", "low")?;
+    /// assert_eq!(cluster.tags()["zone"], "eu-1");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_tag(&self, key: &str, value: &str) -> Result<()> {
         self.change_tags(|participant, tags| {
             let others = tags.iter().filter(|(other, _)| *other != key);
@@ -374,12 +448,20 @@ impl Cluster {
         })
     }
 
-    /// Removes one tag, if there is one of that key, and leaves the others as they are. Otherwise as
-    /// [`set_tags`](Cluster::set_tags).
+    /// Removes one tag, if there is one with that key, and leaves the others as they are. Otherwise as [`set_tags`](Cluster::set_tags).
     ///
     /// # Errors
     ///
     /// Those of [`set_tags`](Cluster::set_tags).
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let cluster = pg_peers::Config::new("a").tag("zone", "eu-1").join("host=localhost")?;
+    /// cluster.remove_tag("zone")?;
+    /// assert!(cluster.tags().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn remove_tag(&self, key: &str) -> Result<()> {
         self.change_tags(|participant, tags| {
             participant.check_tags(tags.iter().filter(|(other, _)| *other != key))
@@ -409,14 +491,24 @@ impl Cluster {
         self.tags.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says goodbye, so that every peer knows at once, and ends the thread. Takes milliseconds when all is well, and never more
-    /// than 3.5 seconds. To leave again does nothing. After it [`events`](Cluster::events) ends once what waits in it was
-    /// taken, and the other methods show what was known last.
+    /// Says goodbye, so that every peer knows at once, and ends the thread.
+    ///
+    /// Takes milliseconds when all is well, and never more than 3.5 seconds. To leave again does nothing. Afterwards
+    /// [`events`](Cluster::events) ends once it is drained, and the other methods show what was known last.
     ///
     /// # Errors
     ///
-    /// The goodbye could not be said, or not in time, for the reason given: peers will see this participant expire. It
-    /// has left all the same. In a fork of the process that joined, at once: it is that process which takes part, and it goes on.
+    /// The goodbye could not be said, or not in time, for the reason given: peers will see this member leave some seconds later. It has left
+    /// all the same. In a fork of the process that joined, at once: that process takes part, and goes on.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// let member = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?; // nobody listens there
+    /// let _ = member.leave(); // nobody to tell
+    /// assert!(member.events().iter().count() <= 1); // perhaps the `Offline`, and then no more
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn leave(&self) -> Result<()> {
         self.leave_within(LEAVE_TIMEOUT)
     }

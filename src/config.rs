@@ -1,22 +1,30 @@
-//! What a participant is: its name, its tags, its times. Parsed once, when it joins.
+//! What a member is: its name, its tags, its times. Parsed once, when it joins.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postgres::tls::{MakeTlsConnect, TlsConnect};
+use postgres::{Client, NoTls, Socket};
+
+use crate::cluster::Cluster;
 use crate::core::presence::Style;
 use crate::core::wire;
 use crate::error::{Error, Result};
+use crate::link;
 use crate::peer::{self, BadText, Tags};
 use crate::trust::seal::{Keys, MIN_SECRET, Secret};
 
 /// The longest name and channel: Postgres cuts identifiers and `application_name` at 63 bytes (manual, 4.1.1).
-const MAX_NAME: usize = 63;
+pub(crate) const MAX_NAME: usize = 63;
 
 /// More missed heartbeats than this are a mistake.
-const MAX_MISSED: u32 = 1_000;
+pub(crate) const MAX_MISSED: u32 = 1_000;
 
-/// How this program takes part. Consuming setters, then one of [`join`](Config::join), [`join_tls`](Config::join_tls) and
-/// [`join_with`](Config::join_with), which check every value.
+/// How a program takes part in a cluster.
+///
+/// Call setters, then [`join`](Config::join), [`join_tls`](Config::join_tls) or [`join_with`](Config::join_with), which check every
+/// value. [Tuning](crate::guide::tuning) lists the settings and says what they cost.
 ///
 /// ```no_run
 /// # fn main() -> pg_peers::Result<()> {
@@ -47,9 +55,15 @@ pub struct Config {
 }
 
 impl Config {
-    /// A participant of this name, which no other one on the channel may have: 1 to 63 bytes without characters that
-    /// control a terminal or cannot be seen. Peers learn nothing about how to reach it but what stands in its name and its
-    /// tags; `name@host:port` is a good form.
+    /// A member of this name.
+    ///
+    /// The name has 1 to 63 bytes, without control characters and characters that cannot be seen, and no other member of the channel
+    /// may have it. Peers learn from it, and from the [tags](Config::tag), how to reach this process; `name@host:port` is a good form.
+    ///
+    /// ```
+    /// let error = pg_peers::Config::new("").join("host=localhost").unwrap_err();
+    /// assert!(error.is_config()); // name "" is not valid: it must not be empty
+    /// ```
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: Some(name.into()),
@@ -57,8 +71,21 @@ impl Config {
         }
     }
 
-    /// Listens and never announces itself: it sees the peers, and they do not see it. All that it says is a question who is
-    /// there, each time it connects; with [`bare_name`](Config::bare_name) not even that.
+    /// An observer: it sees the members, and they do not see it.
+    ///
+    /// It never announces itself. Each time it connects it asks who is there; with [`bare_name`](Config::bare_name) it does not even ask.
+    ///
+    /// ```no_run
+    /// # fn main() -> pg_peers::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let observer = pg_peers::Config::observer().channel("my_app").join("host=localhost")?;
+    /// for peer in observer.wait_for_peers(1, Duration::from_secs(5))? {
+    ///     println!("{} is there", peer.name());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn observer() -> Self {
         Self {
             name: None,
@@ -75,107 +102,183 @@ impl Config {
         }
     }
 
-    /// The Postgres channel on which the participants meet: 1 to 63 bytes of any kind but control characters; case counts. The
-    /// bytes are those of UTF-8; in a database with another encoding it may take more there, and if it is more than 63 the
-    /// link does not come up, with an error that says so.
-    /// Everybody who may connect to the database may also listen and announce there. Participants of other channels, or of
-    /// other databases of the same server, are never seen. Defaults to `cluster`; libcluster_postgres takes its
-    /// nodes' cookie unless it is told another.
+    /// Sets the Postgres channel on which the members meet: 1 to 63 bytes without control characters. Case counts.
+    ///
+    /// Members of other channels, or of other databases of the same server, are never seen. Every role that may connect to the database
+    /// may listen and announce on its channels. In a database whose encoding is not UTF8 the channel may need more bytes; if it needs
+    /// more than 63 there, the link does not come up, and the error says so.
+    ///
+    /// Defaults to `cluster`. libcluster_postgres uses the nodes' cookie unless it is told another.
+    ///
+    /// ```
+    /// let error = pg_peers::Config::new("a").channel("x".repeat(64)).join("host=localhost").unwrap_err();
+    /// assert!(error.to_string().contains("64 bytes"));
+    /// ```
     pub fn channel(mut self, channel: impl Into<String>) -> Self {
         self.channel = channel.into();
         self
     }
 
-    /// Announces a value under a key. The key is not empty; neither has control characters; all tags and the name together
-    /// fit one payload of 7,999 bytes. Of a key set twice the later value stays. See also
-    /// [`set_tags`](crate::Cluster::set_tags). Defaults to no tags.
+    /// Announces a value under a key. Peers read it with [`Peer::tag`](crate::Peer::tag).
+    ///
+    /// The key must not be empty, and neither may contain control characters. All tags and the name together must fit one payload of
+    /// 7,999 bytes. If a key is set twice, the later value stays. [`Cluster::set_tag`](crate::Cluster::set_tag) changes tags later.
+    ///
+    /// Defaults to no tags.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// let member = pg_peers::Config::new("a").tag("zone", "eu-1").join("host=localhost")?;
+    /// assert_eq!(member.tags()["zone"], "eu-1");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.tags.push((key.into(), value.into()));
         self
     }
 
-    /// How often this participant proves that it is there, 1 ms to 24 h: by an announcement, or, in a cluster so large that
-    /// announcements are rarer (see [`delivery_budget`](Config::delivery_budget)), by a beat, an empty statement on its own
-    /// session. A shorter interval notices a process that hangs sooner and costs the database more. It is also how often the
-    /// link is proven to work. Defaults to 5 seconds.
+    /// Sets how often this member proves that it is there, 1 ms to 24 h.
+    ///
+    /// It proves it by an announcement; in a large cluster, where announcements are rarer (see
+    /// [`delivery_budget`](Config::delivery_budget)), by a beat, an empty statement on its session. It also proves the link to itself
+    /// that often. A shorter interval notices a process that hangs sooner, and costs the database more.
+    ///
+    /// Defaults to 5 seconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let hours = Duration::from_secs(25 * 3600);
+    /// let error = pg_peers::Config::new("a").heartbeat_interval(hours).join("host=localhost").unwrap_err();
+    /// assert!(error.is_config());
+    /// ```
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.heartbeat_interval = interval;
         self
     }
 
-    /// The interval that is assumed of peers that announce their bare name, and so no interval; 1 ms to 24 h. Set it to the
-    /// `heartbeat_interval` of the Elixir nodes. A longer one is learned, after one leave and heal, or two where it is six
-    /// times as long. Defaults to 5 seconds, as theirs does.
+    /// Sets the interval that is assumed of peers that announce only their bare name, 1 ms to 24 h.
+    ///
+    /// Set it to the `heartbeat_interval` of the Elixir nodes. A longer interval is learned, after one leave and heal, or after two if it
+    /// is six times as long.
+    ///
+    /// Defaults to 5 seconds, as theirs does.
+    ///
+    /// ```
+    /// let config = pg_peers::Config::observer().bare_heartbeat_interval(std::time::Duration::from_secs(20));
+    /// # drop(config);
+    /// ```
     pub fn bare_heartbeat_interval(mut self, interval: Duration) -> Self {
         self.bare_heartbeat_interval = interval;
         self
     }
 
-    /// A peer that is not heard for this many of the intervals at which it announces itself has left, with
-    /// [`Reason::Expired`](crate::Reason::Expired), and so has one whose session has stood still for as many of its heartbeat
-    /// intervals. 1 to 1,000; fewer than 2 gives peers up for a single late heartbeat.
+    /// Sets after how many silent intervals a peer has left, with [`Reason::Expired`](crate::Reason::Expired): 1 to 1,000.
+    ///
+    /// A peer has left if it is not heard for this many of the intervals at which it announces itself, or if its session has stood still
+    /// for this many of its heartbeat intervals. With 1, a single late heartbeat makes a peer leave.
+    ///
     /// Defaults to 3.
+    ///
+    /// ```
+    /// let error = pg_peers::Config::new("a").missed_heartbeats(0).join("host=localhost").unwrap_err();
+    /// assert!(error.is_config());
+    /// ```
     pub fn missed_heartbeats(mut self, count: u32) -> Self {
         self.missed_heartbeats = count;
         self
     }
 
-    /// The most peers that are kept, at least 1; it bounds this program's memory against a channel gone wild. Further ones
-    /// are counted in [`Status::refused`](crate::Status::refused), logged once, and ignored while there is no room.
+    /// Sets the longest roster, at least 1. It bounds this program's memory if the channel is flooded.
+    ///
+    /// While there is no room, further peers are ignored, counted in [`Status::refused`](crate::Status::refused) and logged once.
+    ///
     /// Defaults to 10,000.
+    ///
+    /// ```
+    /// let config = pg_peers::Config::new("a").max_peers(500);
+    /// # drop(config);
+    /// ```
     pub fn max_peers(mut self, count: usize) -> Self {
         self.max_peers = count;
         self
     }
 
-    /// The deliveries a second that the announcements of the whole cluster may cause together, at least 1. Every announcement
-    /// is delivered to every participant, so N of them cost N² deliveries in each interval, at some 40 to 90 us of the
-    /// server's CPU each. Past `sqrt(budget * interval)` participants (31, with the defaults) each announces itself less
-    /// often than its [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, 50 s at 100, 800 s at
-    /// 400. Peers learn that interval with each announcement. It changes nothing about how soon a join, a goodbye, other tags or, by
-    /// the [`session_check`](Config::session_check), a process that died or hangs is known. A participant whose peers cannot see
-    /// by its session that it is there, as [`Status::judged_by_session`](crate::Status::judged_by_session) tells, and one that
-    /// announces its bare name, may spend ten times as much. Should be the same at all participants. Defaults to 200, which takes 1
-    /// to 2% of a core.
+    /// Sets how many deliveries a second the announcements of the whole cluster may cause, at least 1.
+    ///
+    /// Every announcement is delivered to every member, so N members cause N² deliveries in each interval, at 40 to 90 us of the server's
+    /// CPU each. Past `sqrt(budget * interval)` members (31 with the defaults) each announces itself less often than its
+    /// [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, which is 50 s at 100 members and 800 s at 400.
+    /// Peers learn the interval from each announcement. Joins, goodbyes, tags, deaths and hangs are known as soon as before.
+    ///
+    /// A member whose peers cannot see its session (see [`Status::judged_by_session`](crate::Status::judged_by_session)), and one that
+    /// announces its bare name, may spend ten times as much.
+    ///
+    /// Set it equally at all members. Defaults to 200, which takes 1 to 2% of a core.
+    ///
+    /// ```
+    /// let config = pg_peers::Config::new("a").delivery_budget(1_000); // at 150 members every 22 s, not every 112 s
+    /// # drop(config);
+    /// ```
     pub fn delivery_budget(mut self, deliveries_per_second: u32) -> Self {
         self.delivery_budget = deliveries_per_second;
         self
     }
 
-    /// Whether this participant, when it is one of the two oldest or the two youngest, asks Postgres (`pg_stat_get_activity`)
-    /// every two seconds whose session is gone, for all; one of the others asks about every four. A process that was killed has
-    /// then left, with [`Reason::SessionGone`](crate::Reason::SessionGone), within 3.7 seconds (more, if all four died with
-    /// it), and one whose host died within about ten. One that hangs has left when its session has stood still for
-    /// [`missed_heartbeats`](Config::missed_heartbeats) of its heartbeat intervals, two seconds later at most, with
-    /// [`Reason::Expired`](crate::Reason::Expired); that takes a role that sees what the sessions of its peers do, such as the same
-    /// one for all. Asking takes the right to execute that function, which every role has unless it
-    /// was revoked. Who has not that right, or sets this to `false`, says so, and another one asks. Where nobody does, such
-    /// a process expires. Behind a pooler in session mode, where sessions outlive their clients, it is found like one that hangs,
-    /// unless the pooler has given the session to another client. A process that takes long to connect,
-    /// since it is far from the server or logging in is slow, announces that, and is found gone that much later: after one and
-    /// a half times what connecting took, and 0.75 seconds. Where the server took longer to answer of late than at best, 15
-    /// times as much comes on top, 5 seconds at most, since connecting takes longer, too. Also without the check this
-    /// participant believes what others find. Defaults to `true`.
+    /// Sets whether this member asks Postgres (`pg_stat_get_activity`) whose session is gone or has stood still.
+    ///
+    /// The two oldest and the two youngest members ask every two seconds, for all; one of the others asks about every four seconds.
+    /// What they find:
+    ///
+    /// - A killed process has left within 3.7 seconds, with [`Reason::SessionGone`](crate::Reason::SessionGone). It takes some seconds
+    ///   more if all four were killed with it, and up to five seconds more while the server is slow.
+    /// - A process whose host died has left within about ten seconds, as Postgres notices it.
+    /// - A process that hangs has left, with [`Reason::Expired`](crate::Reason::Expired), two seconds after its session has stood still for
+    ///   [`missed_heartbeats`](Config::missed_heartbeats) of its heartbeat intervals. So has one that died behind a pooler in session
+    ///   mode, where sessions outlive their clients, unless the pooler has given the session to another client. Both need a role that
+    ///   may see what its peers' sessions do: use the same role for all members.
+    /// - A process that takes long to connect announces that, and is given that time: one and a half times what connecting took, and 0.75
+    ///   seconds.
+    ///
+    /// Every role may execute that function unless the right was revoked. A member without the right, or with `false`, says so, and others
+    /// ask. If nobody asks, such peers expire. A member that does not ask still believes what others find.
+    ///
+    /// Defaults to `true`.
+    ///
+    /// ```
+    /// let config = pg_peers::Config::new("a").session_check(false);
+    /// # drop(config);
+    /// ```
     pub fn session_check(mut self, check: bool) -> Self {
         self.session_check = check;
         self
     }
 
-    /// Announces the bare name only, as libcluster_postgres does, for a channel shared with Elixir nodes: they take every
-    /// payload for a node name, and would make an atom of each of ours. The name must then be `name@host`, and there are no
-    /// tags, no restarts that peers could tell, and no goodbye: peers see this participant expire. An
-    /// [`observer`](Config::observer) says nothing at all then, and knows each peer when it hears it next. Defaults to
-    /// `false`.
+    /// Sets whether to announce only the bare name, as libcluster_postgres does, for a channel shared with Elixir nodes.
+    ///
+    /// Elixir nodes take every payload for a node name, and keep an atom of each that is never freed. The name must be `name@host`. There
+    /// are no tags, no restarts that peers can tell, and no goodbye: peers see this member expire. An [`observer`](Config::observer)
+    /// with it says nothing at all, and learns of each peer when it hears it next. [Elixir](crate::guide::elixir) has more.
+    ///
+    /// Defaults to `false`.
+    ///
+    /// ```
+    /// let error = pg_peers::Config::new("no-host").bare_name(true).join("host=localhost").unwrap_err();
+    /// assert!(error.is_config());
+    /// ```
     pub fn bare_name(mut self, bare: bool) -> Self {
         self.bare_name = bare;
         self
     }
 
-    /// Signs all that this participant says, with HMAC-SHA-256 (RFC 2104), and hears only what is signed with the same
-    /// secret: at least 16 bytes that only the members know, better 32 of a random generator (`openssl rand -hex 32`),
-    /// taken as they are, with a newline at the end if there is one. Each cluster should have its own. Without a secret
-    /// everybody who may connect to the database can announce members, bury them, and speak for them. Only with the cargo
-    /// feature `auth`. Defaults to no secret.
+    /// Signs all messages of this member with HMAC-SHA-256 (RFC 2104), and hears only what is signed with the same secret.
+    ///
+    /// The secret has at least 16 bytes that only the members know; better 32 from a random generator (`openssl rand -hex 32`). The bytes
+    /// are used as they are, a newline at the end included. Give each cluster its own. Without a secret, every role that may connect to the
+    /// database can forge joins, leaves and updates. Only with the cargo feature `auth`.
+    ///
+    /// Defaults to no secret.
     ///
     /// ```no_run
     /// # use pg_peers::Config;
@@ -188,32 +291,115 @@ impl Config {
     /// # }
     /// ```
     ///
-    /// What is not so signed is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the bare
-    /// names of Elixir nodes. A recording does not pass for the original: a signature holds for one channel and one backend of
-    /// the server, and 60 seconds (up to 120 while somebody keeps the channel from ever falling silent). **All members
-    /// therefore need clocks that agree within 60 seconds.** One whose clock does not is not heard and does not hear the
-    /// others, which is logged with its name and the difference, and counted in
-    /// [`Status::clock_skewed`](crate::Status::clock_skewed).
+    /// **The clocks of all members must agree within 60 seconds.** A member whose clock does not is neither heard nor hears others; that is
+    /// logged, with its name and the difference, and counted in [`Status::clock_skewed`](crate::Status::clock_skewed). What is not signed
+    /// is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the bare names of Elixir nodes.
     ///
-    /// A signature tells that a member speaks, not which one: who has the secret can speak for all, and nothing is hidden.
-    ///
-    /// # To change it
-    ///
-    /// Called several times it makes a list: the first secret signs, each verifies. To go from one secret to another
-    /// restart all members three times: with `old, new`, then with `new, old`, then with `new`. Everybody hears everybody
-    /// all the time.
-    ///
-    /// # To introduce it
-    ///
-    /// Restart all members, one by one, with the secret. **Meanwhile the members with it and those without see each other
-    /// one-sidedly**: those without see everybody, since to them a signature is a field that they do not know; those with it
-    /// see only each other, and for them the others have not joined yet. When the last one is restarted all see all. Where
-    /// even that gap is too much, let each program join twice for that time, on the old channel without a secret and on a
-    /// new one with it.
+    /// Called several times it makes a list: the first secret signs, each one verifies. [Signing](crate::guide::signing) says how to
+    /// change and to introduce a secret, and what it does not defend against.
     #[cfg(feature = "auth")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "auth")))]
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.secrets.push(Secret::new(secret.as_ref()));
         self
+    }
+
+    /// Joins without TLS.
+    ///
+    /// `params` is a connection string, `host=localhost user=postgres` or `postgres://user@host/dbname`, as [`postgres::Config`] reads it.
+    /// With several hosts and `target_session_attrs=read-write` the member follows a failover. If it sets no `connect_timeout`,
+    /// `keepalives_*` or `tcp_user_timeout`, limits of seconds are set.
+    ///
+    /// Returns at once. A Postgres that cannot be reached is an [`Event::Offline`](crate::Event::Offline) and a retry, not an error. A
+    /// login that the server rejects (SQLSTATE of class 28, such as a wrong password) is tried again every 30 seconds, at most 20 times in
+    /// ten minutes, since some providers ban addresses that go on. An attempt ends at the first address that rejects the login; the next
+    /// attempt begins with the other addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
+    ///
+    /// ```
+    /// let error = pg_peers::Config::new("a").join("hots=localhost").unwrap_err();
+    /// assert!(error.is_config());
+    /// ```
+    pub fn join(self, params: &str) -> Result<Cluster> {
+        let settings = Settings::parse(&self)?;
+        let connect = link::connector(params, None::<NoTls>, settings.application_name())?;
+        Cluster::start(settings, connect)
+    }
+
+    /// Joins with TLS by a connector of `tokio-postgres-rustls`, `postgres-native-tls` or `postgres-openssl`.
+    ///
+    /// The connection string decides whether TLS is required: write `sslmode=require`. The default, `prefer`, goes on without TLS if the
+    /// server, or somebody between, says that there is none. The connector decides what is verified; these three verify the chain and the
+    /// host name, as libpq does with `verify-full`. `channel_binding=require` binds a SCRAM password to the server's certificate. A server
+    /// that the connector refuses is an [`Event::Offline`](crate::Event::Offline) with the connector's reason.
+    /// [TLS](crate::guide::tls) has a program in full. Otherwise as [`join`](Config::join).
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use rustls::{ClientConfig, RootCertStore};
+    /// use tokio_postgres_rustls::MakeRustlsConnect;
+    ///
+    /// let tls = ClientConfig::builder()
+    ///     .with_root_certificates(RootCertStore::empty()) // put the provider's root certificate in it
+    ///     .with_no_client_auth();
+    /// let cluster = pg_peers::Config::new("worker-1")
+    ///     .join_tls("host=db.example.net user=my_app sslmode=require", MakeRustlsConnect::new(tls))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn join_tls<T>(self, params: &str, tls: T) -> Result<Cluster>
+    where
+        T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
+        T::TlsConnect: Send,
+        T::Stream: Send,
+        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+    {
+        let settings = Settings::parse(&self)?;
+        let connect = link::connector(params, Some(tls), settings.application_name())?;
+        Cluster::start(settings, connect)
+    }
+
+    /// Joins over connections that a closure opens: for passwords that change, and for settings that a connection string cannot have.
+    ///
+    /// The closure is called twice at every attempt (the second connection lives for a moment, and proves that the first carries
+    /// notifications), and for one more connection when the thread must be woken, by [`set_tag`](Cluster::set_tag) or
+    /// [`leave`](Cluster::leave). It runs on a thread where it may block. While one call hangs, another may be made. Each call must return a
+    /// new session with the primary. Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in it; server-side settings are made
+    /// by this crate.
+    ///
+    /// A login that the server rejects is tried again after one second, then less and less often, down to every five seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config): a value of this configuration is not valid. An error of the closure becomes an
+    /// [`Event::Offline`](crate::Event::Offline): keep secrets out of it.
+    ///
+    /// ```no_run
+    /// # fn main() -> pg_peers::Result<()> {
+    /// use pg_peers::postgres::{Config, NoTls};
+    ///
+    /// let cluster = pg_peers::Config::new("worker-1").join_with(|| {
+    ///     let password = std::fs::read("/run/secrets/postgres")?; // rotated while this process runs
+    ///     let mut params: Config = "host=localhost user=my_app connect_timeout=5".parse()?;
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(params.password(password).connect(NoTls)?)
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn join_with<F, E>(self, connect: F) -> Result<Cluster>
+    where
+        F: Fn() -> std::result::Result<Client, E> + Send + Sync + 'static,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let settings = Settings::parse(&self)?;
+        Cluster::start(settings, link::custom_connector(connect))
     }
 }
 

@@ -11,8 +11,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// What went wrong, in words that say what to do about it.
 ///
-/// Printed, it is one line that includes the causes. [`source`](StdError::source) is the cause itself, so that a
-/// [`postgres::Error`] can be had by downcasting. Never contains a password or a connection string.
+/// Printed, it is one line that includes the causes. [`source`](StdError::source) is the cause itself, so a [`postgres::Error`] can be had
+/// by downcasting. Never contains a password or a connection string.
+///
+/// ```
+/// let error = pg_peers::Config::new("a").max_peers(0).join("host=localhost").unwrap_err();
+/// assert_eq!(error.to_string(), "max_peers 0 is not valid: it must be at least 1");
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -61,38 +66,38 @@ impl Error {
         }))
     }
 
-    /// An argument breaks a rule, which the text names together with the value. Nothing was started.
+    /// An argument breaks a rule. The text names the value and the rule. Nothing was started.
     pub fn is_config(&self) -> bool {
         self.0.kind == Kind::Config
     }
 
-    /// No session with Postgres could be opened, or the one there was broke. It is tried again without end: within a second, but
-    /// where the server rejects the login ([`code`](Error::code) of class 28) every 30 seconds, or every 5 where the closure of
-    /// [`join_with`](crate::Config::join_with) supplies the credentials. Some providers ban an address that was rejected twice
-    /// in a row, for half an hour or longer while it goes on, and then "connection refused" can be what this error says.
+    /// No session with Postgres could be opened, or the session broke. It is tried again for ever: within a second, or, if the server rejects
+    /// the login ([`code`](Error::code) of class 28), every 30 seconds, or every 5 if the closure of
+    /// [`join_with`](crate::Config::join_with) supplies the credentials. Some providers ban an address after two rejected logins, for half
+    /// an hour or longer; then "connection refused" can be what this error says.
     pub fn is_link(&self) -> bool {
         self.0.kind == Kind::Link
     }
 
-    /// Most likely the connection goes through a pooler in transaction or statement mode, where notifications never arrive;
-    /// the text says what was seen. Connect to Postgres directly, or to a pool in session mode. Where a name or a balancer
-    /// leads to two servers, that is [`is_link`](Self::is_link) instead.
+    /// Most likely the connection goes through a pooler in transaction or statement mode, which carries no notifications. The text says
+    /// what was seen. Connect to Postgres directly, or to a pool in session mode. If one name leads to two servers, the error is
+    /// [`is_link`](Self::is_link) instead.
     pub fn is_pooler(&self) -> bool {
         self.0.kind == Kind::Pooler
     }
 
-    /// Something did not happen within the time it was given.
+    /// Something did not happen in the time it was given.
     pub fn is_timeout(&self) -> bool {
         self.0.kind == Kind::Timeout
     }
 
-    /// A newer process has this participant's name, so it is not announced any more, and will not be: see
+    /// A newer process has this member's name, so this member is not announced any more: see
     /// [`Event::NameTaken`](crate::Event::NameTaken). Join under another name, or end.
     pub fn is_name_taken(&self) -> bool {
         self.0.kind == Kind::NameTaken
     }
 
-    /// The SQLSTATE that Postgres gave, if it was Postgres that refused.
+    /// The SQLSTATE, if Postgres refused.
     pub fn code(&self) -> Option<&SqlState> {
         self.source().and_then(code_of)
     }

@@ -1,61 +1,76 @@
-//! What the host is told, and what may follow what.
+//! What the host program is told, and what may follow what.
 
 use std::fmt;
 
 use crate::error::Error;
 use crate::peer::Peer;
 
-/// What changed: in who is there, or in this process's link to Postgres.
+/// A change: in who is there, or in this member's link to Postgres.
 ///
 /// # Order
 ///
 /// For each peer (that is, each name and incarnation):
 ///
 /// - The first event is a [`Join`](Event::Join), and there is never a second.
-/// - [`Update`](Event::Update) and [`Leave`](Event::Leave) only follow when the peer is there by the events before;
-///   [`Heal`](Event::Heal) follows a `Leave`, or comes while the peer is there if the host called
-///   [`report_unreachable`](crate::Cluster::report_unreachable), or if it left and came back before the host was told.
+/// - [`Update`](Event::Update) and [`Leave`](Event::Leave) only follow when the peer is there by the events before.
+/// - [`Heal`](Event::Heal) follows a `Leave`. It comes while the peer is there if the host program called
+///   [`report_unreachable`](crate::Cluster::report_unreachable), or if the peer left and came back before the program was told.
 /// - After `Leave` with [`Reason::Goodbye`] or [`Reason::Replaced`] nothing more comes.
-/// - A peer's `Leave` with [`Reason::Replaced`] comes before the `Join` of the one that replaced it.
+/// - `Leave` with [`Reason::Replaced`] comes before the `Join` of the peer's successor.
 ///
-/// Applied one by one, the events always lead to the roster: a host that keeps a set, inserts on `Join` and `Heal`, replaces
-/// on `Update` and removes on `Leave`, has in the end what [`peers`](crate::Cluster::peers) returns. By the time an
-/// event can be received, `peers` already reflects it.
+/// Applied one by one, the events always lead to the roster: a program that keeps a set, inserts on `Join` and `Heal`, replaces on
+/// `Update` and removes on `Leave` ends up with what [`peers`](crate::Cluster::peers) returns. When an event can be received, `peers`
+/// already reflects it.
 ///
-/// A host that does not drain its events loses nothing and delays nobody: events beyond the channel's bound coalesce, at
-/// most one for each peer, into what still leads from what the host was told to what is true. A peer that came and went
-/// in the meantime is then not mentioned (should it return, that is its first event, a `Heal`); one that left and came
-/// back is one `Heal`.
+/// A program that does not drain its events loses nothing and delays nobody. Events beyond the channel's bound coalesce, to at most
+/// one for each peer, which leads from what the program was told to what is true. A peer that came and went in the meantime is not
+/// mentioned (if it returns, its first event is a `Heal`); one that left and came back is one `Heal`.
 ///
-/// Two exceptions: a departed peer is remembered for an hour, or until as many others have departed as
-/// [`max_peers`](crate::Config::max_peers) allows (but at least 1,000), and is a `Join` when heard after that; and so can be a
-/// name that is announced both bare and in full, since a bare name tells nothing of its start.
+/// Two exceptions. A departed peer is remembered for an hour, or until as many others have departed as
+/// [`max_peers`](crate::Config::max_peers) allows (at least 1,000), and is a `Join` when it is heard after that. And a name that is
+/// announced both bare and in full can be a second `Join`, since a bare name tells nothing of its start.
+///
+/// ```
+/// use std::collections::BTreeSet;
+/// use pg_peers::Event;
+///
+/// fn follow(event: &Event, connected: &mut BTreeSet<String>) {
+///     match event {
+///         Event::Join(peer) | Event::Heal(peer) => drop(connected.insert(peer.name().to_owned())),
+///         Event::Leave(peer, _) => drop(connected.remove(peer.name())),
+///         _ => {}
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A peer is there that was not: connect to it.
+    /// A new peer is there: connect to it.
     Join(Peer),
-    /// The same incarnation of a peer is heard again, after a `Leave`, or after the host reported that its own
-    /// connection to it broke, with [`report_unreachable`](crate::Cluster::report_unreachable): connect to it again.
+    /// The same start of a peer is heard again, after a `Leave`, or after the host program called
+    /// [`report_unreachable`](crate::Cluster::report_unreachable): connect to it again.
     Heal(Peer),
-    /// A peer that is there announces other tags.
+    /// The tags of a peer changed.
     Update(Peer),
-    /// A peer is gone, for the reason given: disconnect from it.
+    /// A peer is gone, for this reason: disconnect from it.
     Leave(Peer, Reason),
-    /// This process hears and is heard: LISTEN is in place, the connection was proven to carry notifications, and the
-    /// hello is out. Comes before the events that the session brings.
+    /// This member hears and is heard: it listens, its session was seen to carry notifications, and its hello is out. Comes before the
+    /// events that the session brings.
     Online,
-    /// There is no working session with Postgres, for the reason given; attempts to get one go on for ever. Comes once,
-    /// not once an attempt ([`Status::last_error`](crate::Status::last_error) has the newest reason). No peer leaves
-    /// because of it.
+    /// There is no working session with Postgres, for this reason. Attempts to get one go on for ever. Comes once for an outage, not once
+    /// for an attempt ([`Status::last_error`](crate::Status::last_error) has the newest reason). No peer leaves because of it.
     Offline(Error),
-    /// A newer process announces this participant's name, with the incarnation given: this one has stopped announcing
-    /// and only listens from now on. Comes at most once.
+    /// A newer process announces this member's name, with the incarnation given. This member announces nothing from now on, and only
+    /// listens. Comes at most once.
     NameTaken(Peer),
 }
 
 impl Event {
     /// The peer that the event is about; `None` for [`Online`](Event::Online) and [`Offline`](Event::Offline).
+    ///
+    /// ```
+    /// assert!(pg_peers::Event::Online.peer().is_none());
+    /// ```
     pub fn peer(&self) -> Option<&Peer> {
         match self {
             Self::Join(peer)
@@ -69,14 +84,20 @@ impl Event {
 }
 
 /// Why a peer is gone.
+///
+/// Printed, it completes a sentence about the peer:
+///
+/// ```
+/// assert_eq!(format!("worker-1 {}", pg_peers::Reason::Goodbye), "worker-1 said goodbye");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
     /// It said goodbye.
     Goodbye,
-    /// It was not heard for as many of the intervals that it announced as this process's
-    /// [`missed_heartbeats`](crate::Config::missed_heartbeats) says, while this process's own link was up; or its session has
-    /// stood still for as many of its heartbeat intervals: it hangs, or died behind a pooler.
+    /// It was silent for too long: it was not heard for [`missed_heartbeats`](crate::Config::missed_heartbeats) of the intervals that it
+    /// announced, while this member's own link was up, or its session has stood still for as many of its heartbeat intervals. It hangs, or
+    /// it died behind a pooler.
     Expired,
     /// Postgres no longer has its session: the process was killed, its host died, or it was cut off. See
     /// [`Config::session_check`](crate::Config::session_check).

@@ -1,4 +1,4 @@
-//! The public values that describe another participant.
+//! The public values that describe another member.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,11 +9,17 @@ use std::time::{Duration, Instant};
 /// The longest name that is understood when heard, in bytes: what an Erlang node name may measure.
 pub(crate) const MAX_HEARD_NAME: usize = 255;
 
-/// One start of a named participant.
+/// One start of a member.
 ///
-/// A restart under the same name has a higher incarnation, so peers can tell a new process from the old one. It is
-/// the time of the start in microseconds since the Unix epoch; a process whose clock went back steps over the
-/// incarnation that its peers remember.
+/// A restart under the same name has a higher incarnation, so peers tell the new process from the old one. It is the time of the start in
+/// microseconds since the Unix epoch. A process whose clock went back takes one above the incarnation that its peers remember.
+///
+/// ```
+/// fn started(peer: &pg_peers::Peer) -> Option<std::time::SystemTime> {
+///     let micros = peer.incarnation()?.get();
+///     Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(micros))
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(NonZeroU64); // not zero, so that a peer of a bare name, without one, takes no more memory
 
@@ -26,7 +32,7 @@ impl Incarnation {
         }
     }
 
-    /// The incarnation as a number, as it stands in an announcement.
+    /// The incarnation as a number, as it stands in an announcement: microseconds since the Unix epoch.
     pub const fn get(self) -> u64 {
         self.0.get()
     }
@@ -44,9 +50,16 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// Another participant: its name, which start of it this is, and the tags it announces. Never this process itself.
+/// Another member: its name, which start of it this is, and its tags. Never this member itself.
 ///
-/// A peer is a value as of one event or snapshot; it does not change under you, and a clone costs one reference count.
+/// A peer is a value as of one event or snapshot. It does not change under you, and a clone costs one reference count.
+///
+/// ```
+/// fn address(peer: &pg_peers::Peer) -> Option<(&str, u16)> {
+///     let host = peer.name().split_once('@')?.1;
+///     Some((host, peer.tag("port")?.parse().ok()?))
+/// }
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Peer(Arc<Inner>);
 
@@ -66,12 +79,12 @@ impl Peer {
         }))
     }
 
-    /// This peer, the same start of the same participant, with other tags.
+    /// The same start of the same peer, with other tags.
     pub(crate) fn with_tags(&self, tags: Tags) -> Self {
         Self::new(Arc::clone(&self.0.name), self.0.incarnation, tags)
     }
 
-    /// The name it announces.
+    /// Its name.
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -80,7 +93,7 @@ impl Peer {
         Arc::clone(&self.0.name)
     }
 
-    /// Which start of the participant this is; `None` for one that announces its bare name, as libcluster_postgres does.
+    /// Which start of the member this is; `None` for a peer that announces its bare name, as libcluster_postgres does.
     pub fn incarnation(&self) -> Option<Incarnation> {
         self.0.incarnation
     }
@@ -90,7 +103,7 @@ impl Peer {
         self.0.tags.get(key)
     }
 
-    /// Its tags, in the order of their keys.
+    /// Its tags, sorted by key.
     pub fn tags(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.tags.iter()
     }
@@ -110,21 +123,21 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// What is known of a peer besides what it is: of use to somebody who looks at a cluster. See
+/// What is known of a peer besides what it announces, for people who look at a cluster: see
 /// [`Cluster::peer_infos`](crate::Cluster::peer_infos).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerInfo {
-    /// Who was seen.
+    /// The peer.
     pub peer: Peer,
-    /// When it was last heard, by this process or by the one that told of it. Since nobody is expected to have been heard
-    /// while this process could not hear, no earlier than its link last came up, or it went on after a pause.
+    /// When it was last heard, by this member or by the one that told of it. Never earlier than this member's link last came up, or than it
+    /// went on after a pause, since it could hear nobody before.
     pub heard: Instant,
-    /// Within this time of each announcement it promises the next. A peer that announces its bare name promises nothing:
+    /// The peer announces itself again within this time of each announcement. A peer that announces its bare name promises nothing:
     /// [`bare_heartbeat_interval`](crate::Config::bare_heartbeat_interval) is assumed until it is seen to take longer.
     pub interval: Duration,
-    /// The pid of the backend that serves it, as `pg_stat_activity` has it; `None` if it told none, or none since this process's
-    /// link came up. For a peer that announces its bare name, the one that its last two announcements came from.
+    /// The pid of its backend in `pg_stat_activity`; `None` if it told none, or none since this member's link came up. For a peer that
+    /// announces its bare name, the backend that its last two announcements came from.
     pub backend: Option<i32>,
 }
 
@@ -224,7 +237,7 @@ pub(crate) fn is_node_name(name: &str) -> bool {
 /// separators; and all else that has no shape of its own, so that two texts could differ and look the same
 /// (Default_Ignorable_Code_Point of the Unicode Character Database, and the controls of annotations, hieroglyphs and
 /// music). Not the variation selectors of the basic plane, which make a heart red.
-fn is_control(c: char) -> bool {
+pub(crate) fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(
             c,

@@ -1,4 +1,4 @@
-//! The least that a role needs: the SQL of the README, run as it stands there.
+//! The least that a role needs: the SQL of the guide, run as it stands there.
 
 mod support;
 
@@ -12,7 +12,7 @@ fn participant_process() {
     be_a_participant();
 }
 
-/// A server on which the README's statements were run.
+/// A server on which the guide's statements were run.
 fn start() -> Server {
     // Until version 14 it was another.
     let mut server = Server::start_with(&["password_encryption = 'scram-sha-256'"]);
@@ -22,7 +22,7 @@ fn start() -> Server {
     std::fs::write(server.data().join("pg_hba.conf"), hba).expect("pg_hba.conf");
     server.restart(Stop::Fast);
     let mut client = server.client();
-    for statement in readme_statements() {
+    for statement in documented_statements() {
         match statement.strip_prefix("\\connect ") {
             Some(database) => client = superuser(&server, database),
             None => client.batch_execute(&statement).expect(&statement),
@@ -32,9 +32,9 @@ fn start() -> Server {
 }
 
 /// As psql would run them, one by one.
-fn readme_statements() -> Vec<String> {
-    let readme = include_str!("../README.md");
-    let mut blocks = readme.split("\n```").map(str::trim_start);
+fn documented_statements() -> Vec<String> {
+    let page = include_str!("../src/guide/database.md");
+    let mut blocks = page.split("\n```").map(str::trim_start);
     let block = blocks
         .find_map(|block| {
             block
@@ -57,7 +57,7 @@ fn superuser(server: &Server, database: &str) -> Client {
     Client::connect(&params, NoTls).expect("a session")
 }
 
-/// As the README's role.
+/// As the guide's role.
 fn params(server: &Server) -> String {
     format!(
         "postgres://my_app_peers:change-me@127.0.0.1:{}/my_app_peers",
@@ -75,7 +75,7 @@ fn join(server: &Server, name: &str) -> Cluster {
 }
 
 #[test]
-fn the_role_of_the_readme_takes_part_in_everything() {
+fn the_role_of_the_guide_takes_part_in_everything() {
     let server = start();
     let a = join(&server, "a");
     let b = join(&server, "b");
@@ -96,7 +96,7 @@ fn the_role_of_the_readme_takes_part_in_everything() {
 }
 
 #[test]
-fn the_role_of_the_readme_has_no_other_right() {
+fn the_role_of_the_guide_has_no_other_right() {
     let server = start();
     let mut client = Client::connect(&params(&server), NoTls).expect("a session");
     for statement in [

@@ -131,7 +131,7 @@ impl Scene {
         }
     }
 
-    /// Whoever holds this secret, which need not be one of ours, signs this by a clock of its own, and says it.
+    /// The holder of this secret, which need not be one of ours, signs this by another clock, and says it.
     fn hear_holder(
         &mut self,
         args: &Args<'_>,
@@ -390,7 +390,7 @@ fn parts(said: &[(Option<String>, String)]) -> Vec<(Option<&str>, &str)> {
     parts
 }
 
-/// It opens with every list of secrets that has this one, where and from whom it is said, and else not at all.
+/// It opens with every list of secrets that has this one, where and by the backend by which it is said, and else not at all.
 fn check_who_opens(signed: &Signed, secret: usize, clock: Duration) {
     let Signed {
         sender,

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_writes_for_long_holds_nobody_up() {
+    fn a_long_write_holds_nobody_up() {
         let shared = Shared::default();
         shared.show(&view(1));
         let shown = shared.published.shown.load(Ordering::SeqCst);

@@ -38,7 +38,8 @@ pub(crate) struct Connection<M> {
 enum State<M> {
     Up(Box<Up<M>>),
     /// Another transaction holds NOTIFY up for the whole server. The session is kept, since a new one would wait, too. It tries
-    /// again at once: each try waits for the lock, and whoever is not there when it is given away may wait for the next time.
+    /// again at once: each try waits for the lock, and a session that is not in the queue when it is given away may
+    /// wait for the next time.
     HeldUp(Box<Up<M>>),
     Down {
         dialer: Box<Dialer>,

@@ -229,7 +229,7 @@ fn open(
         }
     };
     let pid = listen_to_inbox(&mut client, &names.inbox, patience.lock())?;
-    // Whoever does not listen to this any more has failed, which is told below.
+    // If the other side does not listen any more, it has failed, which is told below.
     let _ = listening.send(());
     let listened = begun.elapsed();
     progress.handle_first(client);

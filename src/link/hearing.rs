@@ -12,8 +12,8 @@
 //!   that place in the queue.
 //! - **Proven.** Silence proves nothing, since a link that is dead is silent, too. The answer to a NOTIFY proves that the link
 //!   worked when it was sent; that to another statement does not, since what holds up NOTIFY keeps all others silent.
-//! - **Loud.** A channel that carries much. Whoever hears all of it in time sees no flood, but others may not keep up, and then
-//!   they speak late.
+//! - **Loud.** A channel that carries much. A member that hears all of it in time sees no flood, but others may not keep up, and
+//!   then they speak late.
 //! - **Flood.** Where more arrives than can be heard, it is not known what a statement would have to read before its
 //!   answer: perhaps gigabytes, all of which would stay in memory. So nothing is asked on the link then, unless announcing
 //!   over another connection fails.

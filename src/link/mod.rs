@@ -62,7 +62,7 @@ pub(crate) mod pace;
 mod params;
 pub(crate) mod patience;
 mod redial;
-mod seats;
+pub(crate) mod seats;
 mod session;
 mod side_channel;
 mod sql;

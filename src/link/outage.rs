@@ -69,8 +69,8 @@ impl OperatorLog {
         if let Some(encoding) = unsafe_encoding {
             log::warn!(
                 target: TRUST,
-                "{channel:?}: the database has the encoding {encoding}: whoever may connect can announce what has no equivalent \
-                 in UTF-8, and Postgres then ends the session of every member (each reconnects). Meet in a \
+                "{channel:?}: the database has the encoding {encoding}: every role that may connect can announce what has no \
+                 equivalent in UTF-8, and Postgres then ends the session of every member (each reconnects). Meet in a \
                  database that has the encoding UTF8: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
             );
         }

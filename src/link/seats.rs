@@ -15,7 +15,7 @@ use postgres::Client;
 use super::sql::Wording;
 
 /// The most sessions of a participant at a server.
-const SEATS: usize = 3;
+pub(crate) const SEATS: usize = 3;
 
 /// A server, as far as it can be told from others: a host of the connection string, whatever its addresses are. `None`: wherever
 /// a closure of the host's leads to.

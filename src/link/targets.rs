@@ -1,8 +1,8 @@
 //! Which servers a connection string leads to, and in which order they are tried: one attempt goes from address to address until
 //! one lets it in, or rejects the login. The others would most likely reject it too, and some providers ban who tries twice.
 //!
-//! Whoever let us in last comes first. Last comes whoever rejected the last login: it may be one of several that are told apart by
-//! nothing but this; and where another attempt hangs: the server may be frozen.
+//! The address that let us in last comes first. The one that rejected the last login comes last: several servers may differ in
+//! nothing else. So does one at which another attempt hangs: the server may be frozen.
 
 use std::error::Error as StdError;
 use std::net::{IpAddr, ToSocketAddrs};
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_let_us_in_last_comes_first() {
+    fn the_address_that_let_us_in_last_comes_first() {
         let targets = targets(4);
         assert_eq!(visits(&targets, None), [0, 1, 2, 3]);
         assert_eq!(visits(&targets, Some(2)), [0, 1, 2]);

@@ -56,7 +56,7 @@ pub(crate) struct Net {
     next_pid: Option<Pid>,
     /// The backend that ended last.
     last_ended: Option<Pid>,
-    /// Until then something else holds NOTIFY up, and whoever says something waits.
+    /// Until then something else holds NOTIFY up, and every speaker waits.
     held_up_until: Duration,
     /// What is said only then, unless the session ends before.
     held_up: Vec<HeldUp>,

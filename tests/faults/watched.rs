@@ -97,7 +97,7 @@ impl Watch {
             Arc::<Mutex<Counts>>::default(),
         );
         let (ends, noted) = (Arc::clone(&over), Arc::clone(&most));
-        // Opened here, so that whoever counts descriptors later finds its own among them.
+        // Opened here, so that a later count of descriptors includes its own.
         let mut client = Some(Client::connect(&params, NoTls).expect("a session"));
         let thread = thread::spawn(move || {
             let mut before = Counts::new();

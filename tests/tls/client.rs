@@ -13,7 +13,7 @@ use super::support::Identity;
 /// Trusts this authority, and presents this identity.
 pub(crate) fn connector(authority: &str, identity: Option<&Identity>) -> MakeRustlsConnect {
     let mut provider = (**ClientConfig::builder().crypto_provider()).clone();
-    // Postgres before 18 takes this one alone, unless told otherwise, and asks whoever begins with another to begin again.
+    // Postgres before 18 takes this one alone, unless told otherwise, and asks a client that begins with another to begin again.
     let is_other = |group: &&dyn SupportedKxGroup| group.name() != NamedGroup::secp256r1;
     provider.kx_groups.sort_by_key(is_other);
     let tls = ClientConfig::builder_with_provider(Arc::new(provider))

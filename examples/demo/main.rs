@@ -8,8 +8,11 @@
 //! Starts a private PostgreSQL that is gone afterwards, or uses the one at `DATABASE_URL` (whose sessions it then ends
 //! instead of restarting it). Prints one timeline of what every process sees, and checks it: the last line starts with
 //! `ok:` and the exit status is 0 only if every process saw just what it should have.
+//!
+//! `-- --svg FILE` also draws the run; `examples/demo.svg` is such a picture.
 
-#[path = "../tests/support/rig/mod.rs"]
+mod picture;
+#[path = "../../tests/support/rig/mod.rs"]
 mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +27,7 @@ use pg_peers::{Cluster, Config, Event, Peer};
 use postgres::{Client, NoTls};
 use rustix::process::Signal;
 
+use picture::Picture;
 use rig::{Server, Stop, Subprocess, lines_of};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -33,6 +37,9 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// How long PostgreSQL is down: longer than three heartbeats, after which a silent peer expires.
 const OUTAGE: Duration = Duration::from_millis(2_500);
+
+/// The pause before each step of a run that is drawn, so that the steps do not lie on one another in the picture.
+const BETWEEN_STEPS: Duration = Duration::from_millis(300);
 
 /// The longest that the events of one step may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -207,6 +214,9 @@ struct Demo {
     report: Sender<Report>,
     /// How many events came where they were expected.
     seen: usize,
+    picture: Picture,
+    /// Whether somebody wants the picture.
+    is_drawn: bool,
 }
 
 enum Database {
@@ -231,6 +241,11 @@ struct Report {
 impl Demo {
     fn run() -> Outcome<()> {
         let start = Instant::now();
+        let file = match &std::env::args().skip(1).collect::<Vec<_>>()[..] {
+            [] => None,
+            [option, file] if option == "--svg" => Some(file.clone()),
+            _ => return Err("the only option is --svg FILE".into()),
+        };
         let database = match std::env::var(DATABASE) {
             Ok(params) if !params.is_empty() => Database::Given(params),
             _ => {
@@ -249,10 +264,15 @@ impl Demo {
             reports,
             report,
             seen: 0,
+            picture: Picture::default(),
+            is_drawn: file.is_some(),
         };
         let outcome = demo.show();
         demo.members.clear();
         outcome?;
+        if let Some(file) = file {
+            std::fs::write(file, demo.picture.draw(start.elapsed()))?;
+        }
         let (seen, seconds) = (demo.seen, start.elapsed().as_secs_f64());
         println!(
             "\nok: all {seen} events came where they were expected, and no others, in {seconds:.1} s"
@@ -285,7 +305,7 @@ impl Demo {
         ])?;
 
         self.step(
-            "bob is killed with -9. Nobody can say goodbye for him: he expires, or Postgres tells that his session is gone.",
+            "bob is killed with -9. He cannot say goodbye: Postgres tells that his session is gone.",
         );
         self.signal("bob", Signal::KILL)?;
         self.reap("bob")?;
@@ -346,8 +366,12 @@ impl Demo {
         ])
     }
 
-    fn step(&self, text: &str) {
+    fn step(&mut self, text: &str) {
         println!("\n{text}");
+        if self.is_drawn {
+            thread::sleep(BETWEEN_STEPS);
+        }
+        self.picture.step(self.start.elapsed(), text);
     }
 
     fn start_member(&mut self, name: &'static str) -> Outcome<()> {
@@ -378,6 +402,7 @@ impl Demo {
             connected: BTreeSet::new(),
         };
         self.members.insert(name, member);
+        self.picture.starts(start.elapsed(), name);
         Ok(())
     }
 
@@ -395,23 +420,27 @@ impl Demo {
     fn reap(&mut self, name: &str) -> Outcome<()> {
         let mut member = self.members.remove(name).ok_or("no such member")?;
         member.process.reap(PATIENCE)?;
+        self.picture.ends(self.start.elapsed(), name);
         Ok(())
     }
 
     fn interrupt_postgres(&mut self) -> Outcome<()> {
         let offline = ["alice: offline", "bob: offline", "carol: offline"];
         let online = ["alice: online", "bob: online", "carol: online"];
+        self.step(match self.database {
+            Database::Own(_) => {
+                "PostgreSQL is stopped, for longer than an expiry takes, and started again. Nobody leaves."
+            }
+            Database::Given(_) => "All sessions with PostgreSQL are terminated. Nobody leaves.",
+        });
+        let stopped = self.start.elapsed();
         match &mut self.database {
             Database::Own(server) => {
-                println!(
-                    "\nPostgreSQL is stopped, for longer than an expiry takes. Nobody leaves for it."
-                );
                 server.stop(Stop::Fast);
                 self.expect(&offline)?;
                 thread::sleep(OUTAGE);
             }
             Database::Given(params) => {
-                println!("\nAll sessions with PostgreSQL are terminated. Nobody leaves for it.");
                 let params = params.clone();
                 let backends = self.backends(&params)?;
                 Client::connect(&params, NoTls)?.execute(
@@ -422,8 +451,9 @@ impl Demo {
             }
         }
         if let Database::Own(server) = &mut self.database {
-            println!("\nPostgreSQL is started again.");
+            println!("PostgreSQL is started again.");
             server.start_again();
+            self.picture.is_down(stopped, self.start.elapsed());
         }
         self.expect(&online)
     }
@@ -459,6 +489,7 @@ impl Demo {
                     {
                         missing.remove(expected);
                         self.seen += 1;
+                        self.picture.event(report.at, report.from, &report.text);
                     } else if !self.is_last_sign_of_the_dead(&report.text) {
                         return Err(format!("unexpected: {event}").into());
                     }
