@@ -348,10 +348,10 @@ impl Cluster {
     ///
     /// The sign of life is the peer's next announcement, or, where announcements are rare, that its session does not stand still, which is
     /// known within 1.5 of its heartbeat intervals. If the peer has died, its [`Event::Leave`] comes 1.25 seconds later or more, as soon
-    /// as it could have been back. For both Postgres is asked for its session: within a quarter of a second, unless that was done
-    /// within the last 1.25 of its heartbeat intervals, and then that often until it is heard; at most once a second, with one question
-    /// for all such peers. An observer, a member that announces its bare name, and one without the
-    /// [`session_check`](crate::Config::session_check) do not ask.
+    /// as it could have been back. For both, this member asks Postgres for the peer's session: within a quarter of a second, then every
+    /// 1.25 of its heartbeat intervals (at least a second) until it is heard. If it already asked within the last 1.25 intervals, the
+    /// first question waits for that long. It is one question a second at most, for all such peers together. An observer, a member that
+    /// announces its bare name, and one without the [`session_check`](crate::Config::session_check) do not ask.
     ///
     /// Takes the peer that an event gave. If that start of the peer is not there any more, nothing happens.
     ///

@@ -57,9 +57,9 @@
 //! # Where to go on
 //!
 //! - [`Config`]: every setting, and how to join. [`Cluster`]: what a member can ask and do. [`Event`], [`Status`], [`Error`].
-//! - [`guide`]: deployment, the database, TLS, regions, faults, tuning and cost, signing, Elixir, logging, the wire format.
-//! - The README has the program `pg-peers`, for operators, and the recipes, short programs to start from. `ARCHITECTURE.md` in the
-//!   repository has the map of the code and the rules of membership.
+//! - [`guide`]: deployment, the database, the program `pg-peers`, TLS, regions, faults, tuning and cost, signing, Elixir, logging, the
+//!   wire format.
+//! - The README has the recipes, short programs to start from. `ARCHITECTURE.md` in the repository has the map of the code and the rules of membership.
 //!
 //! # Questions
 //!

@@ -322,12 +322,12 @@ impl Worker {
     fn handle_requests(&mut self) -> bool {
         let now = Instant::now();
         self.notice_pause(now);
-        self.apply_unreachable();
+        let reported = self.apply_unreachable();
         let conditions = self.conditions(now);
         let mut requests = self.host.requests();
         let tags = requests.tags.take();
         let infos = requests.peer_infos.take();
-        requests.asleep = self.pace.choose(conditions, tags.is_some());
+        requests.asleep = self.pace.choose(conditions, tags.is_some() || reported);
         let leave = requests.leave;
         drop(requests);
         if let Some(tags) = tags {
@@ -363,11 +363,13 @@ impl Worker {
         }
     }
 
-    fn apply_unreachable(&mut self) {
-        let now = self.pace.now();
-        for (_, peer) in self.host.requests().unreachable.drain() {
-            self.roster.report_unreachable(now, &peer);
+    /// Returns whether the host has reported some.
+    fn apply_unreachable(&mut self) -> bool {
+        let reported = std::mem::take(&mut self.host.requests().unreachable);
+        for peer in reported.values() {
+            self.roster.report_unreachable(self.pace.now(), peer);
         }
+        !reported.is_empty()
     }
 
     /// One turn without a link: dial when it is time, and wait for an outcome.

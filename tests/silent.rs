@@ -18,7 +18,7 @@ const BUSY: Duration = Duration::from_millis(700);
 
 /// Members with it announce themselves once in minutes: they have peers, of no session.
 const BUDGET: u32 = 1;
-const STRANGERS: usize = 16;
+const STRANGERS: usize = 40;
 
 #[test]
 fn participant_process() {

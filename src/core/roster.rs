@@ -174,7 +174,8 @@ pub(crate) struct Roster {
     beats: Beats,
     /// Whether those that look after sessions see what its own does, as far as it can tell.
     is_seen: bool,
-    /// The whole process was stopped until then, and what came meanwhile is still to be heard.
+    /// The whole process was stopped. Until what came by then was heard, peers that were stopped with it may have to say something
+    /// still.
     paused: Option<Instant>,
     /// Some newcomer was refused since the link came up, so this participant does not know everybody (rule 9).
     incomplete: bool,
@@ -323,9 +324,10 @@ impl Roster {
     }
 
     /// The whole process was stopped for a while: everybody gets a full grace period to be heard (rule 5). Peers may have been
-    /// stopped with it, so nobody is taken for silent because others say so, before what came meanwhile was heard.
+    /// stopped with it, so nobody is taken for silent because others say so, before they have had an interval to say something. On a
+    /// busy machine some go on later than others, and who hears of their silence may say so twice.
     pub(crate) fn handle_pause(&mut self, now: Instant) {
-        self.paused = Some(now);
+        self.paused = Some(now + self.limits.heartbeat);
         self.grant_grace(now);
     }
 

@@ -71,10 +71,10 @@ pub(crate) struct SessionCheck {
     reported: HashMap<Arc<str>, Reported>,
     /// No question for such peers before then.
     reported_rest: Option<Instant>,
-    /// Until then such a peer that was asked for is not asked for soon again: a mesh that is cut in half reports each peer whenever
-    /// it heals.
+    /// Peers that were asked for, and until when a new report of one waits: a mesh that is cut in half reports each peer whenever it
+    /// heals.
     asked_lately: HashMap<Arc<str>, Instant>,
-    /// Until then one of them is in there.
+    /// The latest time in there.
     unreachable_until: Option<Instant>,
 }
 
@@ -311,6 +311,21 @@ impl SessionCheck {
         if self.suspects.remove(name).is_some() && self.suspects.is_empty() {
             self.confirm = None;
         }
+    }
+
+    /// This peer has left.
+    pub(crate) fn forget(&mut self, name: &str) {
+        self.clear(name);
+        self.asked_lately.remove(name);
+        if self.asked_lately.is_empty() {
+            self.unreachable_until = None;
+        }
+    }
+
+    /// How many peers something is known of because the host program could not reach them, at most.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn unreachable(&self) -> usize {
+        self.reported.len().max(self.asked_lately.len())
     }
 
     /// The names of the peers that were missing.

@@ -316,7 +316,7 @@ impl Link {
         self.say(move |it| it.notify_all(&inbox, &payloads))
     }
 
-    /// What these backends do; `None` if the server does not tell this role, or another server told.
+    /// What these backends do; `None` if the server does not tell this role, or if another server answered.
     pub(crate) fn sessions(&mut self, pids: Vec<Pid>) -> Result<Option<Sessions>> {
         let own = self.pid;
         let query = sql::sessions(&[&pids[..], &[own]].concat());

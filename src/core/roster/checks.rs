@@ -23,6 +23,7 @@ pub(crate) fn check_bounds(roster: &Roster) {
     assert!(roster.sync.departures() <= limits.max_departed);
     assert!(roster.queries.is_bounded());
     assert!(roster.session_check.suspects().len() <= roster.present);
+    assert!(roster.session_check.unreachable() <= roster.present);
     let is_alive = |name: &Arc<str>| {
         let entry = roster.entries.get(name);
         entry.is_some_and(|entry| entry.standing.is_alive())

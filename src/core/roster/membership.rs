@@ -229,6 +229,7 @@ impl Roster {
             self.tombstones.push(now, entry.peer.shared_name());
         }
         self.clear_suspicion(name);
+        self.session_check.forget(name);
         self.forget_long_gone(now);
     }
 

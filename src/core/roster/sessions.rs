@@ -125,6 +125,8 @@ impl Roster {
     pub(crate) fn handle_no_right_to_check(&mut self, now: Instant) {
         self.session_check.stop();
         self.stillness.stop();
+        // It is not told any more what others see of its session.
+        self.is_seen = false;
         self.set_may_check(false);
         self.announce_soon(now);
     }

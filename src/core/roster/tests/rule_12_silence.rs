@@ -124,6 +124,17 @@ fn who_does_not_see_what_others_do_speaks_ten_times_as_often() {
 }
 
 #[test]
+fn who_is_not_told_of_sessions_any_more_does_not_count_on_being_seen() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 100);
+    assert!(is_judged(&net, ids[0]));
+    let now = net.clock();
+    let roster = &mut net.processes[ids[0]].participant.roster;
+    roster.handle_no_right_to_check(now);
+    assert!(!is_judged(&net, ids[0]));
+}
+
+#[test]
 fn a_session_that_nobody_sees_is_not_judged() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 40);
@@ -227,8 +238,13 @@ fn who_was_stopped_in_the_middle_of_a_statement_keeps_those_stopped_with_it() {
         roster.handle_round_trip(now, took);
         net.run(net.latency);
         assert_eq!(net.told(a), told);
-        // What comes later is news.
+        // Those that were stopped with it have an interval to say something.
+        net.run(BEAT / 2);
+        net.inject(gone);
         net.run(ms(10));
+        assert!(net.told(a).is_empty());
+        // What comes later is news.
+        net.run(BEAT);
         net.inject(gone);
         net.run(ms(10));
         assert_eq!(net.told(a).len(), 1 - told.len());
