@@ -359,7 +359,7 @@ impl Worker {
             flooded: up.is_some_and(|up| up.hearing.is_flooded(now)),
             pending: self.host.is_pending(),
             draining: self.host.take_draining(),
-            asking: self.roster.has_unreachable(now),
+            asking: self.roster.has_unreachable(),
         }
     }
 

@@ -74,8 +74,6 @@ pub(crate) struct SessionCheck {
     /// Peers that were asked for, and until when a new report of one waits: a mesh that is cut in half reports each peer whenever it
     /// heals.
     asked_lately: HashMap<Arc<str>, Instant>,
-    /// The latest time in there.
-    unreachable_until: Option<Instant>,
 }
 
 /// A peer that the host program could not reach.
@@ -176,6 +174,7 @@ impl SessionCheck {
 
     /// Whose sessions to ask for now, if any are to be asked for.
     pub(crate) fn poll(&mut self, now: Instant, role: Role, jitter: &mut Jitter) -> Option<Scope> {
+        self.asked_lately.retain(|_, until| *until > now);
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         let all = is_due(self.next) && {
             self.next = Some(now + INTERVAL);
@@ -212,13 +211,11 @@ impl SessionCheck {
     /// All that the host program could not reach are asked for now.
     fn handle_asked_for_reported(&mut self, now: Instant) {
         self.reported_rest = Some(now + REPORTED_APART);
-        self.asked_lately.retain(|_, until| *until > now);
         self.reported.retain(|name, reported| {
             let Some(again) = reported.again else {
                 return false;
             };
             self.asked_lately.insert(Arc::clone(name), now + again);
-            self.unreachable_until = self.unreachable_until.max(Some(now + again));
             let first = reported.since + again;
             if first > now {
                 reported.due = first;
@@ -266,8 +263,8 @@ impl SessionCheck {
     }
 
     /// Whether the host program cannot reach some peers, or could not lately, and so may report more at any moment.
-    pub(crate) fn has_unreachable(&self, now: Instant) -> bool {
-        !self.reported.is_empty() || self.unreachable_until.is_some_and(|until| until > now)
+    pub(crate) fn has_unreachable(&self) -> bool {
+        !self.reported.is_empty() || !self.asked_lately.is_empty()
     }
 
     /// This peer seems to hang: a look at that time tells.
@@ -317,9 +314,6 @@ impl SessionCheck {
     pub(crate) fn forget(&mut self, name: &str) {
         self.clear(name);
         self.asked_lately.remove(name);
-        if self.asked_lately.is_empty() {
-            self.unreachable_until = None;
-        }
     }
 
     /// How many peers something is known of because the host program could not reach them, at most.

@@ -132,8 +132,8 @@ impl Roster {
     }
 
     /// Whether the host program may report at any moment that it cannot reach a peer.
-    pub(crate) fn has_unreachable(&self, now: Instant) -> bool {
-        self.session_check.has_unreachable(now)
+    pub(crate) fn has_unreachable(&self) -> bool {
+        self.session_check.has_unreachable()
     }
 
     /// Whether this role may ask Postgres for sessions, as far as is known.
