@@ -61,6 +61,7 @@ mod outage;
 pub(crate) mod pace;
 mod params;
 pub(crate) mod patience;
+mod quoting;
 mod redial;
 pub(crate) mod seats;
 mod session;

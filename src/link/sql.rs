@@ -1,4 +1,4 @@
-//! Every statement that this crate ever says to Postgres, and how names and texts are quoted in it. Pure.
+//! Every statement that this crate ever says to Postgres, with names and texts as [`quoting`](super::quoting) writes them. Pure.
 //!
 //! All are simple queries: those leave no prepared statement behind, and one query of several statements is one
 //! transaction. Functions, types and operators are qualified with their schema, since a `search_path` of the role's may lead
@@ -11,8 +11,7 @@
 use std::num::NonZeroI32;
 use std::time::Duration;
 
-/// What a query begins with, as `pg_stat_activity` and the server's log show it. It makes no entry of its own.
-const MARK: &str = "/* pg-peers */";
+use super::quoting::{MARK, identifier, literal};
 
 /// Set in each session that listens, after connecting, since poolers refuse start-up options. The server then gives up a
 /// statement that nobody waits for, and notices a dead host: without both TCP settings its backend stays for a quarter of an
@@ -198,16 +197,6 @@ fn listening(channel: &str) -> String {
 
 fn millis(time: Duration) -> String {
     format!("{}ms", time.as_millis())
-}
-
-/// Quotes an SQL identifier (PostgreSQL manual, 4.1.1). Postgres folds the case of unquoted ones.
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Quotes an SQL string so that it reads the same whatever `standard_conforming_strings` is (manual, 4.1.2.2).
-fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 #[cfg(test)]

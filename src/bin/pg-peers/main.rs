@@ -13,6 +13,9 @@ mod members;
 mod model;
 mod news;
 mod ping;
+// As the library quotes.
+#[path = "../../link/quoting.rs"]
+mod quoting;
 mod roster;
 mod screen;
 mod sql;

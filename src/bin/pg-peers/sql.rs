@@ -1,7 +1,6 @@
-//! How the statements of this program are written (PostgreSQL manual, 4.1). Pure.
+//! The statements of this program that say something on a channel, and what all begin with. Pure.
 
-/// What statements begin with, as the library's own do, so that an operator knows whose they are.
-const MARK: &str = "/* pg-peers */ ";
+use crate::quoting::{MARK, identifier, literal};
 
 /// For the transaction alone: behind a pooler in transaction mode a setting of the session lands in somebody else's.
 const LIMITS: &str = "SET LOCAL statement_timeout = '5s'; SET LOCAL lock_timeout = '2s'; ";
@@ -16,8 +15,8 @@ pub(crate) enum Limits {
 
 pub(crate) fn query(limits: Limits, statement: &str) -> String {
     match limits {
-        Limits::None => format!("{MARK}{statement}"),
-        Limits::Seconds => format!("{MARK}{LIMITS}{statement}"),
+        Limits::None => format!("{MARK} {statement}"),
+        Limits::Seconds => format!("{MARK} {LIMITS}{statement}"),
     }
 }
 
@@ -35,15 +34,6 @@ pub(crate) fn notify_by_statement(limits: Limits, channel: &str, payload: &str) 
 
 pub(crate) fn listen(channel: &str) -> String {
     query(Limits::Seconds, &format!("LISTEN {}", identifier(channel)))
-}
-
-fn identifier(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-/// Reads the same whatever `standard_conforming_strings` is.
-fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 //! Nothing tells which channels another session listens to. But one that only listens says `LISTEN` and nothing after it, and
 //! one that announces says its channel each time.
 
-/// What statements of this program and of the library begin with.
-const MARK: &str = "/* pg-peers */";
+use crate::quoting::MARK;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Said {
