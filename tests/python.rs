@@ -83,7 +83,8 @@ impl Python {
 fn psycopg() -> Result<String, String> {
     let has_it = |modules: &str| {
         let mut python = Command::new("python3");
-        let check = "import psycopg; assert psycopg.__version__.split('.') >= ['3', '2', '4']";
+        let check = r"import psycopg, re
+assert [int(number) for number in re.findall(r'\d+', psycopg.__version__)] >= [3, 2, 4]";
         python.args(["-c", check]).env("PYTHONPATH", modules);
         let output = python.output();
         output.is_ok_and(|output| output.status.success())
