@@ -374,7 +374,7 @@ impl Config {
     /// new session with the primary. Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in it; server-side settings are made
     /// by this crate.
     ///
-    /// A login that the server rejects is tried again after one second, then less and less often, down to every five seconds.
+    /// A login that the server rejects is tried again after one second, then after longer pauses, up to five seconds.
     ///
     /// # Errors
     ///

@@ -56,8 +56,8 @@ pub struct Status {
     /// How many payloads were ignored because they are not signed with a secret of this member, or came from another backend than the one
     /// that signed them. See `Config::secret` (feature `auth`); without a secret it stays 0.
     pub forged: u64,
-    /// How many payloads were ignored though they are well signed: more than 60 seconds before they came, or in the future by as much. A
-    /// peer's clock is wrong, or this member's; the log names the peer.
+    /// How many payloads were ignored because of their time, though their signature is right: signed more than 60 seconds before they
+    /// came, or that far in the future. A peer's clock is wrong, or this member's; the log names the peer.
     pub clock_skewed: u64,
     /// How many announcements of newcomers were ignored because the roster is full; see [`Config::max_peers`](crate::Config::max_peers).
     pub refused: u64,

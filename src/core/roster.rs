@@ -323,9 +323,9 @@ impl Roster {
         self.gone_to_tell.clear();
     }
 
-    /// The whole process was stopped for a while: everybody gets a full grace period to be heard (rule 5). Peers may have been
-    /// stopped with it, so nobody is taken for silent because others say so, before they have had an interval to say something. On a
-    /// busy machine some go on later than others, and who hears of their silence may say so twice.
+    /// The whole process was stopped for a while: everybody gets a full grace period to be heard (rule 5). Peers may have been stopped
+    /// with it, and go on a little later, so what others say of their silence is not believed for a heartbeat interval. Two members
+    /// may say it of the same peer, the second only after this process went on.
     pub(crate) fn handle_pause(&mut self, now: Instant) {
         self.paused = Some(now + self.limits.heartbeat);
         self.grant_grace(now);
