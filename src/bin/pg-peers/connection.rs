@@ -4,7 +4,8 @@ use std::error::Error;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process;
+use std::time::{Duration, SystemTime};
 
 use pg_peers::postgres::config::{Host, SslMode};
 use pg_peers::postgres::error::SqlState;
@@ -19,6 +20,7 @@ use crate::conninfo::Options;
 use crate::deadline::within;
 use crate::libpq::{self, Surroundings};
 use crate::sql::{self, Limits};
+use crate::statements::PRIVATE;
 
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
 
@@ -262,6 +264,12 @@ fn roots(file: Option<&Path>) -> Result<RootCertStore, Failure> {
         return Err(unusable(&"it must have certificates in the PEM format").into());
     }
     Ok(roots)
+}
+
+/// A channel of which nobody knows, to measure on.
+pub(crate) fn private_channel() -> String {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    format!("{PRIVATE}{:x}_{:x}", process::id(), now.as_nanos())
 }
 
 /// Notifies, also where the role has lost the right to execute the function that does.

@@ -3,14 +3,14 @@
 use std::io::{self, Write};
 use std::process::{self, ExitCode};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use fallible_iterator::FallibleIterator;
 use pg_peers::crossbeam_channel::{Receiver, Sender, at, select, unbounded};
 use pg_peers::postgres::Client;
 use serde::Serialize;
 
-use crate::connection::{Arguments, Connection, Failure, describe, notify};
+use crate::connection::{Arguments, Connection, Failure, describe, notify, private_channel};
 use crate::json::{self, millis};
 use crate::latency::{Latencies, milliseconds};
 use crate::roster::seconds;
@@ -104,7 +104,7 @@ enum Outcome {
 impl Ping {
     pub(crate) fn run(self) -> Ended {
         let connection = self.connection.resolve()?;
-        let channel = self.channel.clone().unwrap_or_else(own_channel);
+        let channel = self.channel.clone().unwrap_or_else(private_channel);
         let signals = signals()?;
         let sessions = Sessions::open(&connection, &channel)?;
         if !self.json {
@@ -292,10 +292,4 @@ fn speak(
             return;
         }
     }
-}
-
-/// A channel of which nobody knows.
-fn own_channel() -> String {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    format!("pg_peers_ping_{:x}_{:x}", process::id(), now.as_nanos())
 }

@@ -5,6 +5,9 @@
 
 use crate::quoting::MARK;
 
+/// What the name of a channel to measure on begins with.
+pub(crate) const PRIVATE: &str = "pg_peers_ping_";
+
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Said {
     Listen(String),
@@ -25,11 +28,11 @@ pub(crate) fn is_marked(query: &str) -> bool {
     query.starts_with(MARK)
 }
 
-/// A channel on which a member of pg-peers is answered, and nobody meets; or one of `pg-peers ping`.
+/// A channel on which a member of pg-peers is answered, and nobody meets; or one to measure on.
 pub(crate) fn is_private(channel: &str) -> bool {
     let number = channel.strip_prefix("pg_peers_").unwrap_or_default();
     let is_hex = |c: char| c.is_ascii_hexdigit();
-    number.starts_with("ping_") || (number.len() == 16 && number.chars().all(is_hex))
+    channel.starts_with(PRIVATE) || (number.len() == 16 && number.chars().all(is_hex))
 }
 
 /// A node name as Elixir nodes announce it.

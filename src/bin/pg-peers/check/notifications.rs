@@ -1,7 +1,6 @@
 //! Whether sessions carry notifications, as a member finds out: another session says something, and this one hears it.
 
-use std::process;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use fallible_iterator::FallibleIterator;
 use pg_peers::postgres::Client;
@@ -10,7 +9,7 @@ use pg_peers::postgres::error::SqlState;
 use super::Findings;
 use super::judge;
 use super::subject::{NAME, Subject};
-use crate::connection::{Failure, Opened, describe, notify};
+use crate::connection::{Failure, Opened, describe, notify, private_channel};
 use crate::deadline::within;
 use crate::latency::Latencies;
 use crate::sql::{self, Limits};
@@ -56,7 +55,7 @@ pub(super) fn pooler(subject: &mut Subject) -> Findings {
 
 /// Notifications from one session to another, one after the other.
 pub(super) fn round_trips(subject: &mut Subject) -> Findings {
-    let channel = channel();
+    let channel = private_channel();
     let mut listener = subject.connection.open(NAME)?;
     let mut speaker = subject.connection.open(NAME)?;
     let heard = within("notifications", LIMIT, move || {
@@ -106,10 +105,4 @@ fn measure(listener: &mut Client, speaker: &mut Client, channel: &str) -> Result
         sent: ROUNDS,
         latencies,
     })
-}
-
-/// A channel of which nobody knows.
-fn channel() -> String {
-    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-    format!("pg_peers_ping_{:x}_{:x}", process::id(), now.as_nanos())
 }
