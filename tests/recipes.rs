@@ -247,7 +247,7 @@ fn the_demo_also_uses_a_server_that_runs() {
         return;
     }
     let mut demo = Recipe::start("demo", server());
-    demo.expect("All sessions with PostgreSQL are terminated. Nobody leaves for it.");
+    demo.expect("All sessions with PostgreSQL are terminated. Nobody leaves.");
     let status = demo.status();
     assert!(status.success(), "{:?}", demo.last(""));
 }

@@ -32,13 +32,13 @@ use rig::{Server, Stop, Subprocess, lines_of};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Short, so that a person can watch an expiry.
-const HEARTBEAT: Duration = Duration::from_millis(500);
+/// Short, so that a person can watch an expiry, and long enough that a session is known to be gone before that.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// How long PostgreSQL is down: longer than three heartbeats, after which a silent peer expires.
-const OUTAGE: Duration = Duration::from_millis(2_500);
+const OUTAGE: Duration = Duration::from_secs(4);
 
-/// The pause before each step of a run that is drawn, so that the steps do not lie on one another in the picture.
+/// The pause before each step of a run that is drawn, and at its end, so that nothing lies on anything else in the picture.
 const BETWEEN_STEPS: Duration = Duration::from_millis(300);
 
 /// The longest that the events of one step may take.
@@ -268,6 +268,7 @@ impl Demo {
             is_drawn: file.is_some(),
         };
         let outcome = demo.show();
+        demo.pause();
         demo.members.clear();
         outcome?;
         if let Some(file) = file {
@@ -368,10 +369,14 @@ impl Demo {
 
     fn step(&mut self, text: &str) {
         println!("\n{text}");
+        self.pause();
+        self.picture.step(self.start.elapsed(), text);
+    }
+
+    fn pause(&self) {
         if self.is_drawn {
             thread::sleep(BETWEEN_STEPS);
         }
-        self.picture.step(self.start.elapsed(), text);
     }
 
     fn start_member(&mut self, name: &'static str) -> Outcome<()> {
