@@ -211,6 +211,11 @@ pub(crate) fn check_text(text: &str, limit: usize) -> Result<(), BadText> {
             limit,
         });
     }
+    // Most texts are plain ASCII, which is known without a look at each character of it.
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~');
+    if text.as_bytes().iter().all(is_plain) {
+        return Ok(());
+    }
     match text.chars().find(|&c| is_control(c)) {
         Some(c) => Err(BadText::Control(c)),
         None => Ok(()),

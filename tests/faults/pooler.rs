@@ -1,4 +1,4 @@
-//! PgBouncer goes away, or is in a mode that carries no notifications. More of it is in `tests/pooler.rs`.
+//! PgBouncer goes away, or is in a mode that carries no notifications. More of it is in `tests/members/pooler.rs`.
 
 use std::time::Instant;
 

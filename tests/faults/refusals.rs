@@ -1,5 +1,5 @@
 //! The server is there and refuses: a standby, no room, a password that changed or is wrong. A role without login is in
-//! `tests/link.rs`.
+//! `tests/members/link.rs`.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -14,6 +14,7 @@ use super::{Network, PATIENCE, SHORT, Server, Subprocess, Usage, words};
 const PARAMS: &str = "PG_PEERS_TEST_PARAMS";
 const NAME: &str = "PG_PEERS_TEST_NAME";
 const HEARTBEAT: &str = "PG_PEERS_TEST_HEARTBEAT_MS";
+const BUDGET: &str = "PG_PEERS_TEST_BUDGET";
 
 /// A participant with a short heartbeat in a process of its own.
 pub struct Process {
@@ -34,6 +35,13 @@ impl Process {
     /// Through a pooler, say.
     pub fn join_at(params: &str, name: &str, heartbeat: Duration) -> Self {
         Self::run(Command::new(this_program()), params, name, heartbeat)
+    }
+
+    /// With this delivery budget, so that it announces itself rarely.
+    pub fn join_on_budget(params: &str, name: &str, heartbeat: Duration, budget: u32) -> Self {
+        let mut program = Command::new(this_program());
+        program.env(BUDGET, budget.to_string());
+        Self::run(program, params, name, heartbeat)
     }
 
     /// With a wall clock that is a day behind; `None` where libfaketime is not installed, which is said, unless the
@@ -190,7 +198,10 @@ pub fn be_a_participant_as(config: impl Fn(&str) -> Config) {
     let heartbeat = Duration::from_millis(heartbeat.parse().expect("milliseconds"));
     let several = names.contains(',');
     for name in names.split(',') {
-        let config = config(name).heartbeat_interval(heartbeat);
+        let mut config = config(name).heartbeat_interval(heartbeat);
+        if let Ok(budget) = std::env::var(BUDGET) {
+            config = config.delivery_budget(budget.parse().expect("a number"));
+        }
         let cluster = config.join(&params).expect("a valid configuration");
         let name = if several {
             format!("{name} ")

@@ -183,7 +183,7 @@ fn a_large_roster_arrives_over_a_slow_link() {
 #[test]
 fn newcomers_that_come_together_are_all_answered() {
     let mut asked_everybody = 0;
-    for seed in 1..6 {
+    for seed in 1..4 {
         let mut net = Net::new(seed);
         crowd_at(&mut net, 30, 7_000, FAR);
         let mut start = |n: u64| start_at(&mut net, with_tags(&format!("n{n}"), 100 + n, 10), FAR);
@@ -195,7 +195,7 @@ fn newcomers_that_come_together_are_all_answered() {
         }
     }
     // Only where all three that it would ask are busy with others.
-    assert!(asked_everybody <= 10, "{asked_everybody} of 40");
+    assert!(asked_everybody <= 6, "{asked_everybody} of 24");
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! PgBouncer: transaction and statement mode are recognised, session mode works. And what is not a pooler is not called one.
 
-mod support;
-
 use std::time::Duration;
 
 use pg_peers::{Config, Event};
-use support::*;
+
+use crate::support::*;
 
 #[test]
 fn rule_3_a_transaction_pooler_is_refused_with_advice() {

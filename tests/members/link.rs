@@ -1,12 +1,11 @@
 //! The link: Postgres down, restarting, refusing, frozen. Nobody leaves for it, and nothing hangs.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use pg_peers::postgres::error::SqlState;
 use pg_peers::{Cluster, Config, Event};
-use support::*;
+
+use crate::support::*;
 
 #[test]
 fn a_participant_that_starts_before_postgres_joins_later() {

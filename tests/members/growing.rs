@@ -1,22 +1,16 @@
 //! What keeps a large cluster cheap and quick, against a real server: one answer to a newcomer, and the session check.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config};
-use support::*;
+
+use crate::support::*;
 
 /// So rarely that neither a heartbeat nor an expiry comes in the time of a test.
 const RARE: Duration = Duration::from_secs(60 * 60);
 
 /// A death is known in 3.25 seconds at most; a busy machine may take somewhat longer.
 const SOON: Duration = Duration::from_secs(8);
-
-#[test]
-fn participant_process() {
-    be_a_participant();
-}
 
 fn rare(name: &str) -> Config {
     Config::new(name).heartbeat_interval(RARE)

@@ -1,16 +1,10 @@
 //! The least that a role needs: the SQL of the guide, run as it stands there.
 
-mod support;
-
 use pg_peers::postgres::error::SqlState;
 use pg_peers::postgres::{Client, NoTls};
 use pg_peers::{Cluster, Config, Event};
-use support::*;
 
-#[test]
-fn participant_process() {
-    be_a_participant();
-}
+use crate::support::*;
 
 /// A server on which the guide's statements were run.
 fn start() -> Server {
@@ -33,7 +27,7 @@ fn start() -> Server {
 
 /// As psql would run them, one by one.
 fn documented_statements() -> Vec<String> {
-    let page = include_str!("../src/guide/database.md");
+    let page = include_str!("../../src/guide/database.md");
     let mut blocks = page.split("\n```").map(str::trim_start);
     let block = blocks
         .find_map(|block| {

@@ -1,22 +1,16 @@
 //! A member in Python (`examples/python`), which was written from the wire format alone, lives together with ours.
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use pg_peers::crossbeam_channel::Receiver;
-use pg_peers::{Cluster, Config, Event};
+use pg_peers::{Cluster, Event};
 use rustix::process::Signal;
-use support::*;
+
+use crate::support::*;
 
 const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/python/member.py");
-
-#[test]
-fn participant_process() {
-    be_a_participant();
-}
 
 /// A process of the member in Python.
 struct Python {
@@ -180,7 +174,7 @@ fn it_signs_and_hears_only_what_is_signed() {
     };
     p.expect(&["online"]);
     let stranger = join(&server, "stranger");
-    let a = online(Config::new("a").secret(SECRET), &server);
+    let a = online(pg_peers::Config::new("a").secret(SECRET), &server);
     expect(&a, "join p");
     p.expect(&["join a"]);
     expect_all(&stranger, &["join a", "join p"]);

@@ -1,17 +1,11 @@
 //! Members as guests in somebody else's database: what its operator sees of them, and what its users could do to them.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use pg_peers::postgres::{Client, NoTls};
 use pg_peers::{Cluster, Config};
-use support::*;
 
-#[test]
-fn participant_process() {
-    be_a_participant();
-}
+use crate::support::*;
 
 /// A server that keeps statistics of statements, whose entries are few; `None` where PostgreSQL came without the extension.
 fn start_with_statistics() -> Option<Server> {

@@ -1,18 +1,12 @@
 //! The rules of membership, each against a real server. `src/core/roster/tests.rs` has those of the pure core.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use pg_peers::{Config, Event, Incarnation};
-use support::*;
+
+use crate::support::*;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-
-#[test]
-fn participant_process() {
-    be_a_participant();
-}
 
 #[test]
 fn rule_1_a_restart_replaces_its_predecessor() {

@@ -1,13 +1,12 @@
 //! Whatever the host calls its channel, itself and its tags: Postgres takes it for text.
 
-mod support;
-
 use std::collections::BTreeMap;
 
 use pg_peers::{Config, Event};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
-use support::*;
+
+use crate::support::*;
 
 /// Settings that change how Postgres reads a string.
 fn settings() -> impl Strategy<Value = (bool, &'static str)> {

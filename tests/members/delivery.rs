@@ -1,11 +1,10 @@
 //! A host that does not drain its events: bounded, late, and still told the truth.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use pg_peers::{Config, Event};
-use support::*;
+
+use crate::support::*;
 
 #[test]
 fn a_host_that_drains_late_learns_what_leads_to_the_truth() {

@@ -1,11 +1,10 @@
 //! Members that hang, which others know by their sessions, since those stand still (rule 12); and sessions that say nothing.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config};
-use support::*;
+
+use crate::support::*;
 
 /// Long enough for one look of a checker, and some.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -19,11 +18,6 @@ const BUSY: Duration = Duration::from_millis(700);
 /// Members with it announce themselves once in minutes: they have peers, of no session.
 const BUDGET: u32 = 1;
 const STRANGERS: usize = 40;
-
-#[test]
-fn participant_process() {
-    be_a_participant_as(rare);
-}
 
 /// A member that announces itself rarely, once it knows that it is judged by its session, and proves itself as by default.
 fn rare(name: &str) -> Config {
@@ -76,7 +70,7 @@ fn wait_until_rare(member: &Cluster, peer: &str) {
 fn a_process_that_hangs_is_known_and_heals_when_it_goes_on() {
     let server = Server::start();
     let members = three(&server);
-    let mut hung = Process::join_with(&server, "hung", HEARTBEAT);
+    let mut hung = Process::join_on_budget(&server.params(), "hung", HEARTBEAT, BUDGET);
     for member in &members {
         expect(member, "join hung");
     }
@@ -110,7 +104,7 @@ fn who_dies_behind_a_pooler_is_known_by_the_session_that_stays() {
         return;
     };
     let members = three(&server);
-    let pooled = Process::join_at(&pooler.params(), "pooled", HEARTBEAT);
+    let pooled = Process::join_on_budget(&pooler.params(), "pooled", HEARTBEAT, BUDGET);
     for member in &members {
         expect(member, "join pooled");
     }
@@ -144,7 +138,7 @@ fn of_other_roles_the_announcements_decide() {
         assert!(!member.status().judged_by_session);
     }
     // So one that hangs is missed by its announcements, in the same time.
-    let mut hung = Process::join_at(&params("y"), "hung", HEARTBEAT);
+    let mut hung = Process::join_on_budget(&params("y"), "hung", HEARTBEAT, BUDGET);
     expect(&a, "join hung");
     expect(&b, "join hung");
     hung.expect_all(&["join a", "join b"]);

@@ -1,7 +1,5 @@
 //! Joining, updating, leaving, healing, watching: what a host sees of its peers.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use pg_peers::postgres::{Client, NoTls};
 use pg_peers::{Config, Event};
-use support::*;
+
+use crate::support::*;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -26,11 +25,6 @@ fn what_online_says_is_shown_by_then() {
             });
         }
     });
-}
-
-#[test]
-fn participant_process() {
-    be_a_participant();
 }
 
 #[test]
