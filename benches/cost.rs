@@ -5,7 +5,7 @@
 //! cargo bench --bench cost -- --quick      # 5 s for each row
 //! ```
 //!
-//! Each row is a process of its own, measured from its inside; the server from its processes' `schedstat`, since the tick
+//! Each row is a separate process, measured from its inside; the server from its processes' `schedstat`, since the tick
 //! counters miss most of such short runs. Needs Linux's /proc.
 
 mod support;
@@ -136,7 +136,7 @@ fn all(arguments: &Arguments) {
     );
 }
 
-/// Runs one row in a process of its own.
+/// Runs one row in a separate process.
 fn run(kind: Kind, members: u32, server: &Server, seconds: u64) -> Cost {
     let name = kind.to_possible_value().expect("a name");
     let mut program = Command::new(std::env::current_exe().expect("this program"));
@@ -191,7 +191,7 @@ fn row(kind: Kind, arguments: &Arguments) {
         _ => (0..arguments.members)
             .map(|i| {
                 let cluster = join(&format!("worker-{i:03}@10.0.0.1:7000"), &arguments.params);
-                // As a host would: a thread of its own, which is not the library's to pay for, takes the events.
+                // As a host would: a thread of the host's takes the events, whose time does not count.
                 cluster.wait_online(PATIENCE).expect("online");
                 cluster
             })

@@ -3,7 +3,10 @@
 //! ```text
 //! cargo bench --bench latency                 # full; writes benches/latency.svg
 //! cargo bench --bench latency -- --quick      # some seconds
+//! DATABASE_URL=... cargo bench --bench latency -- --rounds 2000 --joins 100
 //! ```
+//!
+//! On a server that is given nothing is made, and no encrypted session: `pg-peers ping` has those.
 
 mod support;
 
@@ -24,6 +27,9 @@ use support::plot::{Panel, distributions};
 
 #[derive(Parser)]
 struct Arguments {
+    /// The connection string of a server that runs; without it a private one is started
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database: Option<String>,
     /// A short run, which draws no plot
     #[arg(long)]
     quick: bool,
@@ -45,46 +51,91 @@ fn main() {
         arguments.joins = arguments.joins.min(30);
     }
     println!("{}\n", support::machine());
+    if let Some(params) = arguments.database.as_deref().filter(|it| !it.is_empty()) {
+        let subjects = on_given(params);
+        let [p50, p99] = at("the given server", params, subjects, &arguments).1;
+        println!("latency: event/floor p50 {p50:.3} p99 {p99:.3} (on the given server)");
+        return;
+    }
     let server = Server::start();
     let transports = [
         ("TCP loopback", server.params()),
         ("unix socket", server.socket_params()),
     ];
     let measured = transports.map(|(transport, params)| {
-        let mut subjects = [
-            Subject::start("wire", &params, wire),
-            Subject::start("floor", &params, floor),
-            Subject::start("ours", &params, ours),
-        ];
-        measure(&mut subjects, arguments.rounds);
-        println!("{}", table(&format!("us, {transport}"), rows(&subjects)));
-        let membership = membership(&params, arguments.joins);
-        let rows = membership
-            .iter()
-            .map(|(name, histogram)| (*name, histogram));
-        println!("{}", table(&format!("us, {transport}"), rows));
-        let median = |n: usize| membership[n].1.value_at_quantile(0.5) as f64;
-        println!(
-            "join() to the Join / floor, p50: {:.2}\n",
-            median(1) / median(0)
-        );
-        (transport, subjects)
+        let subjects = on_own(&params);
+        let (subjects, ratios) = at(transport, &params, subjects, &arguments);
+        (transport, subjects, ratios)
     });
     if !arguments.quick {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/latency.svg");
-        let panels = measured.each_ref().map(|(transport, subjects)| Panel {
+        let panels = measured.each_ref().map(|(transport, subjects, _)| Panel {
             title: format!("NOTIFY to receipt, {transport}"),
             curves: rows(subjects).collect(),
         });
         distributions(&path, &panels).expect("a plot");
     }
-    let ratios = measured.map(|(_, [_, floor, ours])| {
-        [0.5, 0.99].map(|q| ratio(&ours.histogram, &floor.histogram, q))
-    });
-    let [[p50, p99], [socket_p50, socket_p99]] = ratios;
+    let [[p50, p99], [socket_p50, socket_p99]] = measured.map(|(_, _, ratios)| ratios);
     println!(
         "latency: event/floor p50 {p50:.3} p99 {p99:.3} (over TCP; over a unix socket p50 {socket_p50:.3} p99 {socket_p99:.3})"
     );
+}
+
+/// Each in a separate database.
+fn on_own(params: &str) -> [Subject; 3] {
+    let start = |name, receive: Receive| {
+        Subject::start(name, params, |params, arrived| {
+            receive(params, CHANNEL, arrived)
+        })
+    };
+    [
+        start("wire", wire),
+        start("floor", floor),
+        start("ours", ours),
+    ]
+}
+
+/// Each on a separate channel.
+fn on_given(params: &str) -> [Subject; 3] {
+    let start = |name, receive: Receive| {
+        let channel = channel_of_this_run(name);
+        Subject::start_on(name, params, &channel, |params, arrived| {
+            receive(params, &channel, arrived)
+        })
+    };
+    [
+        start("wire", wire),
+        start("floor", floor),
+        start("ours", ours),
+    ]
+}
+
+fn channel_of_this_run(name: &str) -> String {
+    format!("pg_peers_bench_{name}_{}", std::process::id())
+}
+
+/// Measures and says all there; returns, too, how an event compares with the floor at p50 and p99.
+fn at(
+    place: &str,
+    params: &str,
+    mut subjects: [Subject; 3],
+    arguments: &Arguments,
+) -> ([Subject; 3], [f64; 2]) {
+    measure(&mut subjects, arguments.rounds);
+    println!("{}", table(&format!("us, {place}"), rows(&subjects)));
+    let membership = membership(params, arguments.joins);
+    let of_members = membership
+        .iter()
+        .map(|(name, histogram)| (*name, histogram));
+    println!("{}", table(&format!("us, {place}"), of_members));
+    let median = |n: usize| membership[n].1.value_at_quantile(0.5) as f64;
+    println!(
+        "join() to the Join / floor, p50: {:.2}\n",
+        median(1) / median(0)
+    );
+    let [_, floor, ours] = &subjects;
+    let ratios = [0.5, 0.99].map(|q| ratio(&ours.histogram, &floor.histogram, q));
+    (subjects, ratios)
 }
 
 fn rows(subjects: &[Subject; 3]) -> impl Iterator<Item = (&str, &Histogram<u64>)> {
@@ -98,15 +149,20 @@ fn rows(subjects: &[Subject; 3]) -> impl Iterator<Item = (&str, &Histogram<u64>)
         .zip(subjects.iter().map(|subject| &subject.histogram))
 }
 
+/// Receives at these parameters on this channel, and sends when.
+type Receive = fn(&str, &str, Sender<Instant>);
+
 /// A bare client; the time is taken on the thread that it blocks.
-fn wire(params: &str, arrived: Sender<Instant>) {
-    listen(params, move |_| arrived.send(Instant::now()).is_ok());
+fn wire(params: &str, channel: &str, arrived: Sender<Instant>) {
+    listen(params, channel, move |_| {
+        arrived.send(Instant::now()).is_ok()
+    });
 }
 
 /// A bare client that hands each notification to the host's thread, which takes the time.
-fn floor(params: &str, arrived: Sender<Instant>) {
+fn floor(params: &str, channel: &str, arrived: Sender<Instant>) {
     let (forward, forwarded) = bounded::<Notification>(256);
-    listen(params, move |notification| {
+    listen(params, channel, move |notification| {
         forward.send(notification).is_ok()
     });
     thread::spawn(move || {
@@ -117,8 +173,8 @@ fn floor(params: &str, arrived: Sender<Instant>) {
 }
 
 /// The library; the host's thread takes the time.
-fn ours(params: &str, arrived: Sender<Instant>) {
-    let cluster = join("ours", params);
+fn ours(params: &str, channel: &str, arrived: Sender<Instant>) {
+    let cluster = join("ours", params, channel);
     thread::spawn(move || {
         for event in cluster.events() {
             let now = Instant::now();
@@ -129,10 +185,14 @@ fn ours(params: &str, arrived: Sender<Instant>) {
     });
 }
 
-fn listen(params: &str, mut received: impl FnMut(Notification) -> bool + Send + 'static) {
+fn listen(
+    params: &str,
+    channel: &str,
+    mut received: impl FnMut(Notification) -> bool + Send + 'static,
+) {
     let mut client = Client::connect(params, NoTls).expect("a session");
     client
-        .batch_execute(&format!("LISTEN {CHANNEL}"))
+        .batch_execute(&format!("LISTEN {channel}"))
         .expect("LISTEN");
     thread::spawn(move || {
         while !client.is_closed() {
@@ -147,9 +207,9 @@ fn listen(params: &str, mut received: impl FnMut(Notification) -> bool + Send + 
     });
 }
 
-fn join(name: &str, params: &str) -> Cluster {
+fn join(name: &str, params: &str, channel: &str) -> Cluster {
     Config::new(name)
-        .channel(CHANNEL)
+        .channel(channel)
         .join(params)
         .expect("a valid configuration")
 }
@@ -176,7 +236,8 @@ fn membership(params: &str, rounds: u64) -> [(&'static str, Histogram<u64>); 4] 
         ("join() to its own Online", histogram()),
         ("leave() to the Leave at another member", histogram()),
     ];
-    let watcher = join("watcher", params);
+    let channel = channel_of_this_run("joins");
+    let watcher = join("watcher", params, &channel);
     watcher
         .wait_online(Duration::from_secs(30))
         .expect("online");
@@ -196,7 +257,7 @@ fn membership(params: &str, rounds: u64) -> [(&'static str, Histogram<u64>); 4] 
         let bare = connect_and_notify(params);
         rest();
         let start = Instant::now();
-        let member = join("member", params);
+        let member = join("member", params, &channel);
         let online = member.events().recv().expect("online");
         let own = start.elapsed();
         assert!(matches!(online, Event::Online), "{online:?}");

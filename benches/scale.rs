@@ -412,7 +412,7 @@ impl Row {
         [received, made].map(|count| count.parse().expect("a number"))
     }
 
-    /// Records when each of its members, which are so many, is told that this one left, after that time.
+    /// Records when each of its `members` is told that this one left, after that time.
     fn record(&self, name: &str, members: usize, since: u64, histogram: &mut Histogram<u64>) {
         for _ in 0..members {
             let line = self.line();

@@ -248,7 +248,8 @@ impl Cluster {
         self.shared.look(|view| view.status.clone())
     }
 
-    /// Asks what is known of each peer besides what it announces: when it was last heard, its interval, and its backend.
+    /// Asks what is known of each peer besides its name and tags: when it was last heard, its interval, its backend, and within what time
+    /// it would be back.
     ///
     /// Returns at once. The answer comes once, sorted by name: within a second, or within six if the server does not answer. It costs
     /// nothing if nobody asks. A second question before the answer takes the place of the first: the earlier receiver is disconnected. So is

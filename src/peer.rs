@@ -37,7 +37,7 @@ impl Incarnation {
         self.0.get()
     }
 
-    /// An incarnation above this one: that of a start so much later, at least a microsecond. `None` past the highest.
+    /// The incarnation of a start that is so much later, at least a microsecond. `None` past the highest.
     pub(crate) fn later(self, by: Duration) -> Option<Self> {
         let micros = u64::try_from(by.as_micros()).ok()?.max(1);
         self.0.checked_add(micros).map(Self)
@@ -139,6 +139,10 @@ pub struct PeerInfo {
     /// The pid of its backend in `pg_stat_activity`; `None` if it told none, or none since this member's link came up. For a peer that
     /// announces its bare name, the backend that its last two announcements came from.
     pub backend: Option<i32>,
+    /// Within this time the peer would be back if its session ended, as it announces: longer the farther it is from the server or the
+    /// slower its logins are, and 1.25 s at least. A session that is missing for longer is [gone](crate::Reason::SessionGone). `None`
+    /// for a peer that announces its bare name, which promises nothing.
+    pub back: Option<Duration>,
 }
 
 /// Key-value pairs in the order of their keys, each key once: one text, where each key and each value ends with a NUL, which

@@ -161,7 +161,7 @@ impl Worker {
         self.check_sessions()
     }
 
-    /// Says all that is due, over a connection of its own. Answers, and session checks, wait until the flood is over.
+    /// Says all that is due, over a separate connection. Answers, and session checks, wait until the flood is over.
     fn announce_aside(&mut self) -> Result<()> {
         let now = Instant::now();
         let (mut payloads, mut announcements) = (Vec::new(), 0);

@@ -313,10 +313,15 @@ fn members_are_shown_once_as_they_are() {
     let page = say(&["members", &params(&server)]).expect_ok();
     expect_line(
         &page,
-        &["NAME", "HEARD", "EVERY", "STARTED", "BACKEND", "TAGS"],
+        &[
+            "NAME", "HEARD", "EVERY", "BACK", "STARTED", "BACKEND", "TAGS",
+        ],
     );
     let backend = backend_of(&server, "a@10.0.0.1").to_string();
-    expect_line(&page, &["a@10.0.0.1", "5 s", &backend, "role=db zone=eu-1"]);
+    expect_line(
+        &page,
+        &["a@10.0.0.1", "5 s", "1.2 s", &backend, "role=db zone=eu-1"],
+    );
     expect_line(&page, &["größer", "zone=eu-2"]);
     expect_line(&page, &["2 on channel cluster in postgres at 127.0.0.1:"]);
 
@@ -337,6 +342,7 @@ fn members_are_shown_once_as_they_are() {
     assert_eq!(json[0]["name"], "größer");
     assert_eq!(json[0]["tags"]["zone"], "eu-2");
     assert_eq!(json[0]["interval_ms"], 5_000.0);
+    assert_eq!(json[0]["back_ms"], 1_250.0);
     assert!(json[0]["backend"].is_i64());
     assert!(json[0]["incarnation"].is_u64() && json[0]["started"].is_string());
 }

@@ -20,7 +20,7 @@ pub(crate) type Events = BTreeMap<&'static str, usize>;
 
 pub(crate) const SIZE: usize = 30;
 
-/// Groups of members, each behind a link of its own, with what that delays one way: a third of the members are far from the server.
+/// Groups of members, each behind a separate link, with what that delays one way: a third of the members are far from the server.
 /// One more group is behind a pooler.
 pub(crate) const LINKS: [(&str, Duration); 2] = [
     ("east", Duration::from_millis(25)),

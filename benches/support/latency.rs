@@ -8,11 +8,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use hdrhistogram::Histogram;
 use postgres::{Client, NoTls};
 
-/// One way to receive notifications, with a session of its own that sends them, on a channel in a database of its own: a
-/// NOTIFY wakes every listener of its database.
+/// One way to receive notifications, and a session that sends them.
 pub struct Subject {
     pub name: &'static str,
     pub histogram: Histogram<u64>,
+    channel: String,
     notifier: Client,
     arrivals: Receiver<Instant>,
     sent: u64,
@@ -22,8 +22,7 @@ pub struct Subject {
 pub const CHANNEL: &str = "bench";
 
 impl Subject {
-    /// Makes a database, lets `receive` listen in it, and waits until notifications arrive. `receive` gets the parameters of
-    /// a connection to it and where to send the time of each arrival.
+    /// Makes a database, since a NOTIFY wakes every listener of its database, and starts there.
     pub fn start(
         name: &'static str,
         params: &str,
@@ -36,12 +35,24 @@ impl Subject {
             .batch_execute(&format!("CREATE DATABASE {database}"))
             .expect("a database");
         let params = format!("{params} dbname={database}");
+        Self::start_on(name, &params, CHANNEL, receive)
+    }
+
+    /// Lets `receive` listen on this channel, and waits until notifications arrive. `receive` gets the parameters of a connection and
+    /// where to send the time of each arrival.
+    pub fn start_on(
+        name: &'static str,
+        params: &str,
+        channel: &str,
+        receive: impl FnOnce(&str, Sender<Instant>),
+    ) -> Self {
         let (arrived, arrivals) = unbounded();
-        receive(&params, arrived);
-        let notifier = Client::connect(&params, NoTls).expect("a session");
+        receive(params, arrived);
+        let notifier = Client::connect(params, NoTls).expect("a session");
         let mut subject = Self {
             name,
             histogram: Histogram::new(3).expect("a histogram"),
+            channel: channel.to_owned(),
             notifier,
             arrivals,
             sent: 0,
@@ -71,9 +82,9 @@ impl Subject {
     /// The same bytes for every subject: an announcement that changes a tag, and so causes an event.
     fn notify(&mut self) -> Instant {
         self.sent += 1;
-        let n = self.sent;
+        let (n, channel) = (self.sent, &self.channel);
         let statement = format!(
-            "NOTIFY {CHANNEL}, 'pg-peers/1 beat name=peer@10.0.0.1:7000 inc=1 seq={n} due=86400000 tag.n={n};'"
+            "NOTIFY {channel}, 'pg-peers/1 beat name=peer@10.0.0.1:7000 inc=1 seq={n} due=86400000 tag.n={n};'"
         );
         let start = Instant::now();
         self.notifier.batch_execute(&statement).expect("NOTIFY");

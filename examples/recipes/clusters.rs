@@ -6,7 +6,7 @@
 //! cargo run --example clusters       # in one terminal, and again in another
 //! ```
 //!
-//! Each has a thread and a session with Postgres of its own, so this costs two of `max_connections` more than one cluster.
+//! Each has a thread and a session with Postgres, so this costs two of `max_connections` more than one cluster.
 //! Where the same processes meet, tags in one cluster do the same for less. Clusters may be in different databases.
 
 use std::error::Error;

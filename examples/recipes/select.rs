@@ -1,4 +1,4 @@
-//! Peers as one of several things to wait for: a worker that takes jobs from a channel of its own, does something every
+//! Peers as one of several things to wait for: a worker that takes jobs from its channel, does something every
 //! second, and follows the cluster, on one thread, without polling.
 //!
 //! ```text

@@ -707,6 +707,7 @@ impl Roster {
             heard: entry.last_received(self.limits.missed),
             interval: Duration::from_millis(entry.due.into()),
             backend: entry.session.pid().map(Pid::get),
+            back: entry.peer.incarnation().map(|_| entry.back()),
         };
         let mut infos: Vec<_> = self.alive().map(info).collect();
         infos.sort_unstable_by(|a, b| a.peer.name().cmp(b.peer.name()));

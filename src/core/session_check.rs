@@ -30,7 +30,7 @@ pub(crate) const AT_EACH_END: usize = 2;
 /// youngest for a moment.
 const ESTABLISHED: Duration = Duration::from_secs(4);
 
-/// To be back takes about so many answers of the server, TLS included. Where each takes longer than when that was announced, the
+/// To be back takes about this many answers of the server, TLS included. Where each takes longer than when that was announced, the
 /// peer does, too.
 pub(crate) const ANSWERS_TO_BE_BACK: u32 = 15;
 
@@ -44,7 +44,7 @@ const CONFIRMED_APART: Duration = Duration::from_millis(100);
 /// A peer that the host program cannot reach is asked for within this time: many may report it.
 const REPORTED_WITHIN: Duration = Duration::from_millis(250);
 
-/// They are asked for again after so many of the intervals in which each promised a statement: by then it has made one.
+/// They are asked for again after this many of the intervals in which each promised a statement: by then it has made one.
 const AGAIN: f64 = 1.25;
 
 /// The least time between two questions for peers that the host program cannot reach.
@@ -99,7 +99,7 @@ struct Suspect {
 pub(crate) enum Role {
     /// One of the oldest or the youngest, the oldest first.
     Checker { place: u32 },
-    /// One of so many others.
+    /// One of this many others.
     Other { others: usize },
 }
 
@@ -150,7 +150,7 @@ impl SessionCheck {
         now.saturating_duration_since(since) >= ESTABLISHED
     }
 
-    /// The role of this member, if so many of those that ask are older and so many are younger, as far as that matters.
+    /// The role of this member, if of those that ask this many are older and this many younger, as far as that matters.
     pub(crate) fn role(&self, now: Instant, older: usize, younger: usize, members: usize) -> Role {
         let established = self
             .since
@@ -187,7 +187,7 @@ impl SessionCheck {
             self.confirm = None;
         }
         let mut only = HashSet::new();
-        // One for all comes at a time of its own, and may come just before they prove themselves.
+        // A question for all is not asked for their sake, and may come just before they prove themselves.
         if is_due(self.reported_deadline()) {
             only.extend(self.reported.keys().cloned());
             self.handle_asked_for_reported(now);

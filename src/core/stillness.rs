@@ -107,7 +107,7 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
-    /// Whether each look, at so many seconds, which shows the session idle for so many, finds it silent.
+    /// Whether each look finds the session silent: at which second, and for how many seconds it was idle.
     fn looks<const N: usize>(looks: [(f64, f64); N]) -> [bool; N] {
         let start = Instant::now();
         let mut stillness = Stillness::default();

@@ -66,7 +66,7 @@ fn defaults_are_those_of_the_code() {
     );
 }
 
-/// How often each of so many members announces itself, in seconds.
+/// How often each of this many members announces itself, in seconds.
 fn interval(members: u32, heartbeat: f64) -> f64 {
     let deliveries = f64::from(members).powi(2);
     heartbeat.max(deliveries / f64::from(defaults().delivery_budget))

@@ -98,7 +98,7 @@ mod tests {
         Peer::new(format!("p{n}").into(), None, Tags::default())
     }
 
-    /// A view that was heard of so many times, of as many peers.
+    /// A view that was published this many times, with as many peers.
     fn view(heard: u64) -> View {
         let mut view = View::default();
         view.status.heard = heard;

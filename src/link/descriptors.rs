@@ -11,7 +11,7 @@ use super::targets::Cause;
 /// another thread may take them before we do.
 const ENOUGH: usize = 12;
 
-/// Another one that connects right now may have to take its own yet. Of those that hang only so many count.
+/// Another one that connects right now may have to take its own yet. Of those that hang no more than this count.
 const MOST_OTHERS: usize = 4;
 
 static CONNECTING: AtomicUsize = AtomicUsize::new(0);

@@ -87,7 +87,7 @@ pub(crate) enum Speak {
     No,
     /// Announce on the link; or, if nothing is due, ask it for a sign of life.
     OnLink,
-    /// Announce over a connection of its own.
+    /// Announce over a separate connection.
     Aside,
 }
 

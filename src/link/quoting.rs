@@ -1,6 +1,6 @@
 //! How names and texts stand in SQL, and what our statements begin with. The program `pg-peers` has it from here, too. Pure.
 
-/// What a query begins with, as `pg_stat_activity` and the server's log show it. It makes no entry of its own.
+/// What a query begins with, as `pg_stat_activity` and the server's log show it. It makes no separate entry.
 pub(crate) const MARK: &str = "/* pg-peers */";
 
 /// Quotes an SQL identifier (PostgreSQL manual, 4.1.1). Postgres folds the case of unquoted ones.

@@ -197,7 +197,7 @@ impl Redial {
     }
 }
 
-/// How long a step may take, in an attempt beside this many that hang already. Each hangs at an address of its own. As long as
+/// How long a step may take, in an attempt beside this many that hang already, each at a different address. As long as
 /// there is another one, that has its turn soon after the time that `connect_timeout` gives to what the system knows of.
 pub(super) fn limit(step: Step, hung: u32, choice: Choice) -> Duration {
     let Step::First = step else {

@@ -240,7 +240,7 @@ impl Link {
         // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
         let wait = until.saturating_duration_since(Instant::now());
         let wait = wait.max(Duration::from_millis(1));
-        // An iterator's delay starts anew at every notification, so each call gets an iterator of its own.
+        // An iterator's delay starts anew at every notification, so each call gets a new iterator.
         let received = client.notifications().timeout_iter(wait).next();
         match received.map_err(broken)? {
             Some(notification) => {

@@ -1,4 +1,4 @@
-//! Announcing over a connection of its own, while a flood makes it costly to ask anything on the link. One at a time.
+//! Announcing over a separate connection, while a flood makes it costly to ask anything on the link. One at a time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@
 //! transaction. Functions, types and operators are qualified with their schema, since a `search_path` of the role's may lead
 //! elsewhere. Each query begins with a [mark](MARK), by which an operator knows whose it is.
 //!
-//! Where there is a function for what is said, it is said by that: `pg_stat_statements` keeps each `NOTIFY` as an entry of its own,
+//! Where there is a function for what is said, it is said by that: `pg_stat_statements` keeps each `NOTIFY` as a separate entry,
 //! and before PostgreSQL 16 each `SET` of another value, but a function is one entry, whatever its arguments are. A role may have
 //! lost the right to execute it, and then the statement does: [`Wording`] has both.
 
@@ -163,7 +163,7 @@ impl Wording {
         }
     }
 
-    /// Makes these settings, each by a statement of its own: functions in one statement would be another entry for each number of
+    /// Makes these settings, each by a separate statement: functions in one statement would be another entry for each number of
     /// them.
     fn setting(self, scope: Scope, settings: &[(&str, &str)]) -> String {
         let local = scope == Scope::Transaction;

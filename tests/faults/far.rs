@@ -137,7 +137,7 @@ fn expect_that_nobody_left<'a>(members: impl Iterator<Item = &'a Cluster> + Clon
     }
 }
 
-/// What happens in the life of a cluster, with sessions of the far ones ended so many times.
+/// What happens in the life of a cluster, with sessions of the far ones ended this many times.
 fn calm_at(round_trip: Duration, rounds: usize, stalls: &[Duration]) {
     let Some(mut regions) = Regions::start(round_trip, |name| Config::new(name)) else {
         return;

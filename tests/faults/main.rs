@@ -101,7 +101,7 @@ fn slack_while<T>(server: &Server, members: &[Cluster], work: impl FnOnce() -> T
     })
 }
 
-/// Runs the body of a test, which calls this first, in a process of its own: it looks at what its process has.
+/// Runs the body of a test, which calls this first, in a separate process: it looks at what its process has.
 fn alone(test: &str, body: impl FnOnce()) {
     const ALONE: &str = "PG_PEERS_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {

@@ -124,7 +124,7 @@ const CARELESS: [&str; 13] = [
     "SELECT pid FROM pg_stat_activity",
 ];
 
-/// A session of the role's, in which a table of its own hides the view of the sessions.
+/// A session of the role's, in which a table of that role hides the view of the sessions.
 fn shadowed(params: &str) -> Result<Client, postgres::Error> {
     let mut client = Client::connect(params, NoTls)?;
     client.batch_execute(

@@ -36,7 +36,7 @@ fn three(server: &Server) -> [Cluster; 3] {
     acquainted(["a", "b", "c"].map(rare), &server.params())
 }
 
-/// Strangers are heard once: with so many peers, nobody announces itself soon.
+/// Strangers are heard once: with this many peers, nobody announces itself soon.
 fn hush(server: &Server, members: &[Cluster]) {
     let mut stranger = Raw::listen(server, "cluster");
     for n in 0..STRANGERS {

@@ -142,7 +142,7 @@ pub fn backend_of(server: &Server, name: &str) -> i32 {
     row.get(0)
 }
 
-/// Expects a member behind a proxy to come online, within so many round trips of the first, and of the time when its session
+/// Expects a member behind a proxy to come online, within this many round trips of the first, and of the time when its session
 /// ends; and to have heard of the only other one two round trips later.
 pub fn count_round_trips(
     server: &Server,

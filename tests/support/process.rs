@@ -16,7 +16,7 @@ const NAME: &str = "PG_PEERS_TEST_NAME";
 const HEARTBEAT: &str = "PG_PEERS_TEST_HEARTBEAT_MS";
 const BUDGET: &str = "PG_PEERS_TEST_BUDGET";
 
-/// A participant with a short heartbeat in a process of its own.
+/// A member with a short heartbeat in a separate process.
 pub struct Process {
     process: Subprocess,
     events: Receiver<String>,

@@ -263,7 +263,7 @@ fn tags_wake_a_sleeping_member_over_tls() {
     let config = |name| Config::new(name).heartbeat_interval(HOUR);
     let watcher = online(config("watcher"), &params, &trust);
     // A server that is slow at the moment is not asked to wake anybody.
-    eventually("a wake-up, with a session of its own", || {
+    eventually("a wake-up, over a new session", || {
         let a = online(config("a"), &params, &trust);
         expect(&watcher, "join a");
         let joined = Instant::now();

@@ -141,7 +141,7 @@ fn multi_thread() -> Runtime {
         .expect("a runtime")
 }
 
-/// Drives the connection in a task of its own, which hands over each notification.
+/// Drives the connection in a separate task, which hands over each notification.
 fn tokio_postgres_by_hand(runtime: Runtime, params: &str, arrived: Sender<Instant>) {
     let params = params.to_owned();
     let (forward, forwarded) = bounded(256);

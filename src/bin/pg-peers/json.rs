@@ -65,7 +65,7 @@ pub(crate) fn write_events(cluster: &Cluster) -> Result<(), Failure> {
     }
 }
 
-/// Says it where somebody sees it that nobody is there: a script reads events, and there is none.
+/// Says on standard error that nobody is there: a script reads events, and there are none.
 fn advise(cluster: &Cluster) {
     let status = cluster.status();
     if status.online && status.peers == 0 && io::stderr().is_terminal() {

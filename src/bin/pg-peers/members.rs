@@ -20,7 +20,8 @@ use crate::{Ended, NOTES, text};
 
 const EXIT: &str = "\
 With --json it writes a line for each member: name, incarnation, started, tags,
-heard_ms (how long ago), interval_ms and backend.
+heard_ms (how long ago), interval_ms, back_ms (by when it would be back if its session
+ended) and backend.
 
 Ends with 0 if the question was answered, also by nobody; with 1 on an error; with 2
 on arguments that are not valid.";
@@ -46,6 +47,7 @@ struct Line<'a> {
     peer: PeerFields<'a>,
     heard_ms: f64,
     interval_ms: f64,
+    back_ms: Option<f64>,
     backend: Option<i32>,
 }
 
@@ -101,7 +103,7 @@ fn rows(infos: &[PeerInfo]) -> String {
         model.hear(&now, News::Join(Member::of(&info.peer)));
     }
     model.see(&now, infos.iter().map(Seen::of));
-    let rows: Vec<[String; 6]> = model
+    let rows: Vec<[String; 7]> = model
         .rows(&now)
         .map(|cells| {
             let name = cells.name.to_owned();
@@ -114,13 +116,16 @@ fn rows(infos: &[PeerInfo]) -> String {
                 name,
                 cells.heard,
                 cells.interval,
+                cells.back,
                 started,
                 cells.backend,
                 tags,
             ]
         })
         .collect();
-    let titles = ["NAME", "HEARD", "EVERY", "STARTED", "BACKEND", "TAGS"];
+    let titles = [
+        "NAME", "HEARD", "EVERY", "BACK", "STARTED", "BACKEND", "TAGS",
+    ];
     table(titles, &rows)
 }
 
@@ -132,6 +137,7 @@ fn lines(infos: &[PeerInfo]) -> serde_json::Result<Vec<u8>> {
             peer: PeerFields::of(&member),
             heard_ms: millis(info.heard.elapsed()),
             interval_ms: millis(info.interval),
+            back_ms: info.back.map(millis),
             backend: info.backend,
         };
         text.extend(json::to_line(&line)?);

@@ -9,14 +9,14 @@ use pg_peers::{PeerInfo, Reason};
 use crate::news::{Identity, Member, News};
 use crate::text;
 
-/// For so long a peer that left stays visible, unless more than so many have left since.
+/// A peer that left stays visible for this long, unless more than this many have left since.
 const DEPARTED_SHOWN: Duration = Duration::from_secs(60);
 const DEPARTED: usize = 1_000;
 
 /// So many entries of the log are kept.
 const LOG: usize = 1_000;
 
-/// A peer is late that was not heard for so many of its intervals: it missed an announcement.
+/// A peer that was not heard for this many of its intervals is late: it missed an announcement.
 const LATE: f64 = 1.5;
 
 /// After so long on a channel where nobody is, it is said how to find another.
@@ -61,6 +61,7 @@ pub(crate) struct Seen {
     pub(crate) heard: Instant,
     pub(crate) interval: Duration,
     pub(crate) backend: Option<i32>,
+    pub(crate) back: Option<Duration>,
 }
 
 /// This program's link to Postgres.
@@ -73,7 +74,7 @@ pub(crate) enum Link {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Those who are there, the late ones among them.
+    /// Those who are there and not late.
     pub(crate) here: usize,
     pub(crate) late: usize,
     /// Those who left and are still shown.
@@ -104,6 +105,7 @@ pub(crate) struct Cells<'a> {
     pub(crate) bare: bool,
     pub(crate) heard: String,
     pub(crate) interval: String,
+    pub(crate) back: String,
     pub(crate) started: String,
     pub(crate) backend: String,
     pub(crate) tags: &'a str,
@@ -209,10 +211,7 @@ impl Model {
         for row in self.rows.values() {
             match self.state(row) {
                 State::Here => counts.here += 1,
-                State::Late => {
-                    counts.here += 1;
-                    counts.late += 1;
-                }
+                State::Late => counts.late += 1,
                 State::Gone(_) => counts.departed += 1,
             }
         }
@@ -271,7 +270,7 @@ impl Model {
         });
         row.tags = tags;
         if row.standing != Standing::Here {
-            // What was known is that of before.
+            // What was known is from before it left.
             row.seen = None;
             row.standing = Standing::Here;
         }
@@ -320,6 +319,7 @@ impl Model {
             bare: identity.incarnation.is_none(),
             heard: known(heard.map(text::age)),
             interval: known(seen.map(|seen| text::span(seen.interval))),
+            back: known(seen.and_then(|seen| seen.back).map(text::age)),
             started: known(identity.incarnation.and_then(start)),
             backend: known(
                 seen.and_then(|seen| seen.backend)
@@ -346,6 +346,7 @@ impl Seen {
             heard: info.heard,
             interval: info.interval,
             backend: info.backend,
+            back: info.back,
         };
         (Identity::of(&info.peer), seen)
     }
@@ -362,7 +363,7 @@ mod tests {
 
     use super::*;
 
-    /// A view in a time of its own.
+    /// A view, and the time that it is told.
     struct View {
         model: Model,
         start: Instant,
@@ -392,7 +393,7 @@ mod tests {
             self.model.hear(&self.now, news);
         }
 
-        /// Looks, and finds that all these were heard so many seconds ago, at an interval of 5 s.
+        /// Looks, and finds that all these were heard `age` seconds ago, at an interval of 5 s.
         fn see(&mut self, members: &[&Member], age: u64) {
             let heard = self.now.instant - Duration::from_secs(age);
             let seen = members.iter().map(|member| {
@@ -401,6 +402,7 @@ mod tests {
                     heard,
                     interval: Duration::from_secs(5),
                     backend: full.then_some(4711),
+                    back: full.then_some(Duration::from_millis(1_250)),
                 };
                 (member.identity.clone(), seen)
             });
@@ -411,11 +413,12 @@ mod tests {
         fn rows(&self) -> Vec<String> {
             let line = |row: Cells<'_>| {
                 format!(
-                    "{} {:?} heard {} every {} since {} at {} {}",
+                    "{} {:?} heard {} every {} back in {} since {} at {} {}",
                     row.name,
                     row.state,
                     row.heard,
                     row.interval,
+                    row.back,
                     row.started,
                     row.backend,
                     row.tags
@@ -439,7 +442,7 @@ mod tests {
         }
     }
 
-    /// Started so many seconds before noon.
+    /// Started this many seconds before noon.
     fn member(name: &str, before: u64) -> Member {
         Member {
             identity: Identity {
@@ -471,21 +474,21 @@ mod tests {
         let elixir = bare("app@10.0.0.1");
         view.hear(News::Join(elixir.clone()));
         view.hear(News::Join(a.clone()));
-        let unseen = "a Here heard - every - since 11:59:00 at - role=leader zone=eu-1";
+        let unseen = "a Here heard - every - back in - since 11:59:00 at - role=leader zone=eu-1";
         assert_eq!(view.rows()[0], unseen);
         view.see(&[&a, &elixir], 2);
         assert_eq!(
             view.rows(),
             [
-                "a Here heard 2.0 s every 5 s since 11:59:00 at 4711 role=leader zone=eu-1",
-                "app@10.0.0.1 Here heard 2.0 s every 5 s since - at -",
+                "a Here heard 2.0 s every 5 s back in 1.2 s since 11:59:00 at 4711 role=leader zone=eu-1",
+                "app@10.0.0.1 Here heard 2.0 s every 5 s back in - since - at -",
             ]
         );
         a.tags.clear();
         view.hear(News::Update(a));
         assert_eq!(
             view.rows()[0],
-            "a Here heard 2.0 s every 5 s since 11:59:00 at 4711"
+            "a Here heard 2.0 s every 5 s back in 1.2 s since 11:59:00 at 4711"
         );
     }
 
@@ -502,7 +505,7 @@ mod tests {
         view.see(&[&a, &elixir], 8);
         assert_eq!(view.states(), both(State::Late));
         let counts = Counts {
-            here: 2,
+            here: 0,
             late: 2,
             departed: 0,
         };

@@ -11,7 +11,7 @@ use crate::connection::Failure;
 /// The longest that the link may take to come up.
 const ONLINE: Duration = Duration::from_secs(20);
 
-/// Without an answer for so long there is none: the library asks one member, then two others, each 0.2 s later, and then all.
+/// After this long without an answer, none will come: the library asks one member, then two others, each 0.2 s later, and then all.
 const UNANSWERED: Duration = Duration::from_millis(2_000);
 
 /// An answer comes in parts, one close behind the other.

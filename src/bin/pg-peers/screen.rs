@@ -77,6 +77,7 @@ enum Column {
     Tags,
     Started,
     Interval,
+    Back,
     Backend,
 }
 
@@ -156,7 +157,7 @@ impl Pane {
         self.first = first.min(self.last);
     }
 
-    /// Returns the first line in sight, of so many, with room for so many.
+    /// Returns the first of `count` lines that is in sight, with room for `page`.
     fn show(&mut self, count: usize, page: usize) -> usize {
         self.last = count.saturating_sub(page);
         self.page = page;
@@ -268,7 +269,7 @@ fn counts_line(counts: Counts, status: &Status, theme: &Theme) -> Line<'static> 
     }
     let (heard, ignored) = (status.heard, status.ignored);
     spans.push(Span::raw(format!("   {heard} messages  {ignored} ignored")));
-    // What there is none of when all is well.
+    // Counts that are zero when all is well.
     for (what, count) in [
         ("forged", status.forged),
         ("clock skewed", status.clock_skewed),
@@ -347,6 +348,7 @@ fn row<'a>(cells: &Cells<'a>, columns: &[Column], theme: &Theme) -> Row<'a> {
         Column::Tags => Cell::new(text::of_certain_width(cells.tags)),
         Column::Started => Cell::new(cells.started.clone()),
         Column::Interval => Cell::new(Text::from(cells.interval.clone()).right_aligned()),
+        Column::Back => Cell::new(Text::from(cells.back.clone()).right_aligned()),
         Column::Backend => Cell::new(cells.backend.clone()),
     });
     Row::new(name.chain(others)).style(style)
@@ -391,12 +393,13 @@ fn columns(width: u16, longest_name: u16) -> (u16, Vec<Column>) {
 }
 
 impl Column {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::State,
         Self::Heard,
         Self::Tags,
         Self::Started,
         Self::Interval,
+        Self::Back,
         Self::Backend,
     ];
 
@@ -406,9 +409,10 @@ impl Column {
             Self::State => 0,
             Self::Heard => 1,
             Self::Interval => 2,
-            Self::Started => 3,
-            Self::Backend => 4,
-            Self::Tags => 5,
+            Self::Back => 3,
+            Self::Started => 4,
+            Self::Backend => 5,
+            Self::Tags => 6,
         }
     }
 
@@ -417,6 +421,7 @@ impl Column {
             Self::State => Text::raw("STATE"),
             Self::Heard => Text::raw("HEARD").right_aligned(),
             Self::Interval => Text::raw("EVERY").right_aligned(),
+            Self::Back => Text::raw("BACK").right_aligned(),
             Self::Started => Text::raw("STARTED"),
             Self::Backend => Text::raw("BACKEND"),
             Self::Tags => Text::raw("TAGS"),
@@ -427,7 +432,7 @@ impl Column {
     fn least(self) -> u16 {
         match self {
             Self::State | Self::Started => 12,
-            Self::Heard | Self::Interval => 6,
+            Self::Heard | Self::Interval | Self::Back => 6,
             Self::Backend => 7,
             Self::Tags => 10,
         }

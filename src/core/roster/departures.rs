@@ -16,7 +16,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// Where all were away each tells what it knows within this time.
 const TOLD_WITHIN: Duration = Duration::from_millis(200);
 
-/// At most so many departures are told to all at a time: more of them would cost the server more than they are worth.
+/// At most this many departures are told to all at a time: more would cost the server more than they are worth.
 const MOST_TOLD: usize = 100;
 
 impl Roster {
@@ -64,10 +64,15 @@ impl Roster {
         }
     }
 
-    /// The departure that is to be told to all now, if there is one.
+    /// The departure that is to be told to all now. Who was heard since it was planned is passed over.
     pub(super) fn due_departure(&mut self, now: Instant) -> Option<Message<'static>> {
-        let name = self.departures.pop(now)?;
-        self.departure_of(&name)
+        while let Some(name) = self.departures.pop(now) {
+            let told = self.departure_of(&name);
+            if told.is_some() {
+                return told;
+            }
+        }
+        None
     }
 
     /// That this peer has left, as all are told; `None` if it has not, or nothing can be told of it.

@@ -1,4 +1,4 @@
-//! What is to be said of some names, each at a time of its own. Many members know, and the first to say it spares the others.
+//! What is to be said of some names, each at a different time. Many members know, and the first to say it spares the others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 // Private throwaway PostgreSQL servers.
 //
-// A server lives in a directory of its own, listens on loopback and on a socket in that directory, and is gone when its
+// A server lives in a new directory, listens on loopback and on a socket in that directory, and is gone when its
 // [`Server`] is dropped, also by a panic. A watcher process sees to it even if this process is killed.
 
 use std::collections::BTreeSet;

@@ -17,7 +17,7 @@ pub struct Subprocess {
 }
 
 impl Subprocess {
-    /// Starts it. `hear` gets each line of its output, and `None` at the end, on a thread of its own.
+    /// Starts it. `hear` gets each line of its output, and `None` at the end, on a separate thread.
     pub fn start(
         command: &mut Command,
         hear: impl FnMut(Option<String>) + Send + 'static,

@@ -105,7 +105,7 @@ fn who_does_not_see_what_others_do_speaks_ten_times_as_often() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 100);
     for &id in &ids {
-        // As if each had a role of its own.
+        // As if each had a different role.
         net.processes[id].hidden = true;
         net.disconnect(id);
         net.reconnect(id);

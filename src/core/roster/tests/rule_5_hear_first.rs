@@ -65,7 +65,7 @@ fn who_died_during_the_pause_is_gone_a_grace_period_after_it() {
 
 #[test]
 fn where_much_is_said_peers_have_longer_and_not_for_ever() {
-    // If the channel is loud until so many milliseconds after that.
+    // If the channel is loud until this many milliseconds after that.
     let gone_after = |loud: u64| {
         gone_after(Setup::new("a", 1), |roster, heard, at| {
             // It is never known to be over in more than a second.
