@@ -225,6 +225,10 @@ fn the_readme_quotes_what_was_measured() {
         let cpu = format!("{:.0}%", number(&row, 6));
         assert!(README.contains(&cpu), "not said: {cpu} of {protocol}");
     }
+    for beside in ["nobody |", "100 members |", "100 that announce"] {
+        let transactions = number(&measured(beside), 1);
+        says(README, &grouped(transactions as u64));
+    }
     let slowest = |beginning: &str| {
         let sizes = [10, 100, 400].map(|size| format!("{beginning}, of {size} |"));
         let worst = sizes.map(|row| number(&measured(&row), 5));
