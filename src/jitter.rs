@@ -39,3 +39,28 @@ pub(crate) fn random() -> u64 {
     hasher.write_u128(since.unwrap_or_default().as_nanos());
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn its_numbers_are_those_of_the_algorithm() {
+        // The reference implementation's, from the seed 0.
+        let mut jitter = Jitter::new(0);
+        let expected = [
+            0xe220_a839_7b1d_cdaf,
+            0x6e78_9e6a_a1b9_65f4,
+            0x06c4_5d18_8009_454f,
+        ];
+        assert_eq!([0; 3].map(|_| jitter.next()), expected);
+    }
+
+    #[test]
+    fn no_two_random_numbers_are_the_same() {
+        let drawn: HashSet<_> = (0..10).map(|_| random()).collect();
+        assert_eq!(drawn.len(), 10);
+    }
+}

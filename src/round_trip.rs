@@ -87,6 +87,18 @@ mod tests {
     }
 
     #[test]
+    fn what_varies_much_is_rarely_unusual() {
+        let mut round_trip = RoundTrip::default();
+        round_trip.handle(ms(100));
+        assert_eq!(round_trip.deviation(), ms(50));
+        assert!(round_trip.is_unusual(ms(301)) && !round_trip.is_unusual(ms(300)));
+        round_trip.handle(ms(200));
+        assert_eq!(round_trip.deviation(), Duration::from_micros(62_500));
+        assert_eq!(round_trip.smoothed(), Some(Duration::from_micros(112_500)));
+        assert!(round_trip.is_unusual(ms(401)) && !round_trip.is_unusual(ms(400)));
+    }
+
+    #[test]
     fn one_slow_answer_says_little() {
         let mut round_trip = RoundTrip::default();
         assert_eq!(round_trip.twice(), ms(0));

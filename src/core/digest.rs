@@ -114,12 +114,15 @@ mod tests {
     #[test]
     fn nobody_is_compared_with_where_too_much_changes() {
         let now = Instant::now();
-        let mut history = History::default();
-        for n in 0..200 {
-            history.push(now, digest(&[&n.to_string()]));
-        }
         let time = Duration::from_secs(3);
         let never = digest(&["never"]);
+        let mut history = History::default();
+        for n in 0..200 {
+            assert!(history.push(now, digest(&[&n.to_string()])));
+            let known = (n < MOST_REMEMBERED).then_some(false);
+            assert_eq!(history.had(now, time, never), known, "{n}");
+        }
+        assert!(!history.push(now, digest(&["199"])));
         assert_eq!(history.had(now, time, never), None);
         assert_eq!(history.had(now, time, digest(&["199"])), Some(true));
         assert_eq!(history.had(now + time * 2, time, never), Some(false));

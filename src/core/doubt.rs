@@ -122,6 +122,17 @@ mod tests {
     }
 
     #[test]
+    fn two_that_are_wrong_each_know_others() {
+        const OTHER: Digest = Digest { members: 3, sum: 8 };
+        let now = Instant::now();
+        let mut doubt = Doubt::default();
+        for (peer, digest) in [("a", SAME), ("b", OTHER), ("a", SAME), ("b", OTHER)] {
+            doubt.handle_different(now, &name(peer), digest, true, ROUND_TRIP);
+            assert_eq!(doubt.deadline(), None);
+        }
+    }
+
+    #[test]
     fn where_there_is_no_second_peer_the_first_says_it_twice() {
         let now = Instant::now();
         let mut doubt = Doubt::default();
@@ -155,8 +166,8 @@ mod tests {
         let gaps = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs());
         let gaps: Vec<_> = gaps.collect();
         assert_eq!(gaps[..6], [5, 10, 20, 40, 60, 60]);
-        // A new one, hours later, is not held up by that.
-        let later = now + Duration::from_secs(3_600);
+        // A new one, later than two pauses, is not held up by that.
+        let later = now + MOST_PAUSE * 2 - UNDER_WAY - ROUND_TRIP;
         let due = differ(&mut doubt, later);
         assert!(due - later < UNDER_WAY * 2);
         assert!(doubt.poll(due));

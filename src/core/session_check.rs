@@ -423,8 +423,143 @@ mod tests {
             check.next = Some(then + INTERVAL);
             let only = HashSet::from([name()]);
             assert_eq!(check.poll(then, role, &mut jitter), Some(Scope::Only(only)));
+            assert_eq!(check.deadline(), Some(then + INTERVAL), "asked once");
             assert!(check.handle_missing(then, &name(), back, Duration::ZERO));
         }
+        let latest = (0..100).map(|_| Role::Other { others: 9 }.confirms_after(&mut jitter));
+        assert!(latest.max() > Some(CONFIRMED_APART * 7));
+    }
+
+    #[test]
+    fn who_begins_asks_for_all_and_then_in_its_turn() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let rarely = Role::Other { others: 1_000_000 };
+        let mut check = SessionCheck::default();
+        assert!(!check.is_begun());
+        assert!(check.begin(now) && !check.begin(now));
+        assert!(check.is_begun());
+        let first = now + INTERVAL;
+        assert_eq!(check.poll(first, rarely, &mut jitter), Some(Scope::All));
+        assert!(check.take_whole() && !check.take_whole());
+        let second = first + INTERVAL;
+        assert_eq!(check.deadline(), Some(second));
+        assert_eq!(check.poll(second, rarely, &mut jitter), None);
+        assert!(!check.take_whole());
+        check.stop();
+        assert!(!check.is_begun());
+        assert_eq!(check.deadline(), None);
+    }
+
+    #[test]
+    fn a_question_for_all_takes_the_place_of_one_that_confirms() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let turn = now + INTERVAL;
+        for back in [INTERVAL / 2, INTERVAL + CONFIRMED_APART] {
+            let mut check = begun(now);
+            assert!(!check.handle_missing(now, &name(), back, Duration::ZERO));
+            check.confirm(checker(0), &mut jitter);
+            assert_eq!(check.poll(turn, checker(0), &mut jitter), Some(Scope::All));
+            assert_eq!(check.deadline(), Some(turn + INTERVAL), "{back:?}");
+        }
+    }
+
+    #[test]
+    fn who_seems_to_hang_is_looked_at_when_that_tells() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let mut check = begun(now);
+        let at = now + INTERVAL / 2;
+        check.look_again(&name(), at);
+        assert_eq!(check.deadline(), Some(at));
+        let before = at - Duration::from_millis(1);
+        assert_eq!(check.poll(before, checker(0), &mut jitter), None);
+        let only = Some(Scope::Only(HashSet::from([name()])));
+        assert_eq!(check.poll(at, checker(0), &mut jitter), only);
+        assert_eq!(check.deadline(), Some(now + INTERVAL), "once");
+        // A question for all tells, too.
+        check.look_again(&name(), now + INTERVAL * 2);
+        assert_eq!(
+            check.poll(now + INTERVAL, checker(0), &mut jitter),
+            Some(Scope::All)
+        );
+        check.next = None;
+        assert_eq!(check.deadline(), None);
+    }
+
+    #[test]
+    fn who_is_cleared_of_suspicion_leaves_the_others_under_it() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let mut check = begun(now);
+        let other: Arc<str> = Arc::from("c");
+        for name in [name(), Arc::clone(&other)] {
+            check.handle_missing(now, &name, INTERVAL / 2, Duration::ZERO);
+        }
+        check.confirm(checker(0), &mut jitter);
+        check.clear("b");
+        assert_eq!(check.suspects(), [other]);
+        assert!(check.deadline() < Some(now + INTERVAL));
+    }
+
+    #[test]
+    fn an_unreachable_peer_that_stays_silent_is_asked_for_once_in_its_interval() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let beat = Duration::from_secs(5);
+        let again = beat.mul_f64(AGAIN);
+        let other = Role::Other { others: 9 };
+        let mut check = begun(now);
+        check.next = None;
+        assert!(!check.has_unreachable());
+        check.handle_unreachable(now, &name(), Some(beat), &mut jitter);
+        assert_eq!(check.unreachable_since("b"), Some(now));
+        assert_eq!(check.unreachable(), 1);
+        let mut at = check.deadline().expect("a question");
+        assert!(at <= now + REPORTED_WITHIN);
+        for n in 1..5 {
+            assert!(check.poll(at, other, &mut jitter).is_some());
+            let next = now + again * n;
+            assert_eq!(check.deadline(), Some(next), "{n}");
+            at = next;
+        }
+        // It is heard, and may be reported again at any moment until it would have been asked for.
+        check.clear("b");
+        assert_eq!(check.unreachable_since("b"), None);
+        assert_eq!(check.unreachable(), 1);
+        for _ in 0..2 {
+            assert!(check.has_unreachable());
+            let before = at - Duration::from_millis(1);
+            assert_eq!(check.poll(before, other, &mut jitter), None);
+        }
+        assert!(check.has_unreachable());
+        assert_eq!(check.poll(at, other, &mut jitter), None);
+        assert!(!check.has_unreachable());
+        assert_eq!(check.unreachable(), 0);
+    }
+
+    #[test]
+    fn a_new_report_of_one_that_was_asked_for_waits_its_turn_unless_it_has_left() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let beat = Duration::from_secs(5);
+        let again = beat.mul_f64(AGAIN);
+        let other = Role::Other { others: 9 };
+        let mut check = begun(now);
+        check.next = None;
+        check.handle_unreachable(now, &name(), Some(beat), &mut jitter);
+        let asked = check.deadline().expect("a question");
+        assert!(check.poll(asked, other, &mut jitter).is_some());
+        check.clear("b");
+        let mut report_at = |check: &mut SessionCheck, at| {
+            check.handle_unreachable(at, &name(), Some(beat), &mut jitter);
+            let due = check.deadline().expect("a question") - at;
+            check.clear("b");
+            due
+        };
+        let soon = asked + REPORTED_APART;
+        assert_eq!(report_at(&mut check, soon), again);
+        let turn = asked + again;
+        assert_eq!(report_at(&mut check, turn - REPORTED_WITHIN), again);
+        assert!(report_at(&mut check, turn) <= REPORTED_WITHIN);
+        check.forget("b");
+        assert!(!check.has_unreachable());
+        assert!(report_at(&mut check, soon) <= REPORTED_WITHIN);
     }
 
     #[test]

@@ -134,6 +134,26 @@ mod tests {
     }
 
     #[test]
+    fn who_was_idle_for_half_a_beat_is_watched() {
+        let (now, name) = (Instant::now(), Arc::from("b"));
+        let mut stillness = Stillness::default();
+        let less = BEAT / 2 - Duration::from_millis(1);
+        for (idle, watched) in [(less, 0), (BEAT / 2, 1)] {
+            let verdict = stillness.handle_idle(now, &name, idle, BEAT, false);
+            assert_eq!(verdict, Verdict::Speaks);
+            assert_eq!(stillness.names().count(), watched, "{idle:?}");
+        }
+        stillness.stop();
+        assert_eq!(stillness.names().count(), 0);
+    }
+
+    #[test]
+    fn two_clocks_may_differ_a_little() {
+        assert_eq!(looks([(3.0, 3.0), (16.0, 16.25)]), [false, true]);
+        assert_eq!(looks([(3.0, 3.0), (16.0, 16.26)]), [false, false]);
+    }
+
+    #[test]
     fn a_clock_that_jumps_silences_nobody() {
         let found = looks([(0.0, 3.0), (2.0, 3_605.0), (4.0, 3_607.0), (4.5, 0.2)]);
         assert_eq!(found, [false; 4]);

@@ -184,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn a_duty_that_takes_longer_than_a_wait_is_late() {
+        let start = Instant::now();
+        let mut pace = Pace::new(start);
+        for (passed, late) in [
+            (Duration::ZERO, false),
+            (SLICE, false),
+            (SLICE + Duration::from_millis(1), true),
+        ] {
+            pace.handle_progress(start + passed);
+            assert_eq!(pace.is_late(start), late, "{passed:?}");
+        }
+    }
+
+    #[test]
     fn a_look_that_comes_late_without_having_waited_was_paused() {
         let start = Instant::now();
         let mut pace = Pace::new(start);

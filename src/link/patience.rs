@@ -103,6 +103,12 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_is_told() {
+        assert_eq!(after(ms(1_000), &[]).round_trip(), None);
+        assert_eq!(after(ms(1_000), &[70; 3]).round_trip(), Some(ms(70)));
+    }
+
+    #[test]
     fn what_is_long_takes_longer() {
         let patience = after(ms(1_000), &[300; 20]);
         let limit = patience.statement(64_000);
@@ -122,6 +128,7 @@ mod tests {
 
     #[test]
     fn a_lock_is_given_up_before_the_link_is() {
+        assert_eq!(after(ms(5_000), &[700]).lock(), ms(4_000));
         for heartbeat in [40, 1_500, 5_000, 60_000] {
             for round_trip in [1, 50, 150, 300, 400, 700] {
                 let patience = after(ms(heartbeat), &[round_trip; 20]);

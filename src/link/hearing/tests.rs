@@ -378,3 +378,66 @@ fn what_is_overdue_takes_no_silence_of_long_ago_for_one_of_now() {
     hearing.handle_silence(until);
     assert_eq!(hearing.poll_horizon(), Some(later));
 }
+
+#[test]
+fn our_own_announcement_over_the_side_channel_proves_the_link_and_all_before_it() {
+    let (mut hearing, now) = opened();
+    let sent = now + ms(7);
+    hearing.handle_own(sent);
+    assert_eq!(hearing.proven(), sent);
+    assert_eq!(hearing.poll_horizon(), Some(sent));
+    // One that comes late proves nothing more.
+    hearing.handle_own(now);
+    assert_eq!((hearing.proven(), hearing.poll_horizon()), (sent, None));
+}
+
+#[test]
+fn what_waits_for_the_side_channel_ends_no_wait() {
+    let (mut hearing, now) = opened();
+    hearing.handle_notification(now, FLOOD + 1);
+    for (aside, until) in [
+        (Aside::Ready, now),
+        (Aside::Busy, now + SLICE),
+        (Aside::Failed, now),
+    ] {
+        assert_eq!(hearing.until(now, Some(now), aside, SLICE), until);
+    }
+    let calm = now + FLOOD_COOLDOWN;
+    assert_eq!(hearing.until(calm, Some(calm), Aside::Busy, SLICE), calm);
+}
+
+#[test]
+fn one_barrier_is_out_at_a_time() {
+    let (mut hearing, now) = opened();
+    assert_eq!(hearing.poll_horizon(), Some(now));
+    hearing.handle_answer(now + ms(1), now + ms(2), 2);
+    hearing.handle_answer(now + ms(3), now + ms(4), 3);
+    hearing.handle_notification(now + ms(5), 10);
+    assert_eq!(hearing.poll_horizon(), None);
+    hearing.handle_notification(now + ms(5), 10);
+    assert_eq!(hearing.poll_horizon(), Some(now + ms(1)));
+    hearing.handle_notification(now + ms(6), 10);
+    assert_eq!(hearing.poll_horizon(), None, "the second was not put out");
+}
+
+#[test]
+fn just_what_may_wait_is_no_flood() {
+    let (mut hearing, now) = opened();
+    hearing.handle_notification(now, FLOOD);
+    assert!(!hearing.is_flooded(now));
+    hearing.handle_notification(now, 1);
+    assert!(hearing.is_flooded(now));
+}
+
+#[test]
+fn just_what_may_come_in_a_second_is_not_loud() {
+    let (mut hearing, now) = opened();
+    let piece = FLOOD / 4;
+    for _ in 0..16 {
+        hearing.handle_notification(now, piece);
+        hearing.handle_silence(now);
+    }
+    assert_eq!(hearing.loud_until(), now);
+    hearing.handle_notification(now, 1);
+    assert_eq!(hearing.loud_until(), now + FLOOD_COOLDOWN);
+}
