@@ -345,6 +345,20 @@ mod tests {
             assert!(told.contains("unknown option `hots`"), "{told}");
             assert!(!told.contains("er2"), "{told}");
         }
+        assert!(told("host=h hots_1=x").contains("unknown option `hots_1`"));
+        assert!(told("host=h hots-1=x").contains("is not shown"));
+    }
+
+    #[test]
+    fn a_reason_that_names_no_option_is_shown_where_there_is_no_password() {
+        for (params, shown) in [
+            ("host=h x y", true),
+            ("host=h password=x y z", false),
+            ("host=h application_name=a@b x y", false),
+        ] {
+            let told = told(params);
+            assert_eq!(!told.contains("is not shown"), shown, "{told}");
+        }
     }
 
     #[test]
@@ -366,6 +380,7 @@ mod tests {
                 "without the name of a driver",
             ),
             ("localhost", "write host=..."),
+            ("host=h port=x", "write host=..."),
         ] {
             let told = told(params);
             assert!(told.contains(advice), "{told}");
