@@ -46,7 +46,7 @@ fn log_warnings() {
 }
 
 fn join(server: &Server, name: &str, channel: &str) -> Cluster {
-    let config = Config::new(name).channel(channel);
+    let config = reticent(Config::new(name).channel(channel));
     config.join(&params(server)).expect("valid")
 }
 
@@ -86,8 +86,7 @@ fn survive(encoding: &str, statements: &[&str], code: &SqlState) {
     create(&server, encoding);
     let a = join(&server, "a", "meeting");
     let b = join(&server, "b", "meeting");
-    let watcher = Config::observer()
-        .channel("meeting")
+    let watcher = reticent(Config::observer().channel("meeting"))
         .join(&params(&server))
         .expect("valid");
     expect_all(&a, &["online", "join b"]);

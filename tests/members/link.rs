@@ -60,7 +60,7 @@ fn a_restart_of_postgres_is_one_offline_and_one_online() {
 fn a_terminated_backend_is_noticed_there_only() {
     let server = Server::start();
     let a = join(&server, "a");
-    let b = join(&server, "b");
+    let b = online(reticent(Config::new("b")), &server);
     expect(&a, "join b");
     expect(&b, "join a");
     for _ in 0..3 {

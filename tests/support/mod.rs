@@ -175,8 +175,15 @@ pub fn count_round_trips(
     assert!(online <= again);
 }
 
-/// Waits until no session has said anything for a while. Where a statement is under way when Postgres ends a session, the
-/// `postgres` crate tells of it only that the connection was closed.
+/// A participant that says nothing of its own accord for a minute. Where a statement is under way when Postgres ends a session, the `postgres`
+/// crate tells of it only that the connection was closed.
+pub fn reticent(config: Config) -> Config {
+    config
+        .heartbeat_interval(Duration::from_secs(60))
+        .session_check(false)
+}
+
+/// Waits until no session has said anything for a while.
 pub fn wait_until_idle(server: &Server) {
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() \
                 AND application_name <> $1 AND (state <> 'idle' OR clock_timestamp() - state_change < interval '300 ms')";
