@@ -112,7 +112,9 @@ impl Worker {
             let (horizon, proven) = (hearing.poll_horizon(), hearing.proven());
             let (flooded, loud_until) = (hearing.is_flooded(now), hearing.loud_until());
             let marks: Vec<_> = std::iter::from_fn(|| hearing.poll_mark()).collect();
-            self.roster.handle_loud(loud_until);
+            if let Some(until) = loud_until {
+                self.roster.handle_loud(until);
+            }
             if flooded {
                 self.roster.handle_flood(now);
             }

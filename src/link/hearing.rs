@@ -31,7 +31,7 @@ pub(crate) const FLOOD: usize = 1 << 18;
 const LOUD: usize = 4 * FLOOD;
 
 /// A flood goes on until it was not seen for this long. A moment in which nothing arrives may be between two of its waves.
-const FLOOD_COOLDOWN: Duration = Duration::from_secs(1);
+pub(crate) const FLOOD_COOLDOWN: Duration = Duration::from_secs(1);
 
 /// What a session has heard, and what waits in it.
 #[derive(Debug)]
@@ -65,13 +65,13 @@ pub(crate) struct Hearing<M> {
     /// The bytes heard since `backlog_since`, or since nothing more had arrived.
     backlog_bytes: usize,
     backlog_since: Instant,
-    /// Until then the flood that was last seen is not over.
-    flooded_until: Instant,
+    /// Until then the flood that was last seen is not over; `None` if none was.
+    flooded_until: Option<Instant>,
     /// The bytes heard since `loud_since`, whether all was heard meanwhile or not.
     loud_bytes: usize,
     loud_since: Instant,
-    /// Until then so much is said that some may not keep up, though we do.
-    loud_until: Instant,
+    /// Until then so much is said that some may not keep up, though we do; `None` if it never was.
+    loud_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -111,10 +111,10 @@ impl<M> Hearing<M> {
             reached: VecDeque::new(),
             backlog_bytes: 0,
             backlog_since: now,
-            flooded_until: if flooded { now + FLOOD_COOLDOWN } else { now },
+            flooded_until: flooded.then(|| now + FLOOD_COOLDOWN),
             loud_bytes: 0,
             loud_since: now,
-            loud_until: now,
+            loud_until: None,
         }
     }
 
@@ -128,14 +128,14 @@ impl<M> Hearing<M> {
         }
         self.backlog_bytes += bytes;
         if self.backlog_bytes > FLOOD {
-            self.flooded_until = now + FLOOD_COOLDOWN;
+            self.flooded_until = Some(now + FLOOD_COOLDOWN);
         }
         if self.loud_since + FLOOD_COOLDOWN <= now {
             (self.loud_bytes, self.loud_since) = (0, now);
         }
         self.loud_bytes += bytes;
         if self.loud_bytes > LOUD {
-            self.loud_until = now + FLOOD_COOLDOWN;
+            self.loud_until = Some(now + FLOOD_COOLDOWN);
         }
         self.pass(self.heard);
     }
@@ -212,11 +212,12 @@ impl<M> Hearing<M> {
 
     /// Whether far more may have arrived than was heard, or is about to.
     pub(crate) fn is_flooded(&self, now: Instant) -> bool {
-        now < self.flooded_until
+        self.flooded_until.is_some_and(|until| now < until)
     }
 
-    /// Until then so much is said that others may not keep up: those that hear of a flood only that it is one, too.
-    pub(crate) fn loud_until(&self) -> Instant {
+    /// Until then so much is said that others may not keep up, if it was ever so much: those that hear of a flood only that it is
+    /// one, too.
+    pub(crate) fn loud_until(&self) -> Option<Instant> {
         self.loud_until.max(self.flooded_until)
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::wire::{self, Body, Inbox, Pid};
+use crate::link::hearing::FLOOD_COOLDOWN;
 use crate::simulator::host::described;
 use crate::simulator::process::{Process, What};
 use crate::simulator::setup::Setup;
@@ -60,6 +61,8 @@ pub(crate) struct Net {
     held_up_until: Duration,
     /// What is said only then, unless the session ends before.
     held_up: Vec<HeldUp>,
+    /// Until then others say so much that some cannot keep up.
+    pub(crate) loud_until: Duration,
     /// Whose turn it is next. What is out of date differs from [`Process::next_turn`].
     agenda: BinaryHeap<Reverse<(Duration, Id)>>,
 }
@@ -102,6 +105,7 @@ impl Net {
             last_ended: None,
             held_up_until: Duration::ZERO,
             held_up: Vec::new(),
+            loud_until: Duration::ZERO,
             agenda: BinaryHeap::new(),
         }
     }
@@ -516,6 +520,9 @@ impl Net {
         process.look_at_the_clock(self.now);
         process.hear(now, self.now);
         let participant = &mut process.participant;
+        if self.now < self.loud_until {
+            participant.roster.handle_loud(now + FLOOD_COOLDOWN);
+        }
         assert!(
             !participant.roster.handle_timeout(now, now),
             "the link was proven just now"

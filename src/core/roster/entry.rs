@@ -96,9 +96,13 @@ impl Entry {
     }
 
     /// When it has been silent for too long. That is at [`until`](Self::until), or, if the channel was loud, a grace period after
-    /// it no longer was, but no later than two grace periods after `until` (rule 5).
+    /// it no longer was, but no later than two grace periods after `until` (rule 5). One that is not known to be there since the
+    /// link came up has so much longer only as its beats take.
     pub(super) fn overdue_at(&self, loud_until: Option<Instant>, missed: u32) -> Instant {
-        let grace = self.grace(missed);
+        let grace = match self.beat() {
+            Some(beat) if !self.confirmed => beat * missed,
+            _ => self.grace(missed),
+        };
         let after = loud_until.map_or(self.until, |loud_until| loud_until + grace);
         after.clamp(self.until, self.until + grace * 2)
     }
@@ -120,9 +124,10 @@ impl Entry {
         heard.unwrap_or(self.until)
     }
 
-    /// How long ago it was heard, or was given a new grace period.
-    pub(super) fn age(&self, now: Instant, missed: u32) -> Duration {
-        let left = self.until.saturating_duration_since(now);
+    /// How long ago it was heard, or was given a new grace period: by that a newcomer lets it go when we do.
+    pub(super) fn age(&self, now: Instant, loud_until: Option<Instant>, missed: u32) -> Duration {
+        let overdue_at = self.overdue_at(loud_until, missed);
+        let left = overdue_at.saturating_duration_since(now);
         self.grace(missed).saturating_sub(left)
     }
 

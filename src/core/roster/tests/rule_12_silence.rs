@@ -267,20 +267,26 @@ fn where_all_that_look_hang_others_look_again() {
 
 #[test]
 fn who_died_while_the_link_was_down_is_not_kept_for_long() {
-    let mut net = Net::new(1);
-    let ids = crowd(&mut net, 100);
-    net.run(secs(60));
-    for &id in &ids {
-        net.disconnect(id);
+    for loud in [false, true] {
+        let mut net = Net::new(1);
+        let ids = crowd(&mut net, 100);
+        net.run(secs(60));
+        for &id in &ids {
+            net.disconnect(id);
+        }
+        net.run(ms(300));
+        for &id in &ids[1..] {
+            net.reconnect(id);
+        }
+        told(&mut net, &ids);
+        if loud {
+            net.loud_until = net.now + secs(1);
+            net.run(secs(1) + BEAT * MISSED);
+        }
+        net.run(secs(20));
+        let left = told(&mut net, &ids[1..]);
+        assert_eq!(left, vec!["leave p000.1 Expired"; 99]);
     }
-    net.run(ms(300));
-    for &id in &ids[1..] {
-        net.reconnect(id);
-    }
-    told(&mut net, &ids);
-    net.run(secs(20));
-    let left = told(&mut net, &ids[1..]);
-    assert_eq!(left, vec!["leave p000.1 Expired"; 99]);
 }
 
 #[test]

@@ -64,6 +64,29 @@ fn who_died_during_the_pause_is_gone_a_grace_period_after_it() {
 }
 
 #[test]
+fn a_newcomer_knows_peers_for_as_long_as_those_that_answer_it() {
+    let mut net = Net::new(1);
+    let setup = |name: &str, incarnation| Setup {
+        heartbeat: secs(5),
+        session_check: false,
+        ..Setup::new(name, incarnation)
+    };
+    let a = net.start_as(setup("a", 1));
+    net.run(SETTLED);
+    net.inject(&beat("b", 5, 1));
+    net.loud_until = net.now + secs(2);
+    // Longer than b may be silent where little is said.
+    net.run(ms(3_500));
+    let c = net.start_as(setup("c", 9));
+    net.run(ms(500));
+    assert_eq!(net.told(c), ["join b.5", "join a.1"]);
+    net.run(SETTLED);
+    for id in [a, c] {
+        assert!(net.told(id).contains(&"leave b.5 Expired".to_owned()));
+    }
+}
+
+#[test]
 fn where_much_is_said_peers_have_longer_and_not_for_ever() {
     // If the channel is loud until this many milliseconds after that.
     let gone_after = |loud: u64| {
