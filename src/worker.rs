@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use crate::core::roster::{Outcome, Roster};
+use crate::core::stillness::Look;
 use crate::core::wire::{self, Body, Pid};
 use crate::error::{Error, Kind, Result};
 use crate::host::delivery::Delivery;
@@ -28,10 +29,7 @@ pub(crate) struct Worker {
 }
 
 /// What Postgres said of the sessions of others, until all is heard that had arrived by then.
-pub(crate) struct PendingSessionCheck {
-    asked: Instant,
-    sessions: Sessions,
-}
+pub(crate) type PendingSessionCheck = (Look, Sessions);
 
 impl Worker {
     pub(crate) fn new(
@@ -112,9 +110,7 @@ impl Worker {
             let (horizon, proven) = (hearing.poll_horizon(), hearing.proven());
             let (flooded, loud_until) = (hearing.is_flooded(now), hearing.loud_until());
             let marks: Vec<_> = std::iter::from_fn(|| hearing.poll_mark()).collect();
-            if let Some(until) = loud_until {
-                self.roster.handle_loud(until);
-            }
+            self.roster.handle_loud(loud_until);
             if flooded {
                 self.roster.handle_flood(now);
             }
@@ -122,10 +118,10 @@ impl Worker {
                 self.guard.all_heard(horizon.elapsed());
                 self.roster.handle_timeout(horizon, proven)
             });
-            for PendingSessionCheck { asked, sessions } in marks {
+            for (look, sessions) in marks {
                 let (missing, idle) = (&sessions.missing, &sessions.idle);
                 self.roster
-                    .handle_session_check(now, asked, missing, idle, sessions.seen);
+                    .handle_session_check(now, look, missing, idle, sessions.seen);
             }
             if !must_prove || flooded {
                 return Ok(());
@@ -138,6 +134,8 @@ impl Worker {
     fn announce(&mut self) -> Result<()> {
         // One look at the clock: where a NOTIFY takes longer than the interval, the next one is due already.
         let now = Instant::now();
+        // What is still under way aside may fail, and the success of what is said here must not count for it.
+        self.roster.handle_not_sent(now);
         while let Some(message) = self.roster.poll_announcement(now) {
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             let payload = wire::encode(&message);
@@ -224,16 +222,16 @@ impl Worker {
         if self.up()?.hearing.awaits_mark() {
             return Ok(());
         }
-        let asked = self.pace.now();
-        let Some(pids) = self.roster.poll_session_check(asked) else {
+        let Some(pids) = self.roster.poll_session_check(self.pace.now()) else {
             return Ok(());
         };
         self.host.status_mut().checked += 1;
         let answer = self.call(Road::Other, |link| link.sessions(pids))?;
+        let (asked, took) = (answer.asked, answer.round_trip());
+        let look = Look { asked, took };
         match answer.value {
             Some(sessions) => {
-                let check = PendingSessionCheck { asked, sessions };
-                self.up()?.hearing.mark(answer.waiting, check);
+                self.up()?.hearing.mark(answer.waiting, (look, sessions));
             }
             None => self.roster.handle_no_right_to_check(answer.answered),
         }

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use crate::core::presence::{Presence, Style};
 use crate::core::roster::checks::peers;
 use crate::core::roster::{Limits, Roster};
+use crate::core::stillness::Look;
 use crate::core::wire::{self, Body, Inbox, Pid};
 use crate::jitter::Jitter;
 use crate::peer::{Incarnation, Tags};
@@ -136,7 +137,7 @@ impl Setup {
 }
 
 /// When Postgres was asked for sessions, which of them it does not have, and for how long the others have been idle.
-type Sessions = (Instant, HashSet<Pid>, HashMap<Pid, Option<Duration>>);
+type Sessions = (Look, HashSet<Pid>, HashMap<Pid, Option<Duration>>);
 
 struct Process {
     now: Instant,
@@ -363,17 +364,19 @@ impl Process {
                 let (dead, there): (Vec<Pid>, Vec<Pid>) =
                     pids.into_iter().partition(|&pid| self.is_dead(pid));
                 let idle = there.into_iter().map(|pid| (pid, Self::idle(pid)));
-                self.sessions = Some((self.now, HashSet::from_iter(dead), idle.collect()));
+                let (asked, took) = (self.now, LATENCY);
+                let look = Look { asked, took };
+                self.sessions = Some((look, HashSet::from_iter(dead), idle.collect()));
             }
         }
         let overdue = self
             .participant
             .roster
             .handle_timeout(self.now, began - LATENCY);
-        if let Some((asked, missing, idle)) = self.sessions.take() {
+        if let Some((look, missing, idle)) = self.sessions.take() {
             self.participant
                 .roster
-                .handle_session_check(self.now, asked, &missing, &idle, true);
+                .handle_session_check(self.now, look, &missing, &idle, true);
         }
         if overdue {
             assert!(

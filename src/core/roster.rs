@@ -278,6 +278,8 @@ impl Roster {
         self.online = true;
         self.new_link = true;
         self.is_seen = false;
+        // What took this link to come up looks like a pause, and nobody need have been stopped with it.
+        self.paused = None;
         self.beats.handle_link_up(now);
         self.sync.set_away_since(self.heard_until);
         // This server may be nearer than the last, or farther.
@@ -573,9 +575,10 @@ impl Roster {
         }
     }
 
-    /// Until then so much is said on the channel that some of those who hear it cannot keep up, and speak late (rule 5).
-    pub(crate) fn handle_loud(&mut self, until: Instant) {
-        self.loud_until = self.loud_until.max(Some(until));
+    /// Until then so much is said on the channel that some of those who hear it cannot keep up, and speak late (rule 5); `None` if
+    /// it is not.
+    pub(crate) fn handle_loud(&mut self, until: Option<Instant>) {
+        self.loud_until = self.loud_until.max(until);
     }
 
     /// Everything that arrived before `now` was heard, and the link is known to have worked at `proven`. Peers that were

@@ -141,13 +141,14 @@ impl RosterSync {
         self.question(away)
     }
 
-    /// Asks anew, as soon as it is polled, unless it has not even learned who is there. Returns whether it does.
+    /// Asks anew, as soon as it is polled, unless it asks already, or has not even learned who is there. Returns whether it does.
     pub(crate) fn begin_review(&mut self, now: Instant) -> bool {
-        self.review = self.stage == Stage::Settled;
-        if self.review {
+        let settled = self.stage == Stage::Settled;
+        if settled {
+            self.review = true;
             self.begin(now);
         }
-        self.review
+        settled
     }
 
     /// One has answered, and what it said takes another one.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Two looks by two clocks differ by this much, and a beat may come this much late.
+/// The clocks of the server and of this machine differ by this much between two looks, and a beat may come this much late.
 const TOLERANCE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Default)]
@@ -25,11 +25,20 @@ pub(crate) enum Verdict {
     Silent,
 }
 
+/// When Postgres was asked what sessions do, and how long it took to answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    pub(crate) asked: Instant,
+    pub(crate) took: Duration,
+}
+
 #[derive(Debug)]
 struct Still {
     /// The first look that showed the session idle since its last statement, and the last one.
     first: Instant,
     last: Instant,
+    /// How long the last one took. The server looked at some time within it.
+    took: Duration,
     /// For how long it had been idle then.
     idle: Duration,
     /// Since then it is overdue.
@@ -37,16 +46,17 @@ struct Still {
 }
 
 impl Stillness {
-    /// At `asked` the session of this peer had been idle for so long. It promised a statement every `beat`. `is_late`: that is too
+    /// At a look, the session of this peer had been idle for so long. It promised a statement every `beat`. `is_late`: that is too
     /// long, and it was not heard for as long.
     pub(crate) fn handle_idle(
         &mut self,
-        asked: Instant,
+        look: Look,
         name: &Arc<str>,
         idle: Duration,
         beat: Duration,
         is_late: bool,
     ) -> Verdict {
+        let Look { asked, took } = look;
         if idle * 2 < beat {
             self.clear(name);
             return Verdict::Speaks;
@@ -54,16 +64,20 @@ impl Stillness {
         let new = Still {
             first: asked,
             last: asked,
+            took,
             idle,
             overdue: None,
         };
         let still = self.0.entry(Arc::clone(name)).or_insert(new);
-        let expected = still.idle + asked.saturating_duration_since(still.last);
-        if idle.abs_diff(expected) > TOLERANCE {
+        let passed = asked.saturating_duration_since(still.last);
+        let expected = still.idle + passed;
+        let has_jumped =
+            idle > expected + took + TOLERANCE || idle + still.took + TOLERANCE < expected;
+        if has_jumped || idle <= passed + took {
             // It has said something meanwhile, or the server's clock has jumped, and hides whether it has.
             (still.first, still.overdue) = (asked, None);
         }
-        (still.last, still.idle) = (asked, idle);
+        (still.last, still.took, still.idle) = (asked, took, idle);
         let watched_for_long = still.first + beat + TOLERANCE;
         if is_late && asked >= watched_for_long {
             still.overdue.get_or_insert(asked);
@@ -107,14 +121,25 @@ mod tests {
         Duration::from_secs_f64(seconds)
     }
 
+    fn at(asked: Instant) -> Look {
+        let took = Duration::ZERO;
+        Look { asked, took }
+    }
+
     /// Whether each look finds the session silent: at which second, and for how many seconds it was idle.
     fn looks<const N: usize>(looks: [(f64, f64); N]) -> [bool; N] {
+        looks_that_take(looks.map(|(at, idle)| (at, 0.0, idle)))
+    }
+
+    /// The same, with how many seconds each takes.
+    fn looks_that_take<const N: usize>(looks: [(f64, f64, f64); N]) -> [bool; N] {
         let start = Instant::now();
         let mut stillness = Stillness::default();
-        looks.map(|(at, idle)| {
-            let at = start + seconds(at);
+        looks.map(|(asked, took, idle)| {
+            let (asked, took) = (start + seconds(asked), seconds(took));
             let idle = seconds(idle);
-            let verdict = stillness.handle_idle(at, &Arc::from("b"), idle, BEAT, idle > LIMIT);
+            let look = Look { asked, took };
+            let verdict = stillness.handle_idle(look, &Arc::from("b"), idle, BEAT, idle > LIMIT);
             verdict == Verdict::Silent
         })
     }
@@ -139,7 +164,7 @@ mod tests {
         let mut stillness = Stillness::default();
         let less = BEAT / 2 - Duration::from_millis(1);
         for (idle, watched) in [(less, 0), (BEAT / 2, 1)] {
-            let verdict = stillness.handle_idle(now, &name, idle, BEAT, false);
+            let verdict = stillness.handle_idle(at(now), &name, idle, BEAT, false);
             assert_eq!(verdict, Verdict::Speaks);
             assert_eq!(stillness.names().count(), watched, "{idle:?}");
         }
@@ -151,6 +176,22 @@ mod tests {
     fn two_clocks_may_differ_a_little() {
         assert_eq!(looks([(3.0, 3.0), (16.0, 16.25)]), [false, true]);
         assert_eq!(looks([(3.0, 3.0), (16.0, 16.26)]), [false, false]);
+    }
+
+    /// The server looks at the beginning of a question that takes long, or at its end.
+    #[test]
+    fn the_server_may_take_long_to_look() {
+        let found = looks_that_take([(3.0, 0.0, 3.0), (16.0, 1.0, 17.0), (18.0, 0.0, 18.0)]);
+        assert_eq!(found, [false, true, true]);
+        let found = looks_that_take([(3.0, 1.0, 4.0), (16.0, 0.0, 16.0)]);
+        assert_eq!(found, [false, true]);
+        let found = looks_that_take([(3.0, 1.0, 4.0), (16.0, 1.0, 18.26)]);
+        assert_eq!(found, [false, false], "longer than it took");
+        // Whether it said something since is not known where a look takes as long as it was idle before.
+        let found = looks_that_take([(3.0, 0.0, 3.0), (16.0, 2.9, 16.0)]);
+        assert_eq!(found, [false, true]);
+        let found = looks_that_take([(3.0, 0.0, 3.0), (16.0, 3.0, 16.0)]);
+        assert_eq!(found, [false, false]);
     }
 
     #[test]
@@ -170,9 +211,9 @@ mod tests {
         let now = Instant::now();
         let mut stillness = Stillness::default();
         let again = now + BEAT + TOLERANCE;
-        let mut look = |at: Instant| {
-            let idle = LIMIT * 2 + (at - now);
-            stillness.handle_idle(at, &Arc::from("b"), idle, BEAT, true)
+        let mut look = |asked: Instant| {
+            let idle = LIMIT * 2 + (asked - now);
+            stillness.handle_idle(at(asked), &Arc::from("b"), idle, BEAT, true)
         };
         assert_eq!(look(now), Verdict::LookAgain(again));
         assert_eq!(look(again), Verdict::Silent);
@@ -182,14 +223,14 @@ mod tests {
     fn who_is_heard_is_not_overdue_any_more() {
         let (start, name) = (Instant::now(), Arc::from("b"));
         let mut stillness = Stillness::default();
-        for at in [8, 16] {
-            let idle = Duration::from_secs(at);
-            stillness.handle_idle(start + idle, &name, idle, BEAT, idle > LIMIT);
+        for second in [8, 16] {
+            let idle = Duration::from_secs(second);
+            stillness.handle_idle(at(start + idle), &name, idle, BEAT, idle > LIMIT);
         }
         assert!(stillness.overdue("b").is_some());
         stillness.clear("b");
         assert_eq!(stillness.overdue("b"), None);
-        let next = start + Duration::from_secs(18);
+        let next = at(start + Duration::from_secs(18));
         let verdict = stillness.handle_idle(next, &name, Duration::from_secs(18), BEAT, true);
         assert_ne!(verdict, Verdict::Silent);
     }

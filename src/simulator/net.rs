@@ -5,6 +5,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::core::stillness::Look;
 use crate::core::wire::{self, Body, Inbox, Pid};
 use crate::link::hearing::FLOOD_COOLDOWN;
 use crate::simulator::host::described;
@@ -512,7 +513,9 @@ impl Net {
             // The answer comes after all that was sent before it.
             let (missing, idle) = self.sessions(&pids);
             let seen = !self.processes[id].hidden;
-            let sessions = What::Sessions(now, missing, idle, seen);
+            let took = self.latency + self.processes[id].delay;
+            let look = Look { asked: now, took };
+            let sessions = What::Sessions(look, missing, idle, seen);
             self.processes[id].receive(self.now + self.latency, sessions);
             self.wait_for_the_server(id, self.now);
         }
@@ -521,7 +524,7 @@ impl Net {
         process.hear(now, self.now);
         let participant = &mut process.participant;
         if self.now < self.loud_until {
-            participant.roster.handle_loud(now + FLOOD_COOLDOWN);
+            participant.roster.handle_loud(Some(now + FLOOD_COOLDOWN));
         }
         assert!(
             !participant.roster.handle_timeout(now, now),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::core::presence::Style;
+use crate::core::stillness::Look;
 use crate::core::wire::{self, Inbox, Pid};
 use crate::peer::{Peer, Tags};
 use crate::simulator::host::describe;
@@ -71,7 +72,7 @@ pub(super) enum What {
     Answer(Pid, Arc<str>),
     /// When Postgres was asked for sessions, which of them it does not have, and what the others do, and whether they are
     /// told what this one does.
-    Sessions(Instant, HashSet<Pid>, HashMap<Pid, Option<Duration>>, bool),
+    Sessions(Look, HashSet<Pid>, HashMap<Pid, Option<Duration>>, bool),
 }
 
 impl What {
@@ -167,9 +168,9 @@ impl Process {
                 }
             }
             What::Notification(..) | What::Answer(..) => {}
-            What::Sessions(asked, missing, idle, seen) => {
+            What::Sessions(look, missing, idle, seen) => {
                 let roster = &mut self.participant.roster;
-                roster.handle_session_check(now, *asked, missing, idle, *seen);
+                roster.handle_session_check(now, *look, missing, idle, *seen);
             }
         }
         self.participant.settle();

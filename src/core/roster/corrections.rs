@@ -29,13 +29,17 @@ impl Roster {
         }
     }
 
-    /// The correction that is due, if one is.
+    /// The correction that is due, if one is. Whose incarnation is not known any more is passed over.
     pub(super) fn due_correction(&mut self, now: Instant) -> Option<Message<'static>> {
-        let name = self.corrections.pop(now)?;
-        let incarnation = self.entries.get(&name)?.peer.incarnation()?;
-        Some(Message {
-            name: name.to_string().into(),
-            body: Body::Newer { incarnation },
-        })
+        while let Some(name) = self.corrections.pop(now) {
+            let entry = self.entries.get(&name);
+            if let Some(incarnation) = entry.and_then(|entry| entry.peer.incarnation()) {
+                return Some(Message {
+                    name: name.to_string().into(),
+                    body: Body::Newer { incarnation },
+                });
+            }
+        }
+        None
     }
 }

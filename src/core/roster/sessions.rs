@@ -8,7 +8,7 @@ use super::entry::{Entry, Session, Standing};
 use super::{Kind, Roster};
 use crate::core::presence::Presence;
 use crate::core::session_check::{AT_EACH_END, Role, Scope, SessionCheck};
-use crate::core::stillness::Verdict;
+use crate::core::stillness::{Look, Verdict};
 use crate::core::wire::{Message, Pid};
 use crate::event::Reason;
 
@@ -30,13 +30,13 @@ impl Roster {
         asks.then(|| asked.into_iter().filter_map(Session::pid).collect())
     }
 
-    /// Postgres was asked which backends it has, at the time `asked`. It did not have those in `missing`; the others have been idle
+    /// Postgres was asked which backends it has, at this look. It did not have those in `missing`; the others have been idle
     /// for the time in `idle`, zero with a statement under way, or it does not tell this role. `seen`: it tells all of them what
     /// this session does. To be called when everything that had arrived by then was heard.
     pub(crate) fn handle_session_check(
         &mut self,
         now: Instant,
-        asked: Instant,
+        look: Look,
         missing: &HashSet<Pid>,
         idle: &HashMap<Pid, Option<Duration>>,
         seen: bool,
@@ -63,7 +63,7 @@ impl Roster {
         let excess = self.round_trip.excess();
         for (name, back) in missing {
             let check = &mut self.session_check;
-            if check.handle_missing(asked, &name, back, excess) {
+            if check.handle_missing(look.asked, &name, back, excess) {
                 self.depart(now, &name, Reason::SessionGone);
                 self.gone_to_tell.push_back((now, name));
             }
@@ -72,7 +72,7 @@ impl Roster {
         self.session_check.confirm(role, &mut self.jitter);
         for (pid, idle) in idle {
             if let Some(name) = self.backends.get(pid).map(Arc::clone) {
-                self.handle_idle(asked, &name, *idle);
+                self.handle_idle(look, &name, *idle);
             }
         }
         if self.session_check.take_whole() {
@@ -85,8 +85,9 @@ impl Roster {
         }
     }
 
-    /// The session of this peer had been idle for so long at `asked`, as far as that is told (rule 12).
-    fn handle_idle(&mut self, asked: Instant, name: &Arc<str>, idle: Option<Duration>) {
+    /// The session of this peer had been idle for so long at this look, as far as that is told (rule 12).
+    fn handle_idle(&mut self, look: Look, name: &Arc<str>, idle: Option<Duration>) {
+        let asked = look.asked;
         let missed = self.limits.missed;
         let (Some(entry), Some(idle)) = (self.entries.get_mut(name), idle) else {
             self.stillness.clear(name);
@@ -114,7 +115,7 @@ impl Roster {
         let silent = asked.saturating_duration_since(entry.last_received(missed));
         let is_late = idle.min(silent) > limit;
         let stillness = &mut self.stillness;
-        match stillness.handle_idle(asked, name, idle, beat, is_late) {
+        match stillness.handle_idle(look, name, idle, beat, is_late) {
             Verdict::Speaks => {}
             Verdict::LookAgain(at) => self.session_check.look_again(name, at),
             Verdict::Silent => self.expiry.expect(asked),

@@ -114,6 +114,13 @@ fn a_departure_that_was_missed_is_known_within_a_second_by_400() {
 
 #[test]
 fn an_expiry_that_was_missed_is_known_with_its_reason() {
+    for paused in [false, true] {
+        an_expiry_is_missed(paused);
+    }
+}
+
+/// By one that takes itself for paused, too: the call hung that found its link dead.
+fn an_expiry_is_missed(paused: bool) {
     let mut net = Net::new(1);
     let setup = |name: &str, incarnation| Setup {
         heartbeat: secs(10),
@@ -129,6 +136,10 @@ fn an_expiry_that_was_missed_is_known_with_its_reason() {
     net.run(secs(15));
     net.disconnect(b);
     net.run(secs(20));
+    if paused {
+        let now = net.clock();
+        net.processes[b].participant.roster.handle_pause(now);
+    }
     expect_left(&mut net, a, &["leave c.3 Expired"]);
     net.reconnect(b);
     net.run(KNOWN_WITHIN);

@@ -206,6 +206,32 @@ fn a_difference_that_stays_costs_a_question_a_minute() {
     assert!(all <= 22, "{all} questions in ten minutes");
 }
 
+/// Where answers are slow to come, the next doubt comes first.
+#[test]
+fn who_doubts_while_it_asks_does_not_ask_all() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.run(SETTLED);
+    net.sent.clear();
+    net.processes[a].delay = secs(4);
+    for seq in 1..60 {
+        for peer in ["x", "y"] {
+            net.inject(&format!(
+                "pg-peers/1 beat name={peer} inc=1 seq={seq} due=5000 digest=9.0000000000000007;"
+            ));
+        }
+        net.run(secs(1));
+    }
+    let asked = |by: u64| {
+        let attempt = format!(" try={by};");
+        let asks = net
+            .sent_by(a)
+            .filter(|sent| sent.payload.contains(&attempt));
+        asks.count()
+    };
+    assert!(asked(ASK_ALL - 1) > 0, "nobody answers");
+    assert_eq!(asked(ASK_ALL), 0);
+}
+
 #[test]
 fn a_peer_that_answers_differently_is_not_believed_alone() {
     let (mut net, ids) = cluster(10, 1_800);

@@ -92,7 +92,7 @@ fn where_much_is_said_peers_have_longer_and_not_for_ever() {
     let gone_after = |loud: u64| {
         gone_after(Setup::new("a", 1), |roster, heard, at| {
             // It is never known to be over in more than a second.
-            roster.handle_loud(heard + ms(loud.min(at + 1_000)));
+            roster.handle_loud(Some(heard + ms(loud.min(at + 1_000))));
         })
     };
     assert_eq!(gone_after(0), Some(3_000));
