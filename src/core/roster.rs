@@ -337,6 +337,7 @@ impl Roster {
     fn grant_grace(&mut self, now: Instant) {
         self.expiry.restart();
         self.stillness.stop();
+        self.session_check.grant_grace(now);
         for entry in self.entries.values_mut() {
             if entry.standing.is_alive() {
                 entry.until = now + entry.grace(self.limits.missed);

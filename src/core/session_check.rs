@@ -6,7 +6,8 @@
 //! not. That is less than three checks a second in the whole cluster.
 //!
 //! A peer that is missing twice, with nothing heard in between, is gone, if between the two lies the time within which it
-//! announced that it would be back, and more where the server is slow at present. One that merely reconnects was heard by then.
+//! announced that it would be back, and more where the server is slow at present. One that merely reconnects was heard by then,
+//! unless NOTIFY was held up, so that must be known to work (rule 4).
 //! Who misses a peer asks the second time itself, but the younger the later, so that the first to know spares the others the
 //! question.
 
@@ -92,6 +93,8 @@ struct Suspect {
     since: Instant,
     /// By then it is back or gone.
     until: Instant,
+    /// It was missing still.
+    gone: bool,
 }
 
 /// Where a member stands among those that check sessions.
@@ -284,20 +287,37 @@ impl SessionCheck {
         let suspect = self.suspects.entry(Arc::clone(name)).or_insert(Suspect {
             since: asked,
             until: asked,
+            gone: false,
         });
         let slower = (excess * ANSWERS_TO_BE_BACK).min(MOST_FOR_SLOWNESS);
         let until = suspect.since + back + slower;
         suspect.until = suspect.until.max(until);
-        let gone = asked >= suspect.until;
-        if gone {
-            self.suspects.remove(name);
+        suspect.gone = asked >= suspect.until;
+        suspect.gone
+    }
+
+    /// Since when this peer is gone, if it is.
+    pub(crate) fn gone_since(&self, name: &str) -> Option<Instant> {
+        let suspect = self.suspects.get(name)?;
+        suspect.gone.then_some(suspect.until)
+    }
+
+    /// Whoever is missing has from now on the time that it would have had.
+    pub(crate) fn grant_grace(&mut self, now: Instant) {
+        for suspect in self.suspects.values_mut() {
+            let time = suspect.until.saturating_duration_since(suspect.since);
+            *suspect = Suspect {
+                since: now,
+                until: now + time,
+                gone: false,
+            };
         }
-        gone
     }
 
     /// Asks for the suspects again as soon as that can confirm that one is gone.
     pub(crate) fn confirm(&mut self, role: Role, jitter: &mut Jitter) {
-        let first = self.suspects.values().map(|suspect| suspect.until).min();
+        let suspects = self.suspects.values().filter(|suspect| !suspect.gone);
+        let first = suspects.map(|suspect| suspect.until).min();
         self.confirm = first.map(|until| until + role.confirms_after(jitter));
     }
 

@@ -58,7 +58,8 @@ pub(crate) struct Net {
     next_pid: Option<Pid>,
     /// The backend that ended last.
     last_ended: Option<Pid>,
-    /// Until then something else holds NOTIFY up, and every speaker waits.
+    /// Since then something else holds NOTIFY up, and until then, and every speaker waits.
+    held_up_since: Duration,
     held_up_until: Duration,
     /// What is said only then, unless the session ends before.
     held_up: Vec<HeldUp>,
@@ -104,6 +105,7 @@ impl Net {
             server_is_ahead: Duration::ZERO,
             next_pid: None,
             last_ended: None,
+            held_up_since: Duration::ZERO,
             held_up_until: Duration::ZERO,
             held_up: Vec::new(),
             loud_until: Duration::ZERO,
@@ -203,6 +205,9 @@ impl Net {
 
     /// For so long no NOTIFY gets through.
     pub(crate) fn hold_up(&mut self, time: Duration) {
+        if self.held_up_until <= self.now {
+            self.held_up_since = self.now;
+        }
         self.held_up_until = self.now + time;
     }
 
@@ -526,11 +531,18 @@ impl Net {
         if self.now < self.loud_until {
             participant.roster.handle_loud(Some(now + FLOOD_COOLDOWN));
         }
-        assert!(
-            !participant.roster.handle_timeout(now, now),
-            "the link was proven just now"
-        );
+        let is_held_up = self.now < self.held_up_until;
+        let proven = if is_held_up {
+            self.held_up_since
+        } else {
+            self.now
+        };
+        let must_prove = participant.roster.handle_timeout(now, self.epoch + proven);
         participant.settle();
+        if must_prove {
+            assert!(is_held_up, "the link was proven just now");
+            self.wait_for_the_server(id, self.held_up_until);
+        }
         self.turns += 1;
         // To look at everything takes long where there are many.
         if self.turns % (1 + self.processes.len() / 20) == 0 {

@@ -239,8 +239,8 @@ impl Roster {
         self.stillness.clear(name);
     }
 
-    /// Looks at all peers. Those that were overdue when the link was last proven to work have left. Returns whether others
-    /// are overdue by now.
+    /// Looks at all peers. Those that were overdue, or gone, when the link was last proven to work have left. Returns whether
+    /// others are by now.
     pub(super) fn expire(&mut self, now: Instant, proven: Instant) -> bool {
         self.expiry.restart();
         let mut overdue = Vec::new();
@@ -249,16 +249,23 @@ impl Roster {
             if !entry.standing.is_alive() {
                 continue;
             }
+            let name = entry.peer.name();
             let by_silence = entry.overdue_at(self.loud_until, self.limits.missed);
-            let by_stillness = self.stillness.overdue(entry.peer.name());
-            let overdue_at = by_stillness.map_or(by_silence, |at| at.min(by_silence));
+            let by_stillness = self.stillness.overdue(name);
+            let by_session = self.session_check.gone_since(name);
+            let found = by_stillness.into_iter().chain(by_session).min();
+            let overdue_at = found.map_or(by_silence, |at| at.min(by_silence));
             if overdue_at <= now.min(proven) {
                 let name = entry.peer.shared_name();
-                if by_stillness.is_some() {
+                if found.is_some() {
                     // Not everybody looks.
                     self.gone_to_tell.push_back((now, Arc::clone(&name)));
                 }
-                overdue.push((overdue_at, name));
+                let why = match by_session {
+                    Some(_) => Reason::SessionGone,
+                    None => Reason::Expired,
+                };
+                overdue.push((overdue_at, name, why));
             } else {
                 unproven |= overdue_at <= now;
                 self.expiry.expect(overdue_at);
@@ -267,9 +274,9 @@ impl Roster {
         if !unproven {
             self.expiry.rest(now, self.entries.len());
         }
-        overdue.sort_unstable();
-        for (_, name) in overdue {
-            self.depart(now, &name, Reason::Expired);
+        overdue.sort_unstable_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        for (_, name, why) in overdue {
+            self.depart(now, &name, why);
         }
         unproven
     }

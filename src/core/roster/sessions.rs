@@ -10,7 +10,6 @@ use crate::core::presence::Presence;
 use crate::core::session_check::{AT_EACH_END, Role, Scope, SessionCheck};
 use crate::core::stillness::{Look, Verdict};
 use crate::core::wire::{Message, Pid};
-use crate::event::Reason;
 
 impl Roster {
     /// The backends that Postgres is to be asked about now, if it is to be asked.
@@ -64,8 +63,8 @@ impl Roster {
         for (name, back) in missing {
             let check = &mut self.session_check;
             if check.handle_missing(look.asked, &name, back, excess) {
-                self.depart(now, &name, Reason::SessionGone);
-                self.gone_to_tell.push_back((now, name));
+                // It leaves once NOTIFY is known to have worked since (rule 4).
+                self.expiry.expect(look.asked);
             }
         }
         let role = self.role(now);

@@ -85,6 +85,31 @@ fn a_server_that_stood_still_gives_everybody_a_grace_period() {
 }
 
 #[test]
+fn nobody_is_gone_while_notify_is_held_up() {
+    for held_up in [secs(2), secs(4), secs(8), secs(30)] {
+        let mut net = Net::new(1);
+        let mut ids = settled_crowd(&mut net, 7);
+        ids.iter().for_each(|&id| drop(net.told(id)));
+        net.hold_up(held_up);
+        for &id in &ids[2..4] {
+            net.disconnect(id);
+        }
+        net.crash(ids[4]);
+        net.run(ms(300));
+        for &id in &ids[2..4] {
+            net.reconnect(id);
+        }
+        net.run(held_up + GONE);
+        ids.remove(4);
+        for id in ids {
+            let told = net.told(id);
+            let told: Vec<_> = told.iter().filter(|it| !it.ends_with("line")).collect();
+            assert_eq!(told, ["leave p04.5 SessionGone"], "{held_up:?}");
+        }
+    }
+}
+
+#[test]
 fn nobody_expires_on_the_word_of_a_link_that_may_be_dead() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.inject(&beat_due("b", 1, 1, ms(100)));
