@@ -31,7 +31,7 @@ pub(crate) const FLOOD: usize = 1 << 18;
 const LOUD: usize = 4 * FLOOD;
 
 /// A flood goes on until it was not seen for this long. A moment in which nothing arrives may be between two of its waves.
-pub(crate) const FLOOD_COOLDOWN: Duration = Duration::from_secs(1);
+const FLOOD_COOLDOWN: Duration = Duration::from_secs(1);
 
 /// What a session has heard, and what waits in it.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crate::core::stillness::Look;
 use crate::core::wire::{self, Body, Inbox, Pid};
-use crate::link::hearing::FLOOD_COOLDOWN;
 use crate::simulator::host::described;
 use crate::simulator::process::{Process, What};
 use crate::simulator::setup::Setup;
@@ -17,6 +16,9 @@ pub(crate) const LATENCY: Duration = Duration::from_millis(1);
 
 /// A process that wakes this late was paused, as for the library's thread.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
+
+/// For so long a channel that was loud is taken for loud, as by the library's thread.
+const LOUD: Duration = Duration::from_secs(1);
 
 /// The backend of a sender that is none of the processes.
 pub(crate) const STRANGER: Pid = Pid::MAX;
@@ -529,7 +531,7 @@ impl Net {
         process.hear(now, self.now);
         let participant = &mut process.participant;
         if self.now < self.loud_until {
-            participant.roster.handle_loud(Some(now + FLOOD_COOLDOWN));
+            participant.roster.handle_loud(Some(now + LOUD));
         }
         let is_held_up = self.now < self.held_up_until;
         let proven = if is_held_up {
