@@ -1,4 +1,4 @@
-//! One participant on the command line. Several terminals make a cluster:
+//! One member on the command line. Several terminals make a cluster:
 //!
 //! ```text
 //! export DATABASE_URL=postgres://postgres@localhost/postgres
@@ -19,7 +19,7 @@ use pg_peers::{Cluster, Config, Event, Peer};
 /// Take part in a cluster and print what happens in it.
 #[derive(Parser)]
 struct Arguments {
-    /// This participant's name, such as worker-1@10.0.0.1:7000
+    /// This member's name, such as worker-1@10.0.0.1:7000
     #[arg(long, required_unless_present = "observe")]
     name: Option<String>,
     /// The Postgres channel to meet on

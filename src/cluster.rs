@@ -251,9 +251,9 @@ impl Cluster {
     /// Asks what is known of each peer besides its name and tags: when it was last heard, its interval, its backend, and within what time
     /// it would be back.
     ///
-    /// Returns at once. The answer comes once, sorted by name: within a second, or within six if the server does not answer. It costs
-    /// nothing if nobody asks. A second question before the answer takes the place of the first: the earlier receiver is disconnected. So is
-    /// the receiver in a fork of the process that joined.
+    /// Returns at once. The answer comes once, sorted by name: within a second, or, if the server does not answer, within six and four
+    /// round trips. It costs nothing if nobody asks. A second question before the answer takes the place of the first: the earlier
+    /// receiver is disconnected. So is the receiver in a fork of the process that joined.
     ///
     /// ```
     /// # fn main() -> pg_peers::Result<()> {
@@ -316,12 +316,19 @@ impl Cluster {
     /// - [`is_timeout`](Error::is_timeout): there were fewer within `timeout`.
     /// - [`is_link`](Error::is_link): as of [`wait_online`](Cluster::wait_online).
     ///
-    /// ```no_run
-    /// # fn main() -> pg_peers::Result<()> {
+    /// ```
     /// use std::time::Duration;
+    /// use pg_peers::Config;
     ///
-    /// let member = pg_peers::Config::new("a").join("host=localhost")?;
-    /// let peers = member.wait_for_peers(2, Duration::from_secs(10))?;
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let server = support::Server::start();
+    /// # let database_url = server.params();
+    /// let a = Config::new("a").join(&database_url)?;
+    /// let b = Config::new("b").join(&database_url)?;
+    /// let peers = a.wait_for_peers(1, Duration::from_secs(10))?;
+    /// assert_eq!(peers[0].name(), "b");
     /// # Ok(())
     /// # }
     /// ```
@@ -347,23 +354,38 @@ impl Cluster {
     /// Reports that this program's own connection to a peer broke, or that a dial to it failed. The peer's next sign of life is then an
     /// [`Event::Heal`]: try again.
     ///
-    /// The sign of life is the peer's next announcement, or, where announcements are rare, that its session does not stand still, which is
-    /// known within 1.5 of its heartbeat intervals. If the peer has died, its [`Event::Leave`] comes 1.25 seconds later or more, as soon
-    /// as it could have been back. For both, this member asks Postgres for the peer's session: within a quarter of a second, then every
-    /// 1.25 of its heartbeat intervals (at least a second) until it is heard. If it already asked within the last 1.25 intervals, the
-    /// first question waits for that long. It is one question a second at most, for all such peers together. An observer, a member that
-    /// announces its bare name, and one without the [`session_check`](crate::Config::session_check) do not ask.
+    /// - **If the peer is there**, its `Heal` comes within 1.5 of its heartbeat intervals: with its next announcement, or, where
+    ///   announcements are rare, when Postgres shows that its session does not stand still.
+    /// - **If it has died**, its [`Event::Leave`] comes 1.25 seconds later or more, as soon as it could have been back.
+    ///
+    /// For both, this member asks Postgres for the peer's session: within a quarter of a second, then every 1.25 of its heartbeat intervals
+    /// (at least a second) until it is heard. If it already asked within the last 1.25 intervals, the first question waits for that long.
+    /// It is one question a second at most, for all such peers together. An observer, a member that announces its bare name, and one
+    /// without the [`session_check`](crate::Config::session_check) do not ask, and so wait for an announcement.
     ///
     /// Takes the peer that an event gave. If that start of the peer is not there any more, nothing happens.
     ///
-    /// ```no_run
+    /// ```
+    /// use std::net::TcpStream;
+    /// use std::time::Duration;
+    /// use pg_peers::{Config, Event};
+    ///
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
     /// # fn main() -> pg_peers::Result<()> {
-    /// # let cluster = pg_peers::Config::new("a").join("host=localhost")?;
-    /// for peer in cluster.peers() {
-    ///     if std::net::TcpStream::connect(peer.name()).is_err() {
-    ///         cluster.report_unreachable(&peer);
+    /// # let server = support::Server::start();
+    /// # let database_url = server.params();
+    /// let a = Config::new("a").join(&database_url)?;
+    /// let b = Config::new("127.0.0.1:1") // nobody listens there
+    ///     .heartbeat_interval(Duration::from_secs(1))
+    ///     .join(&database_url)?;
+    /// for peer in a.wait_for_peers(1, Duration::from_secs(10))? {
+    ///     if TcpStream::connect(peer.name()).is_err() {
+    ///         a.report_unreachable(&peer);
     ///     }
     /// }
+    /// let again = a.events().iter().find(|event| matches!(event, Event::Heal(_)));
+    /// assert_eq!(again.unwrap().peer().unwrap().name(), "127.0.0.1:1");
     /// # Ok(())
     /// # }
     /// ```

@@ -57,8 +57,8 @@ pub struct Config {
 impl Config {
     /// A member of this name.
     ///
-    /// The name has 1 to 63 bytes, without control characters and characters that cannot be seen, and no other member of the channel
-    /// may have it. Peers learn from it, and from the [tags](Config::tag), how to reach this process; `name@host:port` is a good form.
+    /// The name has 1 to 63 bytes, and no control or invisible characters. It must be unique on the channel. Peers learn from it, and from
+    /// the [tags](Config::tag), how to reach this process; `name@host:port` is a good form.
     ///
     /// ```
     /// let error = pg_peers::Config::new("").join("host=localhost").unwrap_err();
@@ -234,10 +234,10 @@ impl Config {
     /// - A killed process has left within 3.7 seconds, with [`Reason::SessionGone`](crate::Reason::SessionGone). It takes some seconds
     ///   more if all four were killed with it, and up to five seconds more while the server is slow.
     /// - A process whose host died has left within about ten seconds, as Postgres notices it.
-    /// - A process that hangs has left, with [`Reason::Expired`](crate::Reason::Expired), two seconds after its session has stood still for
-    ///   [`missed_heartbeats`](Config::missed_heartbeats) of its heartbeat intervals. So has one that died behind a pooler in session
-    ///   mode, where sessions outlive their clients, unless the pooler has given the session to another client. Both need a role that
-    ///   may see what its peers' sessions do: use the same role for all members.
+    /// - A process that hangs leaves, with [`Reason::Expired`](crate::Reason::Expired), two seconds after its session has stood still for
+    ///   [`missed_heartbeats`](Config::missed_heartbeats) of its heartbeat intervals. A process that died behind a pooler in session mode,
+    ///   where sessions outlive their clients, leaves the same way, unless the pooler gave its session to another client. For both use the
+    ///   same role for all members: it must see what its peers' sessions do.
     /// - A process that takes long to connect announces that, and is given that time: one and a half times what connecting took, and 0.75
     ///   seconds.
     ///
@@ -368,9 +368,10 @@ impl Config {
 
     /// Joins over connections that a closure opens: for passwords that change, and for settings that a connection string cannot have.
     ///
-    /// The closure is called twice at every attempt (the second connection lives for a moment, and proves that the first carries
-    /// notifications), and for one more connection when the thread must be woken, by [`set_tag`](Cluster::set_tag) or
-    /// [`leave`](Cluster::leave). It runs on a thread where it may block. While one call hangs, another may be made. Each call must return a
+    /// The closure is called twice at every attempt: the second connection lives for a moment, and proves that the first carries
+    /// notifications. It is called once more when the thread must be woken, by [`set_tag`](Cluster::set_tag),
+    /// [`report_unreachable`](Cluster::report_unreachable) or [`leave`](Cluster::leave), and when the channel is flooded, since then this
+    /// member announces itself over another connection. It runs on a thread where it may block. While one call hangs, another may be made. Each call must return a
     /// new session with the primary. Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in it; server-side settings are made
     /// by this crate.
     ///

@@ -66,16 +66,25 @@ impl Error {
         }))
     }
 
-    /// An argument breaks a rule. The text names the value and the rule. Nothing was started.
+    /// An argument breaks a rule. The text names the value and the rule. Nothing was started, and no tags were changed.
     pub fn is_config(&self) -> bool {
         self.0.kind == Kind::Config
     }
 
     /// No session with Postgres could be opened, or the session broke. It is tried again for ever: within a second, or, if the server rejects
-    /// the login ([`code`](Error::code) of class 28), every 30 seconds, or every 5 if the closure of
+    /// the login ([`code`](Error::code) of class 28), every 30 seconds, or after one second and then longer pauses, up to five seconds, if the closure of
     /// [`join_with`](crate::Config::join_with) supplies the credentials. Some providers ban an address after two rejected logins, for half
     /// an hour or longer; then "connection refused" can be what this error says. In a fork of the process that joined, and after a panic of
     /// the thread, nothing is tried again.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// let member = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?; // nobody listens there
+    /// let Ok(pg_peers::Event::Offline(reason)) = member.events().recv() else { panic!("offline") };
+    /// assert!(reason.is_link()); // ...: Connection refused
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_link(&self) -> bool {
         self.0.kind == Kind::Link
     }
@@ -83,22 +92,70 @@ impl Error {
     /// Most likely the connection goes through a pooler in transaction or statement mode, which carries no notifications. The text says
     /// what was seen. Connect to Postgres directly, or to a pool in session mode. If one name leads to two servers, the error is
     /// [`is_link`](Self::is_link) instead.
+    ///
+    /// ```
+    /// fn advice(reason: &pg_peers::Error) -> Option<&'static str> {
+    ///     reason.is_pooler().then_some("take the port of the database, not that of the pooler")
+    /// }
+    /// # assert_eq!(advice(&pg_peers::Config::new("").join("").unwrap_err()), None);
+    /// ```
     pub fn is_pooler(&self) -> bool {
         self.0.kind == Kind::Pooler
     }
 
     /// Something did not happen in the time it was given.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// let member = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?; // nobody listens there
+    /// let error = member.wait_for_peers(1, std::time::Duration::from_millis(10)).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_timeout(&self) -> bool {
         self.0.kind == Kind::Timeout
     }
 
     /// A newer process has this member's name, so this member is not announced any more: see
     /// [`Event::NameTaken`](crate::Event::NameTaken). Join under another name, or end.
+    ///
+    /// ```
+    /// use pg_peers::{Config, Event};
+    ///
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let server = support::Server::start();
+    /// # let database_url = server.params();
+    /// let older = Config::new("a").join(&database_url)?;
+    /// assert!(matches!(older.events().recv(), Ok(Event::Online)));
+    /// let newer = Config::new("a").join(&database_url)?;
+    /// assert!(matches!(older.events().recv(), Ok(Event::NameTaken(_))));
+    /// assert!(older.set_tag("zone", "eu-1").unwrap_err().is_name_taken());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_name_taken(&self) -> bool {
         self.0.kind == Kind::NameTaken
     }
 
     /// The SQLSTATE, if Postgres refused.
+    ///
+    /// ```
+    /// use pg_peers::postgres::error::SqlState;
+    ///
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let server = support::Server::start();
+    /// # let database_url = server.params().replace("user=postgres", "user=nobody");
+    /// let member = pg_peers::Config::new("a").join(&database_url)?; // there is no such role
+    /// let Ok(pg_peers::Event::Offline(reason)) = member.events().recv() else { panic!("offline") };
+    /// assert_eq!(reason.code(), Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn code(&self) -> Option<&SqlState> {
         self.source().and_then(code_of)
     }

@@ -23,8 +23,8 @@ use crate::peer::Peer;
 /// already reflects it.
 ///
 /// A program that does not drain its events loses nothing and delays nobody. Events beyond the channel's bound coalesce, to at most
-/// one for each peer, which leads from what the program was told to what is true. A peer that came and went in the meantime is not
-/// mentioned (if it returns, its first event is a `Heal`); one that left and came back is one `Heal`.
+/// one for each peer, which leads from what the program was told to what is true. A peer that joined and left before you drained is not
+/// mentioned; if it returns, its first event is a `Heal`. A peer that left and returned is one `Heal`.
 ///
 /// Two exceptions. A departed peer is remembered for an hour, or until as many others have departed as
 /// [`max_peers`](crate::Config::max_peers) allows (at least 1,000), and is a `Join` when it is heard after that. And a name that is

@@ -33,7 +33,8 @@
 //!
 //! # Guarantees
 //!
-//! - **A newcomer knows everybody within milliseconds** of its start, and everybody knows the newcomer.
+//! - **A newcomer knows everybody within milliseconds** of its [`Online`](Event::Online) (0.2 s in a cluster of 400), and everybody
+//!   knows the newcomer.
 //! - **Events lead to the truth.** Between the [`Join`](Event::Join) of a peer and its [`Leave`](Event::Leave) the peer is in
 //!   [`peers`](Cluster::peers). A program that drains its events late loses nothing: what is pending coalesces, and its memory
 //!   stays bounded. There is no `Join` of the member itself. [`Event`] says which may follow which.
@@ -48,7 +49,7 @@
 //!   bounds.
 //! - **No secret is shown**: neither logs nor errors nor `Debug` output contain a password, a secret or a connection string.
 //!
-//! Each member has its own view, and two views can differ for as long as an expiry takes. For agreement (never two
+//! Each member has its own view, and two views can differ for some seconds, at worst until a peer expires. For agreement (never two
 //! leaders, a lock) use Postgres's [advisory
 //! locks](https://www.postgresql.org/docs/current/explicit-locking.html#ADVISORY-LOCKS), Consul or etcd. Without a Postgres that all
 //! processes reach, or with thousands of them, use a gossip library such as [foca](https://docs.rs/foca) or
@@ -57,29 +58,9 @@
 //! # Where to go on
 //!
 //! - [`Config`]: every setting, and how to join. [`Cluster`]: what a member can ask and do. [`Event`], [`Status`], [`Error`].
-//! - [`guide`]: deployment, the database, the program `pg-peers`, TLS, regions, faults, tuning and cost, signing, Elixir, logging, the
-//!   wire format.
+//! - [`guide`]: deployment, the database, the program `pg-peers`, TLS, regions, faults, tuning and cost, signing, Elixir, logging,
+//!   questions, the wire format.
 //! - The README has the recipes, short programs to start from. `ARCHITECTURE.md` in the repository has the map of the code and the rules of membership.
-//!
-//! # Questions
-//!
-//! - **Is a notification ever lost?** Not to a session that listens. A member that was not connected asks when it is back, and is
-//!   told who is there and who left meanwhile.
-//! - **Can I send messages of my own?** Not on this channel. Peers tell where they are by their names and [tags](Config::tag): send to
-//!   that address, or use another channel of Postgres on a connection of yours.
-//! - **What name should a process have?** One that no other has at the same time, and that it has again when it restarts. Then its
-//!   peers see a restart, not a death and a stranger. A pod's name, or `service@host:port`.
-//! - **Two live processes have one name?** The younger keeps it, and the older receives [`Event::NameTaken`];
-//!   [`Status::name_taken`] stays.
-//! - **Can clusters share a database?** Yes, by different [channels](Config::channel). One program may be in several.
-//! - **Do clocks matter?** Only the clock of a process that restarts within its peers' memory (an hour), and even that process takes
-//!   part once it has learned from them how far it is behind. With a secret, clocks may differ by 60 seconds.
-//! - **What of a process that is stopped, or a laptop that sleeps?** The others see it leave and heal. It drops nobody when it wakes:
-//!   everybody has the full time to be heard.
-//! - **A program that forks?** A child has no thread: join after the fork, in each. With a handle from before the fork, what waits,
-//!   changes tags or leaves fails at once and says so; `peers` and `status` show what was known then, and no events come.
-//! - **How do I test a program that uses it?** With a server, and two [`Cluster`]s in one process: all but the names may be equal.
-//! - **Async programs?** The events come from a channel: forward them from a thread, as the recipe `async_host` does.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

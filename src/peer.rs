@@ -55,10 +55,25 @@ impl fmt::Display for Incarnation {
 /// A peer is a value as of one event or snapshot. It does not change under you, and a clone costs one reference count.
 ///
 /// ```
-/// fn address(peer: &pg_peers::Peer) -> Option<(&str, u16)> {
-///     let host = peer.name().split_once('@')?.1;
-///     Some((host, peer.tag("port")?.parse().ok()?))
-/// }
+/// use std::time::Duration;
+/// use pg_peers::Config;
+///
+/// # #[allow(dead_code, unreachable_pub)]
+/// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
+/// # fn main() -> pg_peers::Result<()> {
+/// # let server = support::Server::start();
+/// # let database_url = server.params();
+/// let a = Config::new("a").join(&database_url)?;
+/// let b = Config::new("b").tag("port", "7000").tag("zone", "eu-1").join(&database_url)?;
+///
+/// let peers = a.wait_for_peers(1, Duration::from_secs(10))?;
+/// let peer = &peers[0];
+/// assert_eq!(peer.name(), "b");
+/// assert_eq!(peer.tag("zone"), Some("eu-1"));
+/// assert_eq!(peer.tags().collect::<Vec<_>>(), [("port", "7000"), ("zone", "eu-1")]);
+/// assert_eq!(peer.incarnation(), b.status().incarnation);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Peer(Arc<Inner>);
@@ -84,7 +99,7 @@ impl Peer {
         Self::new(Arc::clone(&self.0.name), self.0.incarnation, tags)
     }
 
-    /// Its name.
+    /// Its name. [`Peer`] has an example.
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -123,8 +138,9 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// What is known of a peer besides what it announces, for people who look at a cluster: see
-/// [`Cluster::peer_infos`](crate::Cluster::peer_infos).
+/// What is known of a peer besides what it announces, for people who look at a cluster.
+///
+/// The answer of [`Cluster::peer_infos`](crate::Cluster::peer_infos), which has an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PeerInfo {

@@ -8,7 +8,7 @@ use crate::peer::Incarnation;
 /// How a member is doing: its link to Postgres, and its counts since it joined.
 ///
 /// A snapshot of what the thread did last. If the server does not answer, it is as old as the call that waits: up to the heartbeat
-/// interval, between 1.5 and 5 seconds.
+/// interval (at least 1.5 and at most 5 seconds) and four round trips.
 ///
 /// ```
 /// fn is_healthy(cluster: &pg_peers::Cluster) -> bool {
@@ -49,7 +49,7 @@ pub struct Status {
     pub answered: u64,
     /// How many times this member asked Postgres whose session is gone; see [`Config::session_check`](crate::Config::session_check).
     pub checked: u64,
-    /// How many payloads told something about a peer, if only that it is still there.
+    /// How many payloads told of a peer, also those that only showed that it is still there.
     pub heard: u64,
     /// How many payloads were ignored: not in this crate's format, cut short, of another version, repeated, out of order.
     pub ignored: u64,

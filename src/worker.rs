@@ -437,7 +437,7 @@ impl Worker {
         let Ok(up) = self.connection.up() else {
             return Err(Error::new(
                 Kind::Link,
-                "left without a goodbye, since Postgres cannot be reached: peers will see this participant expire",
+                "left without a goodbye, since Postgres cannot be reached: peers will see this member leave some seconds later",
             ));
         };
         let aside = self.guard.signer(vec![payload.clone()]);

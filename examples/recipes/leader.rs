@@ -1,4 +1,4 @@
-//! A leader without an election: the participant that started first, by the clocks of their hosts: it has the lowest
+//! A leader without an election: the member that started first, by the clocks of their hosts: it has the lowest
 //! incarnation.
 //!
 //! ```text

@@ -50,7 +50,7 @@ fn keys_of(me: &str, peers: &[Peer]) -> Vec<String> {
     keys.filter(is_mine).collect()
 }
 
-/// How much a participant claims a key. The name decides between those who claim it alike.
+/// How much a member claims a key. The name decides between those who claim it alike.
 ///
 /// FNV-1a, mixed as by splitmix64, since what the standard library hashes with may change from one of its releases to the
 /// next: programs that were built by two of them would not agree.

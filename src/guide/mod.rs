@@ -10,6 +10,7 @@
 //! - [`signing`]: members that share a secret.
 //! - [`elixir`]: together with libcluster_postgres, or instead of it.
 //! - [`logging`]: log targets and metrics.
+//! - [`questions`]: what people ask, in short.
 //! - [`wire_format`]: the messages, for a member in another language.
 
 #[cfg(test)]
@@ -27,6 +28,8 @@ pub mod faults {}
 pub mod logging {}
 #[doc = include_str!("program.md")]
 pub mod program {}
+#[doc = include_str!("questions.md")]
+pub mod questions {}
 #[doc = include_str!("regions.md")]
 pub mod regions {}
 #[doc = include_str!("signing.md")]

@@ -141,10 +141,13 @@ fn times_are_those_of_the_code() {
     says(WIRE, &format!("more than {tolerance} seconds"));
     let slowness = session_check::MOST_FOR_SLOWNESS.as_secs();
     let times = session_check::ANSWERS_TO_BE_BACK;
-    says(FAULTS, &format!("by {times} times what it takes longer"));
+    says(
+        FAULTS,
+        &format!("up to {slowness} s more: {times} times the extra time"),
+    );
     says(
         WIRE,
-        &format!("{times} times what it took longer, {slowness} seconds at most"),
+        &format!("it waits {times} times that longer, {slowness} seconds at most"),
     );
     assert_eq!(session_check::INTERVAL, Duration::from_secs(2));
     assert_eq!(session_check::AT_EACH_END, 2);
@@ -152,7 +155,7 @@ fn times_are_those_of_the_code() {
         says(page, "The two oldest");
         says(page, "every two seconds");
     }
-    says(REGIONS, "known two seconds after it could have been back");
+    says(REGIONS, "noticed two seconds after it could have been back");
 }
 
 #[test]

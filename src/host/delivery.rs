@@ -106,7 +106,7 @@ impl Delivery {
             log::warn!(
                 target: PEERS,
                 "{channel:?}: {name:?} announces its bare name, as nodes of libcluster_postgres do, and those keep each payload of \
-                 this participant for ever, as an atom, until their VM dies: set bare_name(true), or use another channel"
+                 this member for ever, as an atom, until their VM dies: set bare_name(true), or use another channel"
             );
         }
         match change.kind {

@@ -112,7 +112,7 @@ impl fmt::Display for NoSeat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{SEATS} sessions of this participant are there or hang there, and it opens no further one until one of them has ended"
+            "{SEATS} of its sessions are there or hang there, and no further one is opened until one of them has ended"
         )
     }
 }

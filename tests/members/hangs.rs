@@ -16,7 +16,7 @@ const HUNG: Duration = Duration::from_secs(3 * 2 + 2);
 const BUSY: Duration = Duration::from_millis(700);
 
 /// Members with it announce themselves once in minutes: they have peers, of no session.
-const BUDGET: u32 = 1;
+const BUDGET: u32 = 4;
 const STRANGERS: usize = 40;
 
 /// A member that announces itself rarely, once it knows that it is judged by its session, and proves itself as by default.
