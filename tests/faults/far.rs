@@ -205,7 +205,7 @@ fn long_life_at(round_trip: Duration) {
 fn nobody_leaves_150_ms_away() {
     match long() {
         true => long_life_at(ms(150)),
-        false => calm_at(ms(150), 3, &[ms(2_700)]),
+        false => calm_at(ms(150), 2, &[ms(2_700)]),
     }
 }
 

@@ -8,6 +8,7 @@ mod support;
 #[path = "../tls/client.rs"]
 mod client;
 mod clock;
+mod credentials;
 mod descriptors;
 mod far;
 mod held_up;

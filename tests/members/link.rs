@@ -111,7 +111,7 @@ fn a_refused_login_is_told_and_tried_again() {
     let params = server
         .params()
         .replace("user=postgres", "user=app dbname=postgres");
-    // With a connection string that takes half a minute: `tests/faults/refusals.rs`.
+    // With a connection string that takes half a minute: `tests/faults/credentials.rs`.
     let a = Config::new("a")
         .join_with(move || postgres::Client::connect(&params, postgres::NoTls))
         .expect("valid");
