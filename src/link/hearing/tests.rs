@@ -328,8 +328,8 @@ fn much_that_is_heard_in_time_is_no_flood_and_loud() {
             hearing.handle_silence(now);
         }
         assert!(!hearing.is_flooded(now));
-        let until = hearing.loud_until();
-        until.map_or(ms(0), |until| until.saturating_duration_since(now))
+        let until = hearing.loud_until().unwrap_or(now);
+        until.saturating_duration_since(now)
     };
     // As much in two seconds is not.
     assert_eq!(hear(0, LOUD / PIECE), ms(0));
