@@ -10,7 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use postgres::Client;
+use postgres::{Client, Statement};
 
 use super::sql::Wording;
 
@@ -40,6 +40,8 @@ pub(super) struct Seat {
 pub(super) struct Seated {
     client: Client,
     pub(super) wording: Wording,
+    /// The question for [sessions](super::sql::sessions), once it was asked.
+    pub(super) sessions: Option<Statement>,
     _seat: Seat,
 }
 
@@ -89,6 +91,7 @@ impl Seated {
         Self {
             client,
             wording: Wording::default(),
+            sessions: None,
             _seat: seat,
         }
     }

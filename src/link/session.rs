@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, bounded};
 use fallible_iterator::FallibleIterator;
 use postgres::error::SqlState;
-use postgres::{Client, Notification, SimpleQueryMessage};
+use postgres::{Client, Notification, Row, SimpleQueryMessage};
 
 use super::Pid;
 use super::connector::{Connect, Connector};
@@ -319,14 +319,15 @@ impl Link {
     /// What these backends do; `None` if the server does not tell this role, or if another server answered.
     pub(crate) fn sessions(&mut self, pids: Vec<Pid>) -> Result<Option<Sessions>> {
         let own = self.pid;
-        let query = sql::sessions(&[&pids[..], &[own]].concat());
-        let rows = self.call(query.len(), move |client| {
-            match client.simple_query(&query) {
+        let asked: Vec<i32> = pids.iter().chain([&own]).map(|pid| pid.get()).collect();
+        let rows = self.call(
+            size_of_val(&asked[..]),
+            move |client| match ask_for_sessions(client, &asked) {
                 Ok(rows) => Ok(Some(rows)),
                 Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(None),
                 Err(error) => Err(broken(error)),
-            }
-        })?;
+            },
+        )?;
         let Some(rows) = rows else {
             log::debug!(target: LINK, "{:?}: no right to see sessions", self.names.channel);
             return Ok(None);
@@ -555,23 +556,29 @@ fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
     })
 }
 
+fn ask_for_sessions(
+    client: &mut Seated,
+    pids: &[i32],
+) -> std::result::Result<Vec<Row>, postgres::Error> {
+    let statement = match client.sessions.clone() {
+        Some(statement) => statement,
+        None => client.prepare(&sql::sessions())?,
+    };
+    client.sessions = Some(statement.clone());
+    client.query(&statement, &[&pids])
+}
+
 /// The role of a backend.
-fn role(message: &SimpleQueryMessage) -> Option<&str> {
-    match message {
-        SimpleQueryMessage::Row(row) => row.get(3),
-        _ => None,
-    }
+fn role(row: &Row) -> Option<u32> {
+    row.try_get(3).ok()
 }
 
 /// A backend, and for how long it has been idle, as [`Sessions`] has it.
-fn idle(message: &SimpleQueryMessage) -> Option<(Pid, Option<Duration>)> {
-    let SimpleQueryMessage::Row(row) = message else {
-        return None;
-    };
-    let pid = row.get(0)?.parse().ok()?;
-    let idle = match row.get(1) {
-        Some("idle") => row.get(2).and_then(|seconds| {
-            let seconds: f64 = seconds.parse().ok()?;
+fn idle(row: &Row) -> Option<(Pid, Option<Duration>)> {
+    let pid = row.try_get(0).ok().and_then(Pid::new)?;
+    let state: Option<&str> = row.try_get(1).ok().flatten();
+    let idle = match state {
+        Some("idle") => row.try_get(2).ok().and_then(|seconds: f64| {
             // Whatever the server's clock says, it can be reckoned with.
             Duration::try_from_secs_f64(seconds.clamp(0.0, 1e9)).ok()
         }),
