@@ -114,15 +114,15 @@ impl Worker {
             if flooded {
                 self.roster.handle_flood(now);
             }
-            let must_prove = horizon.is_some_and(|horizon| {
-                self.guard.all_heard(horizon.elapsed());
-                self.roster.handle_timeout(horizon, proven)
-            });
             for (look, sessions) in marks {
                 let (missing, idle) = (&sessions.missing, &sessions.idle);
                 self.roster
                     .handle_session_check(now, look, missing, idle, sessions.seen);
             }
+            let must_prove = horizon.is_some_and(|horizon| {
+                self.guard.all_heard(horizon.elapsed());
+                self.roster.handle_timeout(horizon, proven)
+            });
             if !must_prove || flooded {
                 return Ok(());
             }
@@ -310,7 +310,7 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         let status = self.host.status_mut();
         status.incarnation = self.roster.incarnation();
         status.interval = self.roster.interval();

@@ -278,7 +278,7 @@ impl Roster {
         self.online = true;
         self.new_link = true;
         self.is_seen = false;
-        // What took this link to come up looks like a pause, and nobody need have been stopped with it.
+        // Connecting may have taken so long that it looked like a pause. It was none.
         self.paused = None;
         self.beats.handle_link_up(now);
         self.sync.set_away_since(self.heard_until);
@@ -371,9 +371,12 @@ impl Roster {
     /// some of them took their link for dead and must connect anew, so everybody gets a full grace period (rule 4). One that
     /// always takes as long is merely far away.
     pub(crate) fn handle_round_trip(&mut self, now: Instant, took: Duration) {
-        if took >= self.limits.heartbeat && self.round_trip.is_unusual(took) {
-            // Or this process was stopped in the middle of it.
-            self.handle_pause(now);
+        if self.round_trip.is_unusual(took) {
+            self.session_check.handle_slow_answer(now, took);
+            if took >= self.limits.heartbeat {
+                // Or this process was stopped in the middle of it.
+                self.handle_pause(now);
+            }
         }
         self.round_trip.handle(took);
         self.beats

@@ -39,6 +39,9 @@ pub(crate) const ANSWERS_TO_BE_BACK: u32 = 15;
 /// login takes.
 pub(crate) const MOST_FOR_SLOWNESS: Duration = Duration::from_secs(5);
 
+/// An answer that took this part of the time within which a peer would be back may have cost it that time.
+const MATTERS: u32 = 4;
+
 /// The members that ask, the older the sooner, confirm within this time of each other that a peer is gone.
 const CONFIRMED_APART: Duration = Duration::from_millis(100);
 
@@ -60,6 +63,8 @@ pub(crate) struct SessionCheck {
     next: Option<Instant>,
     /// The peers that were missing, by name.
     suspects: HashMap<Arc<str>, Suspect>,
+    /// When all were last given their whole time.
+    granted: Option<Instant>,
     /// When to ask for the suspects again.
     confirm: Option<Instant>,
     /// The peers that seem to hang, and when a look tells.
@@ -93,7 +98,7 @@ struct Suspect {
     since: Instant,
     /// By then it is back or gone.
     until: Instant,
-    /// It was missing still.
+    /// It was missing at a look at that time, or after it.
     gone: bool,
 }
 
@@ -284,9 +289,11 @@ impl SessionCheck {
         back: Duration,
         excess: Duration,
     ) -> bool {
+        // What was seen before a pause began a time that has started anew since.
+        let since = self.granted.map_or(asked, |granted| asked.max(granted));
         let suspect = self.suspects.entry(Arc::clone(name)).or_insert(Suspect {
-            since: asked,
-            until: asked,
+            since,
+            until: since,
             gone: false,
         });
         let slower = (excess * ANSWERS_TO_BE_BACK).min(MOST_FOR_SLOWNESS);
@@ -302,15 +309,32 @@ impl SessionCheck {
         suspect.gone.then_some(suspect.until)
     }
 
-    /// Whoever is missing has from now on the time that it would have had.
+    /// Whoever is missing has its whole time to be back again, from now on.
     pub(crate) fn grant_grace(&mut self, now: Instant) {
+        self.granted = Some(now);
+        self.restart(now, |_| true);
+    }
+
+    /// The server took this long for an answer, unusually long. What held that up may have held up those that connect, and they need
+    /// most of their time once it is over.
+    pub(crate) fn handle_slow_answer(&mut self, now: Instant, took: Duration) {
+        self.restart(now, |time| took >= time / MATTERS);
+    }
+
+    fn restart(&mut self, now: Instant, concerns: impl Fn(Duration) -> bool) {
         for suspect in self.suspects.values_mut() {
             let time = suspect.until.saturating_duration_since(suspect.since);
-            *suspect = Suspect {
-                since: now,
-                until: now + time,
-                gone: false,
-            };
+            if concerns(time) {
+                *suspect = Suspect {
+                    since: now,
+                    until: now + time,
+                    gone: false,
+                };
+                self.confirm = Some(
+                    self.confirm
+                        .map_or(suspect.until, |at| at.min(suspect.until)),
+                );
+            }
         }
     }
 
@@ -607,6 +631,48 @@ mod tests {
         assert!(!check.handle_missing(now, &name(), second, second * 60));
         let latest = now + second + MOST_FOR_SLOWNESS;
         assert!(check.handle_missing(latest, &name(), second, second * 60));
+    }
+
+    #[test]
+    fn after_a_pause_whoever_is_missing_has_its_time_again() {
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let mut check = begun(now);
+        check.next = None;
+        for at in [now, now + INTERVAL] {
+            check.handle_missing(at, &name(), INTERVAL, Duration::ZERO);
+        }
+        assert_eq!(check.gone_since("b"), Some(now + INTERVAL));
+        check.confirm(checker(0), &mut jitter);
+        assert_eq!(check.deadline(), None, "it is known to be gone");
+        let later = now + INTERVAL * 2;
+        check.grant_grace(later);
+        assert_eq!(check.gone_since("b"), None);
+        let again = later + INTERVAL;
+        assert_eq!(check.deadline(), Some(again));
+        let early = again - Duration::from_millis(1);
+        assert!(!check.handle_missing(early, &name(), INTERVAL, Duration::ZERO));
+        assert!(check.handle_missing(again, &name(), INTERVAL, Duration::ZERO));
+        // What was seen before it counts from it.
+        let mut check = begun(now);
+        check.grant_grace(later);
+        assert!(!check.handle_missing(now, &name(), INTERVAL, Duration::ZERO));
+        assert!(!check.handle_missing(early, &name(), INTERVAL, Duration::ZERO));
+        assert!(check.handle_missing(again, &name(), INTERVAL, Duration::ZERO));
+    }
+
+    #[test]
+    fn an_answer_that_took_long_for_the_time_to_be_back_begins_that_anew() {
+        let now = Instant::now();
+        let late = now + INTERVAL;
+        let least = INTERVAL / MATTERS;
+        for (took, gone) in [(least - Duration::from_millis(1), true), (least, false)] {
+            let mut check = begun(now);
+            for at in [now, late] {
+                check.handle_missing(at, &name(), INTERVAL, Duration::ZERO);
+            }
+            check.handle_slow_answer(late, took);
+            assert_eq!(check.gone_since("b").is_some(), gone);
+        }
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The clocks of the server and of this machine differ by this much between two looks, and a beat may come this much late.
+/// The clocks of the server and of this machine may drift apart by this much at most between two looks, and a beat may come this
+/// much late.
 const TOLERANCE: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Default)]

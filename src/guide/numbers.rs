@@ -147,7 +147,7 @@ fn times_are_those_of_the_code() {
     );
     says(
         WIRE,
-        &format!("it waits {times} times that longer, {slowness} seconds at most"),
+        &format!("longer, by {times} times the difference, and by {slowness} seconds at most"),
     );
     assert_eq!(session_check::INTERVAL, Duration::from_secs(2));
     assert_eq!(session_check::AT_EACH_END, 2);

@@ -96,8 +96,8 @@ impl Entry {
     }
 
     /// When it has been silent for too long. That is at [`until`](Self::until), or, if the channel was loud, a grace period after
-    /// it no longer was, but no later than two grace periods after `until` (rule 5). One that is not known to be there since the
-    /// link came up has so much longer only as its beats take.
+    /// it no longer was, but no later than two grace periods after `until` (rule 5). For one that is not
+    /// known to be there since the link came up, the time of the beats that it may miss stands for the grace period.
     pub(super) fn overdue_at(&self, loud_until: Option<Instant>, missed: u32) -> Instant {
         let grace = match self.beat() {
             Some(beat) if !self.confirmed => beat * missed,
@@ -124,7 +124,8 @@ impl Entry {
         heard.unwrap_or(self.until)
     }
 
-    /// How long ago it was heard, or was given a new grace period: by that a newcomer lets it go when we do.
+    /// How long ago it was heard, or was given a new grace period; less where the channel is loud, so that a newcomer keeps it for as
+    /// long as we do.
     pub(super) fn age(&self, now: Instant, loud_until: Option<Instant>, missed: u32) -> Duration {
         let overdue_at = self.overdue_at(loud_until, missed);
         let left = overdue_at.saturating_duration_since(now);

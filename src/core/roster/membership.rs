@@ -255,15 +255,16 @@ impl Roster {
             let by_session = self.session_check.gone_since(name);
             let found = by_stillness.into_iter().chain(by_session).min();
             let overdue_at = found.map_or(by_silence, |at| at.min(by_silence));
-            if overdue_at <= now.min(proven) {
+            let is_proven = |at: Option<Instant>| at.is_some_and(|at| at <= now.min(proven));
+            if is_proven(Some(overdue_at)) {
                 let name = entry.peer.shared_name();
-                if found.is_some() {
+                if is_proven(found) {
                     // Not everybody looks.
                     self.gone_to_tell.push_back((now, Arc::clone(&name)));
                 }
-                let why = match by_session {
-                    Some(_) => Reason::SessionGone,
-                    None => Reason::Expired,
+                let why = match is_proven(by_session) {
+                    true => Reason::SessionGone,
+                    false => Reason::Expired,
                 };
                 overdue.push((overdue_at, name, why));
             } else {

@@ -114,7 +114,8 @@ impl Roster {
         let (Some(theirs), Some(entry)) = (theirs, self.entries.get(name)) else {
             return;
         };
-        if replaced || !self.sync.is_settled() {
+        // While it asks, it is known that they differ.
+        if replaced || !self.sync.is_settled() || self.review.is_some() {
             return;
         }
         let round_trip = self.round_trip.twice();
