@@ -152,7 +152,9 @@ impl Cluster {
             !roster.is_observer(),
             Jitter::new(random()),
         );
-        let worker = Worker::new(names.clone(), guard, roster, host, connection);
+        let mut worker = Worker::new(names.clone(), guard, roster, host, connection);
+        // What is known from the start on is shown from the start on.
+        worker.publish();
         let ended = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("pg-peers".to_owned())

@@ -12,6 +12,8 @@ fn a_participant_that_starts_before_postgres_joins_later() {
     let mut server = Server::start();
     server.stop(Stop::Fast);
     let a = Config::new("a").join(&server.params()).expect("valid");
+    let status = a.status();
+    assert!(status.incarnation.is_some() && status.interval > Duration::ZERO);
     let Event::Offline(reason) = expect(&a, "offline") else {
         panic!("offline")
     };
