@@ -62,7 +62,7 @@ fn wait_until_rare(member: &Cluster, peer: &str) {
     eventually("it is rarely announced", || {
         let infos = member.peer_infos().recv().expect("an answer");
         let info = infos.iter().find(|info| info.peer.name() == peer);
-        info.is_some_and(|info| info.interval > HUNG * 10)
+        info.is_some_and(|info| info.interval > HUNG * 5)
     });
 }
 
