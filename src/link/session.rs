@@ -556,16 +556,18 @@ fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Asks what these backends do, by a statement that is prepared the first time.
 fn ask_for_sessions(
     client: &mut Seated,
     pids: &[i32],
 ) -> std::result::Result<Vec<Row>, postgres::Error> {
-    let statement = match client.sessions.clone() {
+    let statement = match client.sessions.take() {
         Some(statement) => statement,
         None => client.prepare(&sql::sessions())?,
     };
-    client.sessions = Some(statement.clone());
-    client.query(&statement, &[&pids])
+    let rows = client.query(&statement, &[&pids]);
+    client.sessions = Some(statement);
+    rows
 }
 
 /// The role of a backend.
