@@ -253,8 +253,8 @@ impl Cluster {
     /// Asks what is known of each peer besides its name and tags: when it was last heard, its interval, its backend, and within what time
     /// it would be back.
     ///
-    /// Returns at once. The answer comes once, sorted by name: within a second, or, if the server does not answer, within six and four
-    /// round trips. It costs nothing if nobody asks. A second question before the answer takes the place of the first: the earlier
+    /// Returns at once. The answer comes once, sorted by name: within a second, or, if the server does not answer, within six seconds
+    /// and four round trips. It costs nothing if nobody asks. A second question before the answer takes the place of the first: the earlier
     /// receiver is disconnected. So is the receiver in a fork of the process that joined.
     ///
     /// ```

@@ -371,9 +371,9 @@ impl Config {
     /// The closure is called twice at every attempt: the second connection lives for a moment, and proves that the first carries
     /// notifications. It is called once more when the thread must be woken, by [`set_tag`](Cluster::set_tag),
     /// [`report_unreachable`](Cluster::report_unreachable) or [`leave`](Cluster::leave), and when the channel is flooded, since then this
-    /// member announces itself over another connection. It runs on a thread where it may block. While one call hangs, another may be made. Each call must return a
-    /// new session with the primary. Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in it; server-side settings are made
-    /// by this crate.
+    /// member announces itself over another connection. It runs on a thread where it may block. While one call hangs, another may be
+    /// made. Each call must return a new session with the primary. Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in
+    /// it; server-side settings are made by this crate.
     ///
     /// A login that the server rejects is tried again after one second, then after longer pauses, up to five seconds.
     ///

@@ -71,9 +71,10 @@ impl Error {
         self.0.kind == Kind::Config
     }
 
-    /// No session with Postgres could be opened, or the session broke. It is tried again for ever: within a second, or, if the server rejects
-    /// the login ([`code`](Error::code) of class 28), every 30 seconds, or after one second and then longer pauses, up to five seconds, if the closure of
-    /// [`join_with`](crate::Config::join_with) supplies the credentials. Some providers ban an address after two rejected logins, for half
+    /// No session with Postgres could be opened, or the session broke. It is tried again for ever, within a second. If the server rejects
+    /// the login ([`code`](Error::code) of class 28), it is tried every 30 seconds, or, if the closure of
+    /// [`join_with`](crate::Config::join_with) supplies the credentials, after one second and then longer pauses, up to five seconds.
+    /// Some providers ban an address after two rejected logins, for half
     /// an hour or longer; then "connection refused" can be what this error says. In a fork of the process that joined, and after a panic of
     /// the thread, nothing is tried again.
     ///

@@ -30,7 +30,7 @@ impl RoundTrip {
     }
 
     /// Whether that is longer than an answer takes by all that is known: than twice the last one, and than the mean and four times
-    /// what they vary (RFC 6298, 2.3). The first is as long as it is.
+    /// what they vary (RFC 6298, 2.3). Before the first answer nothing is known.
     pub(crate) fn is_unusual(&self, took: Duration) -> bool {
         self.estimate.is_some_and(|(smoothed, deviation)| {
             took > (self.last * 2).max(smoothed + deviation * 4)

@@ -28,7 +28,7 @@ pub(crate) struct Worker {
     pace: Pace,
 }
 
-/// What Postgres said of the sessions of others, until all is heard that had arrived by then.
+/// When Postgres was asked for the sessions of others, and what it said, until all is heard that had arrived by then.
 pub(crate) type PendingSessionCheck = (Look, Sessions);
 
 impl Worker {

@@ -39,7 +39,7 @@ pub(crate) const ANSWERS_TO_BE_BACK: u32 = 15;
 /// login takes.
 pub(crate) const MOST_FOR_SLOWNESS: Duration = Duration::from_secs(5);
 
-/// An answer that took this part of the time within which a peer would be back may have cost it that time.
+/// An answer may have held up a peer that connects if it took this part of the time within which the peer would be back.
 const MATTERS: u32 = 4;
 
 /// The members that ask, the older the sooner, confirm within this time of each other that a peer is gone.

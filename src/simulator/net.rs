@@ -60,8 +60,9 @@ pub(crate) struct Net {
     next_pid: Option<Pid>,
     /// The backend that ended last.
     last_ended: Option<Pid>,
-    /// Since then something else holds NOTIFY up, and until then, and every speaker waits.
+    /// Since then something else holds NOTIFY up.
     held_up_since: Duration,
+    /// Until then it does, and every speaker waits.
     held_up_until: Duration,
     /// What is said only then, unless the session ends before.
     held_up: Vec<HeldUp>,

@@ -175,8 +175,8 @@ pub fn count_round_trips(
     assert!(online <= again);
 }
 
-/// A participant that says nothing of its own accord for a minute. Where a statement is under way when Postgres ends a session, the `postgres`
-/// crate tells of it only that the connection was closed.
+/// A participant that says nothing of its own accord for a minute. Where a statement is under way when Postgres ends a session,
+/// the `postgres` crate tells of it only that the connection was closed.
 pub fn reticent(config: Config) -> Config {
     config
         .heartbeat_interval(Duration::from_secs(60))
