@@ -5,7 +5,7 @@
 //! When to speak, where and for how long to wait is for the [link](crate::link) to say; what to say, and what it means, for the
 //! [core](crate::core).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::core::roster::{Outcome, Roster};
 use crate::core::stillness::Look;
@@ -384,7 +384,7 @@ impl Worker {
 
     fn go_online(&mut self, pid: Pid) {
         let now = Instant::now();
-        self.guard.all_heard(Duration::ZERO);
+        self.guard.handle_link_up(pid);
         self.roster.set_back(self.connection.back());
         self.roster.handle_link_up(now, Some(pid));
         let measured = self.connection.up().ok();

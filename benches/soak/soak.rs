@@ -345,7 +345,7 @@ impl Soak {
         old.kill();
         self.server.promote();
         for link in &self.links {
-            link.lead_to(&self.server);
+            link.lead_to(self.server.port());
         }
         if let Some(pooler) = &mut self.pooler {
             pooler.lead_to(&self.server);

@@ -12,7 +12,7 @@ use super::hearing::Hearing;
 use super::outage::OperatorLog;
 use super::patience::Patience;
 use super::redial::Redial;
-use super::session::{Link, SessionNames, is_held_up};
+use super::session::{Hung, Link, SessionNames, is_held_up};
 use super::side_channel::SideChannel;
 use super::up::Up;
 use crate::error::{Error, Kind, Result};
@@ -31,8 +31,8 @@ pub(crate) struct Connection<M> {
     patience: Patience,
     way: Way,
     state: State<M>,
-    /// The link before, if a call hung. Its session stays until the next hello is out, so that nobody finds it missing.
-    previous: Option<Box<Up<M>>>,
+    /// The client of the link before, if a call hung. Its session stays until the next hello is out, so that nobody finds it missing.
+    previous: Option<Hung>,
 }
 
 enum State<M> {
@@ -125,10 +125,10 @@ impl<M: Send + 'static> Connection<M> {
     /// The link broke, for this reason. Returns what is left of it, whose closing can take a moment.
     #[must_use]
     pub(crate) fn handle_loss(&mut self, now: Instant, error: &Error) -> Option<Box<Up<M>>> {
-        if error.is_pooler() {
+        if error.is_pooler() || self.up().is_ok_and(|up| up.link.is_disproven()) {
             self.way = Way::Unknown;
         }
-        let up = self.take_up(now)?;
+        let mut up = self.take_up(now)?;
         self.operator.tell_offline(now, error);
         if is_held_up(error) {
             self.state = State::HeldUp(up);
@@ -136,19 +136,19 @@ impl<M: Send + 'static> Connection<M> {
         }
         self.redial
             .handle_loss(now, up.lasted(now), &mut self.jitter);
-        self.keep_if_hung(up)
+        self.keep_if_hung(&mut up);
+        Some(up)
     }
 
     /// An attempt to connect failed, for this reason, or a link was of no use.
     pub(crate) fn handle_failure(&mut self, now: Instant, error: &Error) {
         self.operator.tell_offline(now, error);
-        let up = self.take_up(now);
-        if let Some(up) = up {
+        if let Some(mut up) = self.take_up(now) {
             if is_held_up(error) {
                 self.state = State::HeldUp(up);
                 return;
             }
-            drop(self.keep_if_hung(up));
+            self.keep_if_hung(&mut up);
         }
         self.redial
             .handle_failure(now, self.connect.failure(), &mut self.jitter);
@@ -174,6 +174,8 @@ impl<M: Send + 'static> Connection<M> {
         let mut up = self.take_up(Instant::now())?;
         // However long it lasts, this is not needed. Without a thread it stays until there is one.
         let _ = up.link.close_second();
+        // The hello says anew what it may still be about to say.
+        up.side_channel.stop();
         up.hearing.handle_held_up();
         let pid = up.link.pid();
         self.state = State::Up(up);
@@ -200,11 +202,11 @@ impl<M: Send + 'static> Connection<M> {
         }
     }
 
-    fn keep_if_hung(&mut self, up: Box<Up<M>>) -> Option<Box<Up<M>>> {
-        if up.link.given_up().is_none() {
-            return Some(up);
+    /// Keeps of a link what hangs, and nothing else: the next one needs the other seats.
+    fn keep_if_hung(&mut self, up: &mut Up<M>) {
+        if let Some(hung) = up.link.take_hung() {
+            // The session before that, if there is one, has been ended since, or hangs as well.
+            self.previous = Some(hung);
         }
-        // The one before that, if there is one: its session has been ended since, or hangs as well.
-        self.previous.replace(up)
     }
 }

@@ -9,9 +9,10 @@ use super::Pid;
 use super::connector::Connect;
 use super::detached::{catch, close, spawn, start};
 use super::patience::Patience;
+use super::proof::{hear_probe, probe};
 use super::redial::{Choice, Step, limit};
 use super::seats::Seated;
-use super::session::{Link, SessionNames, hear_probe, listen_to_inbox, probe};
+use super::session::{Link, SessionNames, listen_to_inbox};
 use crate::error::{Error, Kind, Result};
 
 /// Opens a link. What succeeds after the dialer is gone is closed by its own thread.

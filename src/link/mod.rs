@@ -3,8 +3,8 @@
 //! It knows nothing of members or messages; to it a payload is a text. It may use `error`, `logging`, `jitter` and
 //! `round_trip`, and never the core, the host or the hall. What decides is pure, with time as a parameter: [`hearing`] (how far
 //! behind, is there a flood), [`patience`] (how long an answer may take), [`redial`] (when to dial again) and [`pace`] (how
-//! long the thread waits). What acts is [`session`], [`dialer`], [`side_channel`] and [`wake`](wake()), with statements of
-//! [`sql`] over connections of a [`connector`](mod@connector). [`Connection`] holds them together.
+//! long the thread waits). What acts is [`session`], [`proof`], [`dialer`], [`side_channel`] and [`wake`](wake()), with
+//! statements of [`sql`] over connections of a [`connector`](mod@connector). [`Connection`] holds them together.
 //!
 //! # Calls that never return
 //!
@@ -61,6 +61,7 @@ mod outage;
 pub(crate) mod pace;
 mod params;
 pub(crate) mod patience;
+mod proof;
 mod quoting;
 mod redial;
 pub(crate) mod seats;

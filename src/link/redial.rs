@@ -307,7 +307,7 @@ mod tests {
         }
     }
 
-    /// So many addresses, with a `connect_timeout` of five seconds.
+    /// That many addresses, with a `connect_timeout` of five seconds.
     fn choice(places: usize) -> Choice {
         Choice {
             places,

@@ -3,37 +3,31 @@
 //! Every call but the wait runs on a thread that can be left behind; the essay in [`link`](super) says why.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use fallible_iterator::FallibleIterator;
 use postgres::error::SqlState;
 use postgres::{Client, Notification, Row, SimpleQueryMessage};
 
 use super::Pid;
-use super::connector::{Connect, Connector};
-use super::detached::{close, receive_awake, spawn, start};
+use super::connector::Connect;
+use super::detached::{close, receive_awake, spawn};
 use super::patience::Patience;
-use super::seats::{NoSeat, Seated};
+use super::proof::{PROBE, Proof, Seen, is_same_server, not_carried};
+use super::seats::Seated;
 use super::sql::{self, Wording};
 use super::targets::Place;
 use crate::error::{Error, Kind, Result};
 use crate::jitter;
 use crate::logging::LINK;
 
-/// The least time within which the probe's notification comes or never does, once it was sent.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// The most bytes of a channel that Postgres keeps, in the encoding of the database (manual, 4.1.1).
 const MAX_CHANNEL: usize = 63;
 
 /// What a session says to its own inbox, to prove that it can notify.
 const CHECK: &str = "check";
-
-/// What the second connection says to the first, to prove that notifications of others arrive.
-const PROBE: &str = "other";
 
 /// The encodings of a database in which Postgres takes nothing for text that it cannot convert for a session of ours, which
 /// wants UTF-8. In others there may be such a text, and if somebody announces it, Postgres ends every session that listens.
@@ -95,13 +89,15 @@ pub(crate) struct Sessions {
     pub(crate) seen: bool,
 }
 
+/// Where the client of a call that hung is left when the call returns. As long as this is kept its session stays, and nobody finds
+/// it missing.
+pub(super) type Hung = Receiver<Seated>;
+
 /// A session that is known to carry notifications and listens to the channel.
 pub(crate) struct Link {
     /// `None` once a call hung: the client is with the thread that was left behind.
     client: Option<Seated>,
-    /// Where the client of a call that hung is left when the call returns. As long as this is kept its session stays, and nobody
-    /// finds it missing.
-    hung: Option<Receiver<Seated>>,
+    hung: Option<Hung>,
     names: SessionNames,
     patience: Patience,
     /// Our own backend.
@@ -120,17 +116,6 @@ pub(crate) struct Link {
     pub(super) spent: Option<Seated>,
     /// Whether all was done that the hello did not wait for.
     settled: bool,
-}
-
-/// Whether a session is known to carry what others say.
-enum Proof {
-    Known,
-    /// A second connection, to the same place, is still to say something.
-    Owed(Connect),
-    /// It is about to.
-    Asked(Connect, Receiver<Result<()>>),
-    /// It did. That is heard with all that arrives by then, or never.
-    Due(Instant),
 }
 
 impl Link {
@@ -189,15 +174,8 @@ impl Link {
 
     /// Does what nobody should wait for: it comes after the hello.
     pub(super) fn settle(&mut self) -> Result<()> {
-        if let Proof::Owed(connect) = &self.proof {
-            let (kept, connect) = (Arc::clone(connect), Arc::clone(connect));
-            let (place, patience) = (self.place, self.patience.clone());
-            let inbox = self.names.inbox.clone();
-            let sent = start("probe", move || {
-                probe(&connect, place, &inbox, &patience, None).map(drop)
-            })?;
-            self.proof = Proof::Asked(kept, sent);
-        }
+        self.proof
+            .ask(self.place, &self.names.inbox, &self.patience)?;
         if std::mem::replace(&mut self.settled, true) {
             return Ok(());
         }
@@ -208,34 +186,13 @@ impl Link {
         })
     }
 
-    /// Notes how far the proof is.
-    fn poll_proof(&mut self) {
-        let Proof::Asked(connect, sent) = &self.proof else {
-            return;
-        };
-        self.proof = match sent.try_recv() {
-            Ok(Ok(())) => {
-                Proof::Due(Instant::now() + self.patience.statement(0).max(PROBE_TIMEOUT))
-            }
-            Err(TryRecvError::Empty) => return,
-            // It is asked again, until there is a seat. Each time waits for one.
-            Ok(Err(error)) if is_without_seat(&error) => Proof::Owed(Arc::clone(connect)),
-            // There is no room for a second session, perhaps. The one before this was proven, over the same way.
-            Ok(Err(error)) => {
-                log::debug!(target: LINK, "{:?}: no second connection: {error}", self.names.channel);
-                Proof::Known
-            }
-            Err(TryRecvError::Disconnected) => Proof::Known,
-        };
-    }
-
     /// The next notification. `None` means that everything which arrived before `until` has been returned.
     pub(crate) fn next(&mut self, until: Instant) -> Result<Option<Notice>> {
         if let Some(notice) = self.unread.pop_front() {
             self.note_proof(&notice);
             return Ok(Some(notice));
         }
-        self.poll_proof();
+        self.proof.poll(&self.patience, &self.names.channel);
         let client = self.client.as_mut().ok_or_else(gone)?;
         // Not even what is waiting is read without a moment's wait, in which the socket is looked at.
         let wait = until.saturating_duration_since(Instant::now());
@@ -250,22 +207,51 @@ impl Link {
             }
             // The end of the iterator also stands for the end of the connection, at once and every time.
             None if client.is_closed() => Err(gone()),
-            None => match self.proof {
-                Proof::Due(by) if until >= by => Err(not_carried(&Seen::Own { same_server: None })),
-                _ => Ok(None),
+            None => match self.proof.take_failed(until) {
+                Some(second) => self.look_again(second),
+                None => Ok(None),
             },
         }
     }
 
     fn note_proof(&mut self, notice: &Notice) {
-        if notice.channel() == self.names.inbox && notice.payload() == PROBE {
-            self.proof = Proof::Known;
+        if self.is_probe(notice) {
+            self.proof.end();
         }
+    }
+
+    /// What this second connection said has not arrived. The session may have stood still, so it is asked something, and what had
+    /// arrived by then is returned; or the second connection reached another server.
+    fn look_again(&mut self, mut second: Seated) -> Result<Option<Notice>> {
+        let same_server = self.call(0, move |client| Ok(is_same_server(client, &mut second)))?;
+        let client = self.client.as_mut().ok_or_else(gone)?;
+        while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
+            self.unread.push_back(Notice(notification));
+        }
+        if !self.unread.iter().any(|notice| self.is_probe(notice)) {
+            return Err(not_carried(&Seen::Own { same_server }));
+        }
+        self.proof = Proof::Known;
+        Ok(self.unread.pop_front())
+    }
+
+    fn is_probe(&self, notice: &Notice) -> bool {
+        notice.channel() == self.names.inbox && notice.payload() == PROBE
     }
 
     /// The pid of our own backend.
     pub(crate) fn pid(&self) -> Pid {
         self.pid
+    }
+
+    /// What hangs of it.
+    pub(super) fn take_hung(&mut self) -> Option<Hung> {
+        self.hung.take()
+    }
+
+    /// Whether it was found that it does not carry what others say.
+    pub(super) fn is_disproven(&self) -> bool {
+        matches!(self.proof, Proof::Failed)
     }
 
     /// The pid of our own backend, if a call hung: it goes on, and reads whatever the server sends.
@@ -392,7 +378,8 @@ impl Link {
             Ok(outcome) => {
                 self.client = returned.try_recv().ok();
                 if outcome.is_ok() {
-                    self.patience.handle_round_trip(start.elapsed());
+                    // More was not waited: this process was stopped meanwhile.
+                    self.patience.handle_round_trip(start.elapsed().min(limit));
                 }
                 outcome
             }
@@ -414,6 +401,7 @@ impl Drop for Link {
         for client in [self.client.take().or(hung), self.spent.take()] {
             client.into_iter().for_each(close);
         }
+        self.proof.end();
     }
 }
 
@@ -446,57 +434,6 @@ fn retry_if_full(
     }
 }
 
-/// Opens a second connection, to where the first one leads, and notifies the inbox of the first over it, as soon as that
-/// `listens`.
-pub(super) fn probe(
-    connect: &Connector,
-    place: Option<Place>,
-    inbox: &str,
-    patience: &Patience,
-    listens: Option<Receiver<()>>,
-) -> Result<Seated> {
-    let limit = patience.statement(0);
-    let mut second = connect.open_at(place, limit)?;
-    // What the first does meanwhile are two statements. If they hang, this must not keep a session for it.
-    if listens.is_some_and(|listens| listens.recv_timeout(limit * 2).is_err()) {
-        return Err(gone());
-    }
-    say(&mut second, |it| {
-        it.notify_within(inbox, PROBE, patience.lock())
-    })?;
-    Ok(second)
-}
-
-/// Whether the first connection carries the notifications of others; returns the second one, which has done its work. If the first
-/// does not, it stops listening: a pooler's connection to the server must not go on for nobody.
-pub(super) fn hear_probe(
-    client: &mut Client,
-    inbox: &str,
-    probe: Result<Seated>,
-    patience: &Patience,
-) -> Result<Seated> {
-    let wait = patience.statement(0).max(PROBE_TIMEOUT);
-    let carried = probe.and_then(|mut second| match receive(client, inbox, PROBE, wait)? {
-        Some(_) => Ok(second),
-        None => Err(not_carried(&Seen::Own {
-            same_server: is_same_server(client, &mut second),
-        })),
-    });
-    if carried.is_err() {
-        let _ = run(client, &sql::unlisten(inbox));
-    }
-    carried
-}
-
-/// Whether two connections lead to one server, if this role may know.
-fn is_same_server(first: &mut Client, second: &mut Client) -> Option<bool> {
-    let [first, second] = [first, second].map(|client| {
-        let rows = client.simple_query(&sql::server()).ok()?;
-        column(&rows).next().map(str::to_owned)
-    });
-    Some(first? == second?)
-}
-
 /// Fails if Postgres, which counts in the database's encoding, cuts the name of the channel. It does so without a word.
 fn check_length(client: &mut Client, channel: &str, encoding: Option<&str>) -> Result<()> {
     let encoding = encoding.unwrap_or_default();
@@ -526,7 +463,7 @@ pub(super) fn own_backend(client: &mut Client) -> Option<Pid> {
     column(&rows).find_map(|pid| pid.parse().ok())
 }
 
-fn run(client: &mut Client, statements: &str) -> Result<()> {
+pub(super) fn run(client: &mut Client, statements: &str) -> Result<()> {
     client.batch_execute(statements).map_err(broken)
 }
 
@@ -549,7 +486,7 @@ pub(super) fn say(
 }
 
 /// What a simple query returned in its first column.
-fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
+pub(super) fn column(messages: &[SimpleQueryMessage]) -> impl Iterator<Item = &str> {
     messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
@@ -592,7 +529,12 @@ fn idle(row: &Row) -> Option<(Pid, Option<Duration>)> {
 }
 
 /// The pid of the backend that sent this payload to the inbox, if it comes within `wait`.
-fn receive(client: &mut Client, inbox: &str, payload: &str, wait: Duration) -> Result<Option<Pid>> {
+pub(super) fn receive(
+    client: &mut Client,
+    inbox: &str,
+    payload: &str,
+    wait: Duration,
+) -> Result<Option<Pid>> {
     let deadline = Instant::now() + wait;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -623,73 +565,6 @@ pub(super) fn is_held_up(error: &Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// Whether no connection was opened since three of ours are open or hang.
-fn is_without_seat(error: &Error) -> bool {
-    error.source().is_some_and(|source| source.is::<NoSeat>())
-}
-
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::new(Kind::Link, "Postgres closed the session")
-}
-
-/// What was seen of a connection that accepts LISTEN and does not carry notifications.
-enum Seen {
-    /// Not even our own.
-    Nothing,
-    /// Our own, and not that of a second connection; and whether both lead to one server, if that is known.
-    Own { same_server: Option<bool> },
-    /// What we said, said by another backend.
-    OtherBackend,
-}
-
-/// Says what was seen, and what may be the cause, the likeliest first.
-fn not_carried(seen: &Seen) -> Error {
-    const POOLER: &str =
-        "a pooler in transaction or statement mode (such as PgBouncer's pool_mode=transaction)";
-    const ADVICE: &str = "Connect to Postgres directly, or to a pool in session mode";
-    const TWO_SERVERS: &str =
-        "two servers, by a name with several addresses, or a balancer or proxy before them";
-    let (kind, message) = match seen {
-        Seen::Nothing => (
-            Kind::Pooler,
-            format!(
-                "notifications do not arrive on this connection: LISTEN was accepted, and our own did not come back. It \
-                 goes through {POOLER}, or through a proxy that passes none on. {ADVICE}"
-            ),
-        ),
-        Seen::Own {
-            same_server: Some(true),
-        } => (
-            Kind::Pooler,
-            format!(
-                "notifications do not arrive on this connection: our own came back, and that of a second connection to the \
-                 same server did not. It goes through {POOLER}. {ADVICE}"
-            ),
-        ),
-        Seen::Own {
-            same_server: Some(false),
-        } => (
-            Kind::Link,
-            format!(
-                "two connections lead to {TWO_SERVERS}: our own notification came back, and that of the second connection, \
-                 which reached another server, did not. Let all members connect to the same one, the primary"
-            ),
-        ),
-        Seen::Own { same_server: None } => (
-            Kind::Pooler,
-            format!(
-                "notifications do not arrive on this connection: our own came back, and that of a second connection did \
-                 not; whether that reached the same server is not known. It goes through {POOLER}, or the \
-                 connections lead to {TWO_SERVERS}. {ADVICE}, and all members to the same server"
-            ),
-        ),
-        Seen::OtherBackend => (
-            Kind::Pooler,
-            format!(
-                "notifications do not arrive on this connection any more: what it announced was said by another backend. It \
-                 goes through {POOLER}. {ADVICE}"
-            ),
-        ),
-    };
-    Error::new(kind, message)
 }

@@ -98,19 +98,19 @@ impl SideChannel {
     /// A flood has begun: connects, so that what is due next need not wait for that.
     pub(crate) fn prepare(&mut self, now: Instant) -> Result<()> {
         if self.last.is_none() {
-            let outcome = self.notify(|_| Vec::new())?;
+            let outcome = self.notify(|_| Some(Vec::new()))?;
             self.start(now, None, 0, outcome);
         }
         Ok(())
     }
 
-    /// Makes these announcements, if there are any. `sign` is told the backend that makes them.
+    /// Makes these announcements, if there are any. `sign` is told the backend that makes them, if that is known.
     pub(crate) fn announce(
         &mut self,
         now: Instant,
         payloads: &[String],
         announcements: u64,
-        sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
+        sign: impl FnOnce(Option<Pid>) -> Option<Vec<String>> + Send + 'static,
     ) -> Result<()> {
         self.looked = Some(now);
         if let Some(last) = payloads.last() {
@@ -123,7 +123,7 @@ impl SideChannel {
     /// Makes one announcement, and waits a moment for it.
     pub(crate) fn announce_now(
         &mut self,
-        sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
+        sign: impl FnOnce(Option<Pid>) -> Option<Vec<String>> + Send + 'static,
     ) -> Result<()> {
         let outcome = self.notify(sign)?;
         let outcome = outcome.recv_timeout(FIRST_ASIDE);
@@ -134,7 +134,7 @@ impl SideChannel {
 
     fn notify(
         &mut self,
-        sign: impl FnOnce(Option<Pid>) -> Vec<String> + Send + 'static,
+        sign: impl FnOnce(Option<Pid>) -> Option<Vec<String>> + Send + 'static,
     ) -> Result<Receiver<Outcome>> {
         let (connect, channel) = (Arc::clone(&self.connect), self.names.channel.clone());
         let (session, patience) = (self.session.take(), self.patience);
@@ -147,7 +147,13 @@ impl SideChannel {
                     (client, backend)
                 }
             };
-            let payloads = sign(backend);
+            let payloads = sign(backend).ok_or_else(|| {
+                Error::new(
+                    Kind::Link,
+                    "not announced over a further connection: a signature names its backend, and this role may not execute \
+                     pg_backend_pid()",
+                )
+            })?;
             if !payloads.is_empty() {
                 say(&mut client, |it| it.notify_aside(&channel, &payloads))?;
             }
@@ -278,7 +284,7 @@ mod tests {
         let mut side_channel = side_channel();
         assert_eq!(side_channel.state(start), Aside::Ready);
         side_channel
-            .announce(start, &[], 0, |_| Vec::new())
+            .announce(start, &[], 0, |_| Some(Vec::new()))
             .expect("nothing to do");
         assert_eq!(side_channel.state(at(99)), Aside::Busy);
         assert_eq!(side_channel.state(at(100)), Aside::Ready);

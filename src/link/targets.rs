@@ -366,7 +366,7 @@ mod tests {
 
     const FIRST: u16 = 7001;
 
-    /// So many hosts, with ports from [`FIRST`] on.
+    /// That many hosts, with ports from [`FIRST`] on.
     fn targets(count: u16) -> Targets {
         let hosts = vec!["127.0.0.1"; usize::from(count)].join(",");
         let ports: Vec<String> = (0..count).map(|n| (FIRST + n).to_string()).collect();

@@ -87,7 +87,10 @@ impl<M> Up<M> {
         self.link.close_second()?;
         match self.hearing.is_flooded(now) {
             true => self.side_channel.prepare(now)?,
-            false => self.link.settle()?,
+            false => {
+                self.side_channel.stop();
+                self.link.settle()?;
+            }
         }
         // That may have taken a round trip.
         let now = Instant::now();
@@ -96,9 +99,6 @@ impl<M> Up<M> {
         let notice = self.link.next(until)?;
         if notice.is_none() {
             self.hearing.handle_silence(until);
-            if !self.hearing.is_flooded(now.max(until)) {
-                self.side_channel.stop();
-            }
         }
         Ok(Next { notice, until })
     }

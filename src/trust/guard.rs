@@ -12,6 +12,8 @@ use crate::status::Status;
 pub(crate) struct Guard {
     channel: String,
     seal: Seal,
+    /// The backend of the session that is heard.
+    session: Option<Pid>,
     refusals: Refusals,
 }
 
@@ -20,7 +22,15 @@ impl Guard {
         Self {
             seal: Seal::new(channel.clone(), keys),
             channel,
+            session: None,
             refusals: Refusals::default(),
+        }
+    }
+
+    /// This session is heard from now on. Nothing waits in it, unless it is the one from before: that was held up.
+    pub(crate) fn handle_link_up(&mut self, session: Pid) {
+        if self.session.replace(session) != Some(session) {
+            self.all_heard(Duration::ZERO);
         }
     }
 
@@ -38,18 +48,18 @@ impl Guard {
             .sign(time_of_day(&self.seal), sender, inbox, payload)
     }
 
-    /// What signs payloads to everybody for a backend that is not known yet.
+    /// What signs payloads to everybody for a backend that is not known yet. `None` if it cannot be known, and they must be signed.
     pub(crate) fn signer(
         &self,
         payloads: Vec<String>,
-    ) -> impl FnOnce(Option<Pid>) -> Vec<String> + Send + use<> {
+    ) -> impl FnOnce(Option<Pid>) -> Option<Vec<String>> + Send + use<> {
         let (seal, now) = (self.seal.clone(), time_of_day(&self.seal));
-        move |sender| {
-            let sign = |payload| match sender {
-                Some(sender) => seal.sign(now, sender, None, payload),
-                None => payload,
-            };
-            payloads.into_iter().map(sign).collect()
+        move |sender| match sender {
+            Some(sender) => {
+                let sign = |payload| seal.sign(now, sender, None, payload);
+                Some(payloads.into_iter().map(sign).collect())
+            }
+            None => (!seal.is_active()).then_some(payloads),
         }
     }
 
@@ -83,5 +93,25 @@ fn time_of_day(seal: &Seal) -> Duration {
     match seal.is_active() {
         true => SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default(),
         false => Duration::ZERO,
+    }
+}
+
+#[cfg(all(test, feature = "auth"))]
+mod tests {
+    use super::*;
+    use crate::trust::seal::Secret;
+
+    #[test]
+    fn what_waits_in_a_session_that_goes_on_is_as_old_as_before() {
+        let secrets = [Secret::new(b"sixteen or more bytes")];
+        let keys = Keys::parse(&secrets).expect("a secret");
+        let mut guard = Guard::new("c".to_owned(), keys);
+        let [first, second] = [7, 8].map(|pid| Pid::new(pid).expect("not zero"));
+        guard.handle_link_up(first);
+        let heard = guard.seal.heard;
+        guard.handle_link_up(first);
+        assert_eq!(guard.seal.heard, heard);
+        guard.handle_link_up(second);
+        assert!(guard.seal.heard > heard);
     }
 }

@@ -65,7 +65,7 @@ pub(crate) struct Seal {
     channel: String,
     keys: Keys,
     /// All that had arrived by then was heard.
-    heard: Duration,
+    pub(super) heard: Duration,
 }
 
 /// Why a payload was refused.

@@ -30,12 +30,23 @@ fn logins_take(time: Duration) {
         .execute("SELECT pg_terminate_backend($1)", &[&backend])
         .expect("to end a session");
     expect(&member, "offline");
-    for participant in [&newcomer, &member] {
+    for either in [&newcomer, &member] {
         // Also where a reason came first.
-        participant.wait_online(PATIENCE).expect("online");
+        either.wait_online(PATIENCE).expect("online");
         within("online", start, time * 3 + Duration::from_secs(3));
-        assert_eq!(participant.status().failed_attempts, 0);
+        assert_eq!(either.status().failed_attempts, 0);
     }
+}
+
+#[test]
+fn a_first_hello_that_hangs_leaves_room_for_the_next() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, Duration::ZERO);
+    proxy.stall_at("hello name=");
+    let a = Config::new("a").join(&proxy.params()).expect("valid");
+    expect(&a, "offline");
+    proxy.resume();
+    expect(&a, "online");
 }
 
 #[test]

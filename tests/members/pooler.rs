@@ -68,7 +68,7 @@ fn a_pool_without_room_for_a_second_session_is_told_apart() {
 fn two_servers_behind_one_name_are_not_called_a_pooler() {
     let servers = [Server::start(), Server::start()];
     let balancer = Proxy::start(&servers[0], Duration::ZERO);
-    balancer.balance(servers.each_ref());
+    balancer.balance(servers.each_ref().map(Server::port));
     let a = Config::new("a").join(&balancer.params()).expect("valid");
     let Event::Offline(reason) = expect(&a, "offline") else {
         panic!("offline")
@@ -80,8 +80,43 @@ fn two_servers_behind_one_name_are_not_called_a_pooler() {
         "{text}"
     );
     assert!(!text.contains("pool"), "{text}");
-    balancer.lead_to(&servers[1]);
+    balancer.lead_to(servers[1].port());
     expect(&a, "online");
+
+    // The same after a reconnect, whose proof comes in the background.
+    balancer.balance(servers.each_ref().map(Server::port));
+    servers[1].run(&format!(
+        "SELECT pg_terminate_backend({})",
+        backend_of(&servers[1], "a")
+    ));
+    expect(&a, "offline");
+    expect(&a, "online");
+    let Event::Offline(reason) = expect(&a, "offline") else {
+        panic!("offline")
+    };
+    assert!(!reason.is_pooler(), "{reason}");
+    assert!(reason.to_string().contains("two servers"), "{reason}");
+}
+
+#[test]
+fn a_way_that_leads_to_a_transaction_pooler_from_now_on_is_found_out() {
+    let server = Server::start();
+    let Some(pooler) = PgBouncer::start(&server, "transaction") else {
+        return;
+    };
+    let way = Proxy::start(&server, Duration::ZERO);
+    let a = Config::new("a").join(&way.params()).expect("valid");
+    expect(&a, "online");
+    way.lead_to(pooler.port());
+    server.run(&format!(
+        "SELECT pg_terminate_backend({})",
+        backend_of(&server, "a")
+    ));
+    expect(&a, "offline");
+    eventually("its reason", || {
+        let event = next(&a, "an event");
+        matches!(event, Event::Offline(reason) if reason.is_pooler())
+    });
 }
 
 #[test]
@@ -91,7 +126,7 @@ fn where_the_role_may_not_see_which_server_it_is_both_causes_are_said() {
         server.run("REVOKE EXECUTE ON FUNCTION pg_postmaster_start_time() FROM PUBLIC; CREATE ROLE app LOGIN");
     }
     let balancer = Proxy::start(&servers[0], Duration::ZERO);
-    balancer.balance(servers.each_ref());
+    balancer.balance(servers.each_ref().map(Server::port));
     let params = balancer
         .params()
         .replace("user=postgres", "user=app dbname=postgres");

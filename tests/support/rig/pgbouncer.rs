@@ -100,6 +100,10 @@ impl PgBouncer {
         });
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn params(&self) -> String {
         format!(
             "host=127.0.0.1 port={} user=postgres dbname=postgres",

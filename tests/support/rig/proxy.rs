@@ -55,14 +55,14 @@ impl Proxy {
         format!("host=127.0.0.1 port={} user=postgres", self.port)
     }
 
-    /// Connections from now on lead to this server.
-    pub fn lead_to(&self, server: &Server) {
-        self.balance([server, server]);
+    /// Connections from now on lead to what listens on this port.
+    pub fn lead_to(&self, port: u16) {
+        self.balance([port; 2]);
     }
 
-    /// Connections from now on lead to these servers in turn.
-    pub fn balance(&self, servers: [&Server; 2]) {
-        *self.upstream.lock().expect("no panic with it") = servers.map(Server::port);
+    /// Connections from now on lead to these ports in turn.
+    pub fn balance(&self, ports: [u16; 2]) {
+        *self.upstream.lock().expect("no panic with it") = ports;
     }
 
     /// From now on each piece of data comes so much later.
@@ -84,9 +84,16 @@ impl Proxy {
         self.road.change(|state| state.open = false);
     }
 
+    /// Becomes one when a client says this.
+    pub fn stall_at(&self, said: &'static str) {
+        self.road.change(|state| state.stall_at = Some(said));
+    }
+
     /// Lets everything through that was held back.
     pub fn resume(&self) {
-        self.road.change(|state| state.open = true);
+        self.road.change(|state| {
+            (state.open, state.stall_at) = (true, None);
+        });
     }
 }
 
@@ -103,6 +110,15 @@ struct Road {
 struct State {
     delay: Duration,
     open: bool,
+    stall_at: Option<&'static str>,
+}
+
+impl State {
+    /// Whether a piece of data that comes from this end is what it stalls at.
+    fn stalls_at(&self, end: End, piece: &[u8]) -> bool {
+        let said = self.stall_at.filter(|_| matches!(end, End::Client));
+        said.is_some_and(|said| piece.windows(said.len()).any(|it| it == said.as_bytes()))
+    }
 }
 
 /// Which end of the road.
@@ -115,7 +131,11 @@ enum End {
 impl Road {
     fn new(delay: Duration) -> Self {
         Self {
-            state: Mutex::new(State { delay, open: true }),
+            state: Mutex::new(State {
+                delay,
+                open: true,
+                stall_at: None,
+            }),
             changed: Condvar::new(),
             halves: Mutex::new([0; 2]),
         }
@@ -130,6 +150,12 @@ impl Road {
         let state = self.state.lock().expect("no panic with it");
         let state = self.changed.wait_while(state, |state| !state.open);
         *state.expect("no panic with it")
+    }
+
+    /// The same, with this to be forwarded.
+    fn wait_with(&self, end: End, piece: &[u8]) -> State {
+        self.change(|state| state.open &= !state.stalls_at(end, piece));
+        self.wait_until_open()
     }
 
     fn halves(&self, at: End) -> u64 {
@@ -155,7 +181,8 @@ fn forward(mut from: TcpStream, mut to: TcpStream, end: End, road: &Arc<Road>) {
         };
         loop {
             let read = from.read(&mut buffer);
-            let state = reading.wait_until_open();
+            let piece = &buffer[..read.as_ref().map_or(0, |count| *count)];
+            let state = reading.wait_with(end, piece);
             let Ok(count @ 1..) = read else {
                 break;
             };
