@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use crate::config::{Participant, Settings};
+use crate::config::{Member, Settings};
 use crate::core::presence::{Presence, Style};
 use crate::core::roster::{Limits, Roster};
 use crate::core::wire::{self, Inbox};
@@ -78,7 +78,7 @@ pub(crate) const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 /// ```
 #[must_use = "dropping it leaves the cluster"]
 pub struct Cluster {
-    participant: Option<Participant>,
+    member: Option<Member>,
     /// The tags that were asked for last.
     tags: Mutex<Tags>,
     /// The process that joined, and so has the thread.
@@ -96,7 +96,7 @@ impl Cluster {
     pub(crate) fn start(settings: Settings, connect: Connect) -> Result<Self> {
         let application_name = settings.application_name().to_owned();
         let Settings {
-            participant,
+            member,
             channel,
             heartbeat,
             bare_heartbeat,
@@ -108,17 +108,17 @@ impl Cluster {
             keys,
         } = settings;
         let inbox = Inbox::new(random());
-        let presence = participant.as_ref().map(|participant| {
+        let presence = member.as_ref().map(|member| {
             Presence::new(
-                Arc::clone(&participant.name),
+                Arc::clone(&member.name),
                 incarnation_now(),
-                participant.style,
-                wire::encode_tags(&participant.tags),
+                member.style,
+                wire::encode_tags(&member.tags),
             )
         });
-        let in_full = participant.as_ref().map_or(observer_asks, |participant| {
-            participant.style == Style::Full
-        });
+        let in_full = member
+            .as_ref()
+            .map_or(observer_asks, |member| member.style == Style::Full);
         let limits = Limits {
             heartbeat,
             delivery_budget,
@@ -164,9 +164,9 @@ impl Cluster {
                 let _ = farewell.send(worker.run());
             })
             .map_err(|e| Error::caused(Kind::Link, "cannot start the pg-peers thread", e))?;
-        let tags = participant.as_ref().map(|it| it.tags.clone());
+        let tags = member.as_ref().map(|it| it.tags.clone());
         Ok(Self {
-            participant,
+            member,
             tags: Mutex::new(tags.unwrap_or_default()),
             process: process::id(),
             connect,
@@ -204,7 +204,7 @@ impl Cluster {
     /// # }
     /// ```
     pub fn name(&self) -> Option<&str> {
-        Some(&self.participant.as_ref()?.name)
+        Some(&self.member.as_ref()?.name)
     }
 
     /// The peers that are there now, sorted by name. A snapshot; returns at once, in every state.
@@ -255,7 +255,7 @@ impl Cluster {
     ///
     /// Returns at once. The answer comes once, sorted by name: within a second, or, if the server does not answer, within six seconds
     /// and four round trips. It costs nothing if nobody asks. A second question before the answer takes the place of the first: the earlier
-    /// receiver is disconnected. So is the receiver in a fork of the process that joined.
+    /// receiver is disconnected. So is the receiver once this member has left, and in a fork of the process that joined.
     ///
     /// ```
     /// # fn main() -> pg_peers::Result<()> {
@@ -269,7 +269,10 @@ impl Cluster {
     pub fn peer_infos(&self) -> Receiver<Vec<PeerInfo>> {
         let (answer, infos) = bounded(1);
         if self.check_process().is_ok() {
-            self.shared.requests().peer_infos = Some(answer);
+            let mut requests = self.shared.requests();
+            if !requests.ended {
+                requests.peer_infos = Some(answer);
+            }
         }
         infos
     }
@@ -281,8 +284,8 @@ impl Cluster {
     /// - [`is_name_taken`](Error::is_name_taken), at once: a newer process has its name, so it is not heard.
     /// - [`is_timeout`](Error::is_timeout): it was not online within `timeout`. The text and the [`source`](std::error::Error::source) have the
     ///   reason, if one is known. Attempts go on.
-    /// - [`is_link`](Error::is_link), at once: this process is a fork of the one that joined and has no thread; or the thread panicked,
-    ///   which is a bug, and nothing goes on.
+    /// - [`is_link`](Error::is_link), at once: this member has left; this process is a fork of the one that joined and has no thread; or
+    ///   the thread panicked, which is a bug, and nothing goes on.
     ///
     /// ```
     /// # fn main() -> pg_peers::Result<()> {
@@ -423,8 +426,8 @@ impl Cluster {
 
     /// Replaces all tags and announces them, unless they are the same.
     ///
-    /// If the link is up they are announced within milliseconds, within 100 ms if called often, or within most of a second if no second
-    /// connection can be opened; otherwise with the next hello. The rules are those of [`Config::tag`](crate::Config::tag).
+    /// If the link is up they are announced within milliseconds, within 100 ms if called often, or within 0.8 s if no second connection can be
+    /// opened; otherwise with the next hello. The rules are those of [`Config::tag`](crate::Config::tag).
     ///
     /// # Errors
     ///
@@ -432,7 +435,7 @@ impl Cluster {
     ///
     /// - [`is_config`](Error::is_config): a tag breaks a rule, all together do not fit a payload, or this member announces no tags.
     /// - [`is_name_taken`](Error::is_name_taken): this member is not announced any more.
-    /// - [`is_link`](Error::is_link): this process is a fork of the one that joined.
+    /// - [`is_link`](Error::is_link): this member has left, or this process is a fork of the one that joined.
     ///
     /// ```
     /// # fn main() -> pg_peers::Result<()> {
@@ -447,8 +450,8 @@ impl Cluster {
         tags: impl IntoIterator<Item = (K, V)>,
     ) -> Result<()> {
         let tags: Vec<(K, V)> = tags.into_iter().collect();
-        self.change_tags(|participant, _| {
-            participant.check_tags(tags.iter().map(|(k, v)| (k.as_ref(), v.as_ref())))
+        self.change_tags(|member, _| {
+            member.check_tags(tags.iter().map(|(k, v)| (k.as_ref(), v.as_ref())))
         })
     }
 
@@ -467,9 +470,9 @@ impl Cluster {
     /// # }
     /// ```
     pub fn set_tag(&self, key: &str, value: &str) -> Result<()> {
-        self.change_tags(|participant, tags| {
+        self.change_tags(|member, tags| {
             let others = tags.iter().filter(|(other, _)| *other != key);
-            participant.check_tags(others.chain([(key, value)]))
+            member.check_tags(others.chain([(key, value)]))
         })
     }
 
@@ -488,22 +491,23 @@ impl Cluster {
     /// # }
     /// ```
     pub fn remove_tag(&self, key: &str) -> Result<()> {
-        self.change_tags(|participant, tags| {
-            participant.check_tags(tags.iter().filter(|(other, _)| *other != key))
+        self.change_tags(|member, tags| {
+            member.check_tags(tags.iter().filter(|(other, _)| *other != key))
         })
     }
 
-    fn change_tags(&self, change: impl FnOnce(&Participant, &Tags) -> Result<Tags>) -> Result<()> {
-        let Some(participant) = &self.participant else {
+    fn change_tags(&self, change: impl FnOnce(&Member, &Tags) -> Result<Tags>) -> Result<()> {
+        let Some(member) = &self.member else {
             return Err(Error::config("an observer announces no tags"));
         };
         self.check_process()?;
+        self.check_thread()?;
         if self.status().name_taken {
             return Err(self.name_taken());
         }
         // Until they are asked for, so that what one thread changes another one's change does not undo.
         let mut last = self.last_tags();
-        let tags = change(participant, &last)?;
+        let tags = change(member, &last)?;
         if *last != tags {
             let text = wire::encode_tags(&tags);
             *last = tags;
@@ -519,7 +523,8 @@ impl Cluster {
     /// Says goodbye, so that every peer knows at once, and ends the thread.
     ///
     /// Takes milliseconds when all is well, and never more than 3.5 seconds. To leave again does nothing. Afterwards
-    /// [`events`](Cluster::events) ends once it is drained, and the other methods show what was known last.
+    /// [`events`](Cluster::events) ends once it is drained, the methods that change something or wait return an error, and the others show
+    /// what was known last.
     ///
     /// # Errors
     ///
@@ -548,11 +553,18 @@ impl Cluster {
         )
     }
 
-    /// While the handle is there, nothing but a panic ends the thread.
     fn check_thread(&self) -> Result<()> {
-        match self.shared.has_ended() {
-            true => Err(panicked()),
-            false => Ok(()),
+        if !self.shared.has_ended() {
+            return Ok(());
+        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        match *thread {
+            // Nothing but a panic ends it before the host has left.
+            Some(_) => Err(panicked()),
+            None => Err(Error::new(
+                Kind::Link,
+                "this member has left the cluster: join again",
+            )),
         }
     }
 
@@ -574,6 +586,9 @@ impl Cluster {
     /// Asks something of the thread, and wakes it if it waits for long.
     fn ask(&self, request: impl FnOnce(&mut Requests)) {
         let mut requests = self.shared.requests();
+        if requests.ended {
+            return;
+        }
         request(&mut requests);
         if !requests.asleep || requests.waking {
             return;

@@ -26,7 +26,7 @@ pub(crate) const MAX_MISSED: u32 = 1_000;
 /// Call setters, then [`join`](Config::join), [`join_tls`](Config::join_tls) or [`join_with`](Config::join_with), which check every
 /// value. [Tuning](crate::guide::tuning) lists the settings and says what they cost.
 ///
-/// ```no_run
+/// ```
 /// # fn main() -> pg_peers::Result<()> {
 /// use std::time::Duration;
 ///
@@ -75,14 +75,20 @@ impl Config {
     ///
     /// It never announces itself. Each time it connects it asks who is there; with [`bare_name`](Config::bare_name) it does not even ask.
     ///
-    /// ```no_run
+    /// ```
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
     /// # fn main() -> pg_peers::Result<()> {
+    /// # let server = support::Server::start();
+    /// # let params = server.params();
     /// use std::time::Duration;
+    /// use pg_peers::Config;
     ///
-    /// let observer = pg_peers::Config::observer().channel("my_app").join("host=localhost")?;
-    /// for peer in observer.wait_for_peers(1, Duration::from_secs(5))? {
-    ///     println!("{} is there", peer.name());
-    /// }
+    /// let observer = Config::observer().join(&params)?;
+    /// let member = Config::new("a").join(&params)?;
+    /// let peers = observer.wait_for_peers(1, Duration::from_secs(10))?;
+    /// assert_eq!(peers[0].name(), "a");
+    /// assert!(member.peers().is_empty());
     /// # Ok(())
     /// # }
     /// ```
@@ -166,8 +172,16 @@ impl Config {
     /// Defaults to 5 seconds, as theirs does.
     ///
     /// ```
-    /// let config = pg_peers::Config::observer().bare_heartbeat_interval(std::time::Duration::from_secs(20));
-    /// # drop(config);
+    /// # fn main() -> pg_peers::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let observer = pg_peers::Config::observer()
+    ///     .bare_name(true)
+    ///     .bare_heartbeat_interval(Duration::from_secs(20))
+    ///     .join("host=localhost")?;
+    /// # drop(observer);
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn bare_heartbeat_interval(mut self, interval: Duration) -> Self {
         self.bare_heartbeat_interval = interval;
@@ -197,8 +211,8 @@ impl Config {
     /// Defaults to 10,000.
     ///
     /// ```
-    /// let config = pg_peers::Config::new("a").max_peers(500);
-    /// # drop(config);
+    /// let error = pg_peers::Config::new("a").max_peers(0).join("host=localhost").unwrap_err();
+    /// assert!(error.is_config());
     /// ```
     pub fn max_peers(mut self, count: usize) -> Self {
         self.max_peers = count;
@@ -218,8 +232,12 @@ impl Config {
     /// Set it equally at all members. Defaults to 200, which takes 1 to 2% of a core.
     ///
     /// ```
-    /// let config = pg_peers::Config::new("a").delivery_budget(1_000); // at 150 members every 22 s, not every 112 s
-    /// # drop(config);
+    /// # fn main() -> pg_peers::Result<()> {
+    /// // At 150 members each announces itself every 22 s, not every 112 s.
+    /// let member = pg_peers::Config::new("a").delivery_budget(1_000).join("host=localhost")?;
+    /// # drop(member);
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn delivery_budget(mut self, deliveries_per_second: u32) -> Self {
         self.delivery_budget = deliveries_per_second;
@@ -233,7 +251,7 @@ impl Config {
     ///
     /// - A killed process has left within 3.7 seconds, with [`Reason::SessionGone`](crate::Reason::SessionGone). It takes some seconds
     ///   more if all four were killed with it, and up to five seconds more while the server is slow.
-    /// - A process whose host died has left within about ten seconds, as Postgres notices it.
+    /// - A process whose host died has left within 8 seconds if Postgres notices it, else as one that hangs.
     /// - A process that hangs leaves, with [`Reason::Expired`](crate::Reason::Expired), two seconds after its session has stood still for
     ///   [`missed_heartbeats`](Config::missed_heartbeats) of its heartbeat intervals. A process that died behind a pooler in session mode,
     ///   where sessions outlive their clients, leaves the same way, unless the pooler gave its session to another client. For both use the
@@ -247,8 +265,11 @@ impl Config {
     /// Defaults to `true`.
     ///
     /// ```
-    /// let config = pg_peers::Config::new("a").session_check(false);
-    /// # drop(config);
+    /// # fn main() -> pg_peers::Result<()> {
+    /// let member = pg_peers::Config::new("a").session_check(false).join("host=localhost")?;
+    /// assert!(!member.status().judged_by_session);
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn session_check(mut self, check: bool) -> Self {
         self.session_check = check;
@@ -280,13 +301,17 @@ impl Config {
     ///
     /// Defaults to no secret.
     ///
-    /// ```no_run
+    /// ```
     /// # use pg_peers::Config;
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let cluster = Config::new("worker-1@10.0.0.1:7000")
-    ///     .secret(std::env::var("CLUSTER_SECRET")?) // the same at all members; openssl rand -hex 32
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let cluster_secret = || "5e1f0c2b9a7d48e6";
+    /// let member = Config::new("worker-1@10.0.0.1:7000")
+    ///     .secret(cluster_secret()) // the same at all members; openssl rand -hex 32
     ///     .join("host=localhost user=postgres")?;
-    /// # drop(cluster);
+    /// # drop(member);
+    ///
+    /// let error = Config::new("worker-1").secret("too short").join("host=localhost").unwrap_err();
+    /// assert!(error.is_config());
     /// # Ok(())
     /// # }
     /// ```
@@ -308,7 +333,8 @@ impl Config {
     ///
     /// `params` is a connection string, `host=localhost user=postgres` or `postgres://user@host/dbname`, as [`postgres::Config`] reads it.
     /// With several hosts and `target_session_attrs=read-write` the member follows a failover. If it sets no `connect_timeout`,
-    /// `keepalives_*` or `tcp_user_timeout`, limits of seconds are set.
+    /// `keepalives_*` or `tcp_user_timeout`, limits of seconds are set. What it does not say is not looked for: no environment variable,
+    /// password file or service file is read, as `psql` does.
     ///
     /// Returns at once. A Postgres that cannot be reached is an [`Event::Offline`](crate::Event::Offline) and a retry, not an error. A
     /// login that the server rejects (SQLSTATE of class 28, such as a wrong password) is tried again every 30 seconds, at most 20 times in
@@ -320,8 +346,18 @@ impl Config {
     /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
     ///
     /// ```
-    /// let error = pg_peers::Config::new("a").join("hots=localhost").unwrap_err();
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
+    /// # fn main() -> pg_peers::Result<()> {
+    /// # let server = support::Server::start();
+    /// # let database_url = server.params();
+    /// let member = pg_peers::Config::new("a").join(&database_url)?;
+    /// member.wait_online(std::time::Duration::from_secs(10))?;
+    ///
+    /// let error = pg_peers::Config::new("b").join("hots=localhost").unwrap_err();
     /// assert!(error.is_config());
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn join(self, params: &str) -> Result<Cluster> {
         let settings = Settings::parse(&self)?;
@@ -341,16 +377,17 @@ impl Config {
     ///
     /// [`is_config`](Error::is_config): a value of this configuration or the connection string is not valid.
     ///
-    /// ```no_run
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
     /// use rustls::{ClientConfig, RootCertStore};
     /// use tokio_postgres_rustls::MakeRustlsConnect;
     ///
     /// let tls = ClientConfig::builder()
     ///     .with_root_certificates(RootCertStore::empty()) // put the provider's root certificate in it
     ///     .with_no_client_auth();
-    /// let cluster = pg_peers::Config::new("worker-1")
-    ///     .join_tls("host=db.example.net user=my_app sslmode=require", MakeRustlsConnect::new(tls))?;
+    /// let member = pg_peers::Config::new("worker-1")
+    ///     .join_tls("host=localhost user=my_app sslmode=require", MakeRustlsConnect::new(tls))?;
+    /// # drop(member);
     /// # Ok(())
     /// # }
     /// ```
@@ -382,15 +419,21 @@ impl Config {
     /// [`is_config`](Error::is_config): a value of this configuration is not valid. An error of the closure becomes an
     /// [`Event::Offline`](crate::Event::Offline): keep secrets out of it.
     ///
-    /// ```no_run
+    /// ```
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
     /// # fn main() -> pg_peers::Result<()> {
+    /// # let server = support::Server::start();
+    /// # let params = format!("{} connect_timeout=5", server.params());
+    /// # let read = |_: &str| Ok::<_, std::io::Error>("secret");
     /// use pg_peers::postgres::{Config, NoTls};
     ///
-    /// let cluster = pg_peers::Config::new("worker-1").join_with(|| {
-    ///     let password = std::fs::read("/run/secrets/postgres")?; // rotated while this process runs
-    ///     let mut params: Config = "host=localhost user=my_app connect_timeout=5".parse()?;
-    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(params.password(password).connect(NoTls)?)
+    /// let member = pg_peers::Config::new("worker-1").join_with(move || {
+    ///     let password = read("/run/secrets/postgres")?; // rotated while this process runs
+    ///     let mut config: Config = params.parse()?;
+    ///     Ok::<_, Box<dyn std::error::Error + Send + Sync>>(config.password(password).connect(NoTls)?)
     /// })?;
+    /// member.wait_online(std::time::Duration::from_secs(10))?;
     /// # Ok(())
     /// # }
     /// ```
@@ -408,7 +451,7 @@ impl Config {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// `None`: an observer.
-    pub(crate) participant: Option<Participant>,
+    pub(crate) member: Option<Member>,
     pub(crate) channel: String,
     pub(crate) heartbeat: Duration,
     pub(crate) bare_heartbeat: Duration,
@@ -422,7 +465,7 @@ pub(crate) struct Settings {
 
 /// Who announces itself, and how.
 #[derive(Clone, Debug)]
-pub(crate) struct Participant {
+pub(crate) struct Member {
     pub(crate) name: Arc<str>,
     pub(crate) style: Style,
     pub(crate) tags: Tags,
@@ -460,7 +503,7 @@ impl Settings {
             ));
         }
         Ok(Self {
-            participant: Participant::parse(config)?,
+            member: Member::parse(config)?,
             channel: config.channel.clone(),
             heartbeat: config.heartbeat_interval,
             bare_heartbeat: config.bare_heartbeat_interval,
@@ -475,12 +518,12 @@ impl Settings {
 
     /// What operators see each session by.
     pub(crate) fn application_name(&self) -> &str {
-        let participant = self.participant.as_ref();
-        participant.map_or("pg_peers observer", |participant| &participant.name)
+        let member = self.member.as_ref();
+        member.map_or("pg_peers observer", |member| &member.name)
     }
 }
 
-impl Participant {
+impl Member {
     fn parse(config: &Config) -> Result<Option<Self>> {
         let Some(name) = &config.name else {
             if !config.tags.is_empty() {
@@ -491,7 +534,7 @@ impl Participant {
             return Ok(None);
         };
         word("name", name, MAX_NAME)?;
-        let mut participant = Self {
+        let mut member = Self {
             name: Arc::from(&**name),
             style: if config.bare_name {
                 Style::Bare
@@ -500,25 +543,27 @@ impl Participant {
             },
             tags: Tags::default(),
         };
-        if participant.style == Style::Bare && !peer::is_node_name(name) {
+        if member.style == Style::Bare && !peer::is_node_name(name) {
             return Err(Error::config(format!(
                 "name {name:?} is not valid as a bare name: it must be name@host, with one @ and no spaces"
             )));
         }
         let tags = config.tags.iter().map(|(k, v)| (k.as_str(), v.as_str()));
-        participant.tags = participant.check_tags(tags)?;
-        Ok(Some(participant))
+        member.tags = member.check_tags(tags)?;
+        Ok(Some(member))
     }
 
-    /// Tags that this participant can announce.
+    /// Tags that this member can announce.
     pub(crate) fn check_tags<'a>(
         &self,
         tags: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Tags> {
         let check = |(key, value)| {
-            word("the key of a tag,", key, wire::MAX_PAYLOAD)?;
-            peer::check_text(value, wire::MAX_PAYLOAD)
-                .map_err(|bad| invalid(&format!("the value of tag {},", shown(key)), value, bad))?;
+            word("tag key", key, wire::MAX_PAYLOAD)?;
+            peer::check_text(value, wire::MAX_PAYLOAD).map_err(|bad| {
+                let (key, value) = (shown(key), shown(value));
+                Error::config(format!("value {value} of tag {key} is not valid: {bad}"))
+            })?;
             Ok((key, value))
         };
         let tags: Tags = tags.into_iter().map(check).collect::<Result<_>>()?;
@@ -607,10 +652,10 @@ mod tests {
                 Config::new("n").delivery_budget(0),
                 ["delivery_budget 0", "at least 1"],
             ),
-            (Config::new("n").tag("", "v"), ["key of a tag", "empty"]),
+            (Config::new("n").tag("", "v"), ["tag key \"\"", "empty"]),
             (
                 Config::new("n").tag("k", "\0"),
-                ["tag \"k\", \"\\0\"", "control"],
+                ["value \"\\0\" of tag \"k\"", "control"],
             ),
             (
                 Config::new("n").tag("k", &huge),

@@ -6,9 +6,9 @@
 //! [`round_trip`](crate::round_trip), nothing else of the crate.
 //!
 //! [`roster`] is the door: [`Roster`](roster::Roster) takes what happened and gives what to do next. [`wire`] reads and writes
-//! payloads; [`presence`] is this participant, [`roster_sync`] how it learns who is there, [`digest`] and [`doubt`] how it notices
-//! that others know other members, [`session_check`] when it asks
-//! Postgres which sessions are gone, [`stillness`] which stand still, and [`beats`] how it proves that its own does not.
+//! payloads; [`presence`] is what this member says of itself, [`roster_sync`] how it learns who is there, [`digest`] and [`doubt`]
+//! how it notices that others know other members, [`session_check`] when it asks Postgres which sessions are gone, [`stillness`]
+//! which stand still, and [`beats`] how it proves that its own does not.
 
 pub(crate) mod beats;
 pub(crate) mod digest;

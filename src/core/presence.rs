@@ -1,4 +1,4 @@
-//! What this participant announces of itself, and when. Pure: time is a parameter.
+//! What this member announces of itself, and when. Pure: time is a parameter.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use crate::event::Reason;
 use crate::jitter::Jitter;
 use crate::peer::Incarnation;
 
-/// For this long after its first hello a participant that hears a higher incarnation of its own name takes it for a
+/// For this long after its first hello a member that hears a higher incarnation of its own name takes it for a
 /// predecessor with a better clock, not for a successor.
 const STARTING: Duration = Duration::from_secs(2);
 
-/// A participant supersedes another incarnation by up to this much, at random: two that supersede the same one must not get
+/// A member supersedes another incarnation by up to this much, at random: two that supersede the same one must not get
 /// the same incarnation.
 const STEP: Duration = Duration::from_secs(1);
 
-/// What a participant said in this many sessions before is known as its own if it comes late.
+/// What a member said in this many sessions before is known as its own if it comes late.
 const REMEMBERED_SESSIONS: usize = 16;
 
-/// How a participant names itself on the channel.
+/// How a member names itself on the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Style {
     /// In full: incarnation, sequence, tags.
@@ -32,7 +32,7 @@ pub(crate) enum Style {
     Bare,
 }
 
-/// This participant. An observer has none.
+/// This member. An observer has none.
 #[derive(Debug)]
 pub(crate) struct Presence {
     name: Arc<str>,
@@ -77,7 +77,7 @@ struct Schedule {
     /// When the next announcement is due; `None` while the link is down.
     next: Option<Instant>,
     /// When the next announcement is due if nothing brings it forward. What brings it forward must not move this time:
-    /// participants that start together, or answer together, should not go on in step.
+    /// members that start together, or answer together, should not go on in step.
     regular: Option<Instant>,
     /// The next announcement is a hello.
     hello: bool,
@@ -187,7 +187,7 @@ impl Presence {
         self.announce_by(now);
     }
 
-    /// Announces this participant within this time, and no more often than that: a crowd that starts at once must not make
+    /// Announces this member within this time, and no more often than that: a crowd that starts at once must not make
     /// everybody answer everybody.
     pub(crate) fn announce_within(&mut self, now: Instant, spread: Duration, jitter: &mut Jitter) {
         let soon = now + jitter.between(0.0, spread);
@@ -200,7 +200,7 @@ impl Presence {
         self.stage == Stage::Replaced
     }
 
-    /// Whether this participant has announced itself in full, and goes on to.
+    /// Whether this member has announced itself in full, and goes on to.
     pub(crate) fn speaks(&self) -> bool {
         let announced = matches!(self.stage, Stage::Starting { .. } | Stage::Running);
         announced && self.style == Style::Full && self.schedule.next.is_some()

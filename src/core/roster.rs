@@ -75,13 +75,13 @@ pub(crate) const BURST: f64 = 90.0;
 /// tell that it is there.
 pub(crate) const UNSEEN: f64 = 10.0;
 
-/// A participant that others take for gone announces itself within this time.
+/// A member that others take for gone announces itself within this time.
 const REAPPEAR_WITHIN: Duration = Duration::from_millis(50);
 
 /// The times and bounds that membership goes by.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// The least time between this participant's announcements.
+    /// The least time between this member's announcements.
     pub(crate) heartbeat: Duration,
     /// The deliveries a second that all announcements of the cluster may cause together.
     pub(crate) delivery_budget: u32,
@@ -233,7 +233,7 @@ impl Roster {
         }
     }
 
-    /// This participant's incarnation, which may rise while it starts.
+    /// This member's incarnation, which may rise while it starts.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
         self.presence.as_ref()?.incarnation()
     }
@@ -243,7 +243,7 @@ impl Roster {
         self.presence.is_none()
     }
 
-    /// How often this participant announces itself now. Every peer hears it, so with more peers it becomes rarer, and the
+    /// How often this member announces itself now. Every peer hears it, so with more peers it becomes rarer, and the
     /// cost to the database stays what it is (the idea of RFC 3550, 6.2). An announcement takes a round trip, and the next one
     /// goes out after it, so with a server that is far away it cannot be more frequent than that (rule 2).
     pub(crate) fn interval(&self) -> Duration {
@@ -257,7 +257,7 @@ impl Roster {
             .clamp(self.limits.heartbeat, wire::MAX_DUE)
     }
 
-    /// Whether others know by its session that this participant is there, however rarely it announces itself (rule 12). Where
+    /// Whether others know by its session that this member is there, however rarely it announces itself (rule 12). Where
     /// they have other roles, this one cannot know, and assumes that they do not.
     pub(crate) fn is_judged_by_session(&self) -> bool {
         self.is_seen && self.promises_beats()
@@ -420,7 +420,7 @@ impl Roster {
             .handle_unreachable(now, &name, again, &mut self.jitter);
     }
 
-    /// This participant would be back within this time if its session ended. Checkers wait for that long before they take a
+    /// This member would be back within this time if its session ended. Checkers wait for that long before they take a
     /// missing session for a death.
     pub(crate) fn set_back(&mut self, back: Duration) {
         if let Some(presence) = &mut self.presence {
@@ -658,7 +658,7 @@ impl Roster {
     }
 
     /// What [`poll_announcement`](Self::poll_announcement) returned has gone out, so a query in it may be answered from now on, and
-    /// others know this participant. What was polled and is not reported may have gone out or not.
+    /// others know this member. What was polled and is not reported may have gone out or not.
     pub(crate) fn handle_sent(&mut self, now: Instant) {
         self.sync.handle_sent(now);
         if let Some(presence) = &mut self.presence {
@@ -752,7 +752,7 @@ impl Roster {
         entries.filter(|entry| entry.standing.is_alive())
     }
 
-    /// Announces this participant soon, but not all at once with the others.
+    /// Announces this member soon, but not all at once with the others.
     fn announce_soon(&mut self, now: Instant) {
         self.announce_within(now, self.spread());
     }

@@ -309,7 +309,7 @@ impl SessionCheck {
         suspect.gone.then_some(suspect.until)
     }
 
-    /// Whoever is missing has its whole time to be back again, from now on.
+    /// Every missing peer has its whole time to be back again, from now on.
     pub(crate) fn grant_grace(&mut self, now: Instant) {
         self.granted = Some(now);
         self.restart(now, |_| true);

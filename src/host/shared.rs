@@ -28,6 +28,8 @@ pub(crate) struct Requests {
     /// Where to tell what is known of each peer.
     pub(crate) peer_infos: Option<Sender<Vec<PeerInfo>>>,
     pub(crate) leave: bool,
+    /// The thread has ended: nobody takes what is asked.
+    pub(crate) ended: bool,
     /// The thread may wait for long: who asks for something wakes it.
     pub(crate) asleep: bool,
     /// Somebody is about to.
@@ -58,7 +60,7 @@ impl Shared {
         self.published.show(view);
     }
 
-    /// Whether the thread has ended: by a panic, where nobody has left.
+    /// Whether the thread has ended: by a panic, or since the host left.
     pub(crate) fn has_ended(&self) -> bool {
         self.look(|view| view.ended)
     }
@@ -69,7 +71,10 @@ impl Shared {
         view.ended = true;
         view.status.online = false;
         self.show(&view);
-        self.requests().peer_infos = None;
+        *self.requests() = Requests {
+            ended: true,
+            ..Requests::default()
+        };
     }
 
     /// Waits until the view has what is wanted; `None` if it did not in time, or never will.

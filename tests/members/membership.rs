@@ -28,7 +28,7 @@ fn what_online_says_is_shown_by_then() {
 }
 
 #[test]
-fn three_participants_find_each_other() {
+fn three_members_find_each_other() {
     let server = Server::start();
     let a = join(&server, "a");
     let b = join(&server, "b");
@@ -44,7 +44,7 @@ fn three_participants_find_each_other() {
 }
 
 #[test]
-fn participants_meet_over_a_unix_socket_and_by_url() {
+fn members_meet_over_a_unix_socket_and_by_url() {
     let server = Server::start();
     let a = Config::new("a")
         .join(&server.socket_params())
@@ -106,7 +106,7 @@ fn channels_are_separate() {
 }
 
 #[test]
-fn a_participant_starts_with_tags_and_changes_them() {
+fn a_member_starts_with_tags_and_changes_them() {
     let server = Server::start();
     let a = online(
         Config::new("a").tag("zone", "eu 1").tag("naïve=%;", "½\\'"),
@@ -483,4 +483,25 @@ fn peer_infos_are_told_while_the_server_is_down() {
     assert_eq!(infos[0].peer.name(), "a");
     // A server that comes back numbers its backends anew.
     assert_eq!(infos[0].backend, None);
+}
+
+#[test]
+fn a_member_that_has_left_says_so() {
+    let server = Server::start();
+    let a = join(&server, "a");
+    a.leave().expect("a goodbye");
+    let infos = a.peer_infos().recv_timeout(PATIENCE);
+    assert!(infos.is_err_and(|error| error.is_disconnected()));
+    let errors = [
+        a.wait_online(PATIENCE).map(drop),
+        a.wait_for_peers(1, PATIENCE).map(drop),
+        a.set_tag("k", "v"),
+    ];
+    for error in errors.map(|outcome| outcome.expect_err("it has left")) {
+        assert!(error.is_link(), "{error}");
+        assert!(
+            error.to_string().contains("has left the cluster"),
+            "{error}"
+        );
+    }
 }

@@ -2,6 +2,11 @@
 
 use super::*;
 
+/// What a member announces to which connecting takes this long (`link/redial.rs`).
+fn back_after(took: Duration) -> Duration {
+    took.mul_f64(1.5) + ms(750)
+}
+
 /// A member whose session takes this long to be back.
 fn start_far(net: &mut Net, name: &str, incarnation: u64, took: Duration) -> Id {
     let id = net.start_offline(Setup {
@@ -9,7 +14,7 @@ fn start_far(net: &mut Net, name: &str, incarnation: u64, took: Duration) -> Id 
         ..Setup::new(name, incarnation)
     });
     let roster = &mut net.processes[id].participant.roster;
-    roster.set_back(took * 2 + ms(750));
+    roster.set_back(back_after(took));
     net.reconnect(id);
     net.told(id);
     net.run(ms(20));
@@ -81,7 +86,7 @@ fn far_checkers_are_as_patient() {
 #[test]
 fn the_death_of_a_far_member_is_known_when_it_would_be_back() {
     for took in [ms(100), secs(1), secs(6)] {
-        let back = (took * 2 + ms(750)).max(ms(1_250));
+        let back = back_after(took).max(ms(1_250));
         for phase in 0..10 {
             let mut net = Net::new(1);
             let near = settled_crowd(&mut net, 4);

@@ -51,7 +51,7 @@ fn bare_and_full_announcements_replace_each_other() {
 }
 
 #[test]
-fn a_bare_participant_and_the_others_know_each_other_at_once() {
+fn a_bare_member_and_the_others_know_each_other_at_once() {
     let mut net = Net::new(1);
     let ids = quiet_crowd(&mut net, 20, |_| ms(100));
     net.run(SETTLED);
@@ -64,7 +64,7 @@ fn a_bare_participant_and_the_others_know_each_other_at_once() {
 }
 
 #[test]
-fn a_bare_participant_says_its_name_and_nothing_else() {
+fn a_bare_member_says_its_name_and_nothing_else() {
     let mut net = Net::new(1);
     let bare = net.start_as(Setup::bare("b@h"));
     let a = net.start("a", 1);
