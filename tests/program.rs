@@ -6,6 +6,8 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use pg_peers::Config;
 use pg_peers::crossbeam_channel::Receiver;
@@ -272,7 +274,7 @@ fn a_server_that_hangs_ends_every_verb_but_watch() {
         .into_iter()
         .map(|verb| {
             let arguments = [verb.to_owned(), params(&server)];
-            std::thread::spawn(move || say(&arguments.each_ref().map(|it| &**it)))
+            thread::spawn(move || say(&arguments.each_ref().map(|it| &**it)))
         })
         .collect();
     for verb in verbs {
@@ -385,11 +387,11 @@ fn bare_names_are_members_that_are_not_asked_anything() {
     let mut elixir = Raw::listen(&server, "cluster");
     let params = params(&server);
     let arguments = ["members", "--bare-name", "--bare-heartbeat", "1", &params];
-    let members = std::thread::scope(|scope| {
+    let members = thread::scope(|scope| {
         let members = scope.spawn(|| say(&arguments));
         while !members.is_finished() {
             elixir.say(ELIXIR);
-            std::thread::sleep(SHORT);
+            thread::sleep(SHORT);
         }
         members.join().expect("a run").expect_ok()
     });
@@ -420,11 +422,11 @@ fn channels_are_found_by_what_sessions_say_on_them() {
     let mut node = Raw::listen(&server, "Prod_Cookie_v1");
     let _jobs = Raw::listen(&server, "jobs");
     let params = params(&server);
-    let found = std::thread::scope(|scope| {
+    let found = thread::scope(|scope| {
         let found = scope.spawn(|| say(&["channels", "--json", &params]));
         while !found.is_finished() {
             node.say(ELIXIR);
-            std::thread::sleep(SHORT);
+            thread::sleep(SHORT);
         }
         found.join().expect("a run")
     });
@@ -463,7 +465,7 @@ fn what_a_role_may_not_see_is_said() {
 // ping
 
 #[test]
-fn so_many_pings_are_measured_and_summed_up() {
+fn pings_are_counted_measured_and_summed_up() {
     let server = Server::start();
     let page = say(&["ping", "-c", "3", "-i", "0", &params(&server)]).expect_ok();
     for part in [
@@ -567,7 +569,10 @@ fn a_cluster_that_is_well_passes_all_checks() {
     assert_eq!(found, checks, "{page}");
     assert!(page.lines().all(|line| line.starts_with("ok ")), "{page}");
     expect_line(&page, &["notify", "100 of 100 heard: p50 "]);
-    expect_line(&page, &["members", "1 member on channel cluster"]);
+    expect_line(
+        &page,
+        &["members", "1 member on channel cluster, and 0 bare names"],
+    );
     let lines = say(&["check", "--json", &params]).json();
     assert_eq!(lines.len(), checks.len());
     assert!(
@@ -656,14 +661,46 @@ fn a_check_names_what_will_hurt() {
 }
 
 #[test]
-fn a_check_names_who_holds_up_notify() {
+fn a_check_and_a_ping_name_what_holds_up_notify() {
     let server = Server::start_with(&[NOBODY_WAITS]);
     let holder = Holder::hold(&server);
     let run = say(&["check", &params(&server)]);
     assert_eq!(run.status, Some(1), "{}", run.output);
     expect_line(&run.output, &["failure", "notify", "lock timeout"]);
+    expect_line(&run.output, &["-> see server and lock"]);
     expect_line(&run.output, &["failure", "lock", &format!("({WATCH})")]);
+    let run = say(&["ping", "-c", "1", &params(&server)]);
+    assert_eq!(run.status, Some(1), "{}", run.output);
+    expect_line(&run.output, &["seq=1 lost: NOTIFY has not ended"]);
+    expect_line(&run.errors, &["another transaction", "pg-peers check"]);
     holder.release();
+}
+
+#[test]
+fn a_check_hears_nodes_that_say_only_their_name_now_and_then() {
+    let server = Server::start();
+    let mut node = Raw::listen(&server, "cluster");
+    let params = params(&server);
+    let check = thread::spawn(move || say(&["check", "--bare-heartbeat", "2", &params]));
+    while !check.is_finished() {
+        node.say(ELIXIR);
+        thread::sleep(Duration::from_secs(2));
+    }
+    let page = check.join().expect("a check").expect_ok();
+    expect_line(
+        &page,
+        &["members", "0 members on channel cluster, and 1 bare name"],
+    );
+    expect_line(&page, &["warning", "members", "bare name"]);
+}
+
+#[test]
+fn a_check_of_a_server_that_is_far_takes_fewer_rounds() {
+    let server = Server::start();
+    let far = Proxy::start(&server, Duration::from_millis(250));
+    let page = say(&["check", &far.params()]).expect_ok();
+    expect_line(&page, &["notify", "heard: p50"]);
+    assert!(!page.contains("100 of 100"), "{page}");
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

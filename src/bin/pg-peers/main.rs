@@ -43,7 +43,9 @@ PGSSLMODE, PGSSLROOTCERT and PGCONNECT_TIMEOUT, and a password by PGPASSFILE or
 certificate and name are verified; otherwise it is not encrypted.
 
 PG_PEERS_SECRET in the environment is the secret of a cluster that signs what it
-announces: with it only what is signed is shown.";
+announces: with it only what is signed is shown.
+
+pg-peers generate writes the man page, or a completion for your shell.";
 
 /// Peer discovery over Postgres, from the operator's side
 #[derive(Parser)]

@@ -73,8 +73,12 @@ impl Members {
         let place = text::plain(&format!("channel {channel} in {place}"));
         if there == 0 {
             return format!(
-                "nobody on {place} (waited {})\nrun pg-peers channels to see where somebody is\n",
-                text::span(found.took)
+                "nobody on {place} (waited {})\nrun pg-peers channels to see where somebody is{}\n",
+                text::span(found.took),
+                match self.meeting.bare_name {
+                    true => "",
+                    false => "; nodes that say only their name take --bare-name",
+                }
             );
         }
         let shown = found.infos.len();

@@ -13,7 +13,7 @@ use crate::text;
 const DEPARTED_SHOWN: Duration = Duration::from_secs(60);
 const DEPARTED: usize = 1_000;
 
-/// So many entries of the log are kept.
+/// The most entries of the log that are kept.
 const LOG: usize = 1_000;
 
 /// A peer that was not heard for this many of its intervals is late: it missed an announcement.

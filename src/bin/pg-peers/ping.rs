@@ -29,6 +29,9 @@ const NAME: &str = "pg-peers ping";
 const POOLER: &str = "a pooler in transaction mode passes no notifications on, and says nothing: connect to the server \
                       itself, or to a pooler in session mode";
 
+const HELD_UP: &str = "NOTIFY did not end: another transaction that notifies holds it up, or the server stands still; pg-peers check \
+                       says which";
+
 const EXIT: &str = "\
 Measures from before NOTIFY in one session until the notification of another session
 is with the thread of this program that waits for it. Members do the same.
@@ -64,6 +67,8 @@ pub(crate) struct Ping {
 struct Tally {
     sent: u64,
     lost: u64,
+    /// Those of them whose NOTIFY had not ended by then.
+    held_up: u64,
     latencies: Latencies,
 }
 
@@ -96,7 +101,10 @@ struct Sessions {
 /// How one ping ended.
 enum Outcome {
     Heard(Duration),
+    /// It did not come.
     Lost,
+    /// Postgres had not taken it by then.
+    HeldUp,
     /// Somebody wants no more.
     Ended,
 }
@@ -117,6 +125,7 @@ impl Ping {
         end?;
         match tally.lost {
             0 => Ok(ExitCode::SUCCESS),
+            _ if tally.held_up > 0 => Err(HELD_UP.into()),
             _ if !tally.latencies.is_empty() => Ok(ExitCode::FAILURE),
             _ => Err(format!("no notification was heard: {POOLER}").into()),
         }
@@ -136,13 +145,18 @@ impl Ping {
             match sessions.ping(seq, signals)? {
                 Outcome::Heard(took) => {
                     tally.latencies.add(took);
-                    if !self.write_line(seq, Some(took))? {
+                    if !self.write_line(seq, Ok(took))? {
                         return Ok(());
                     }
                 }
                 Outcome::Lost => {
                     tally.lost += 1;
-                    self.write_line(seq, None)?;
+                    self.write_line(seq, Err("lost: not heard"))?;
+                }
+                Outcome::HeldUp => {
+                    tally.lost += 1;
+                    tally.held_up += 1;
+                    self.write_line(seq, Err("lost: NOTIFY has not ended"))?;
                 }
                 Outcome::Ended => {
                     // It was on its way.
@@ -161,17 +175,18 @@ impl Ping {
         Ok(())
     }
 
-    fn write_line(&self, seq: u64, took: Option<Duration>) -> Result<bool, Failure> {
+    /// `took`, or what had not happened by the time that it is lost.
+    fn write_line(&self, seq: u64, took: Result<Duration, &str>) -> Result<bool, Failure> {
         if self.json {
             let line = json::to_line(&Line {
                 seq,
-                ms: took.map(millis),
+                ms: took.ok().map(millis),
             })?;
             return self.write(&String::from_utf8(line)?);
         }
         let line = match took {
-            Some(took) => format!("seq={seq} time={}\n", milliseconds(took)),
-            None => format!("seq={seq} lost: not heard within {}\n", text::span(LOST)),
+            Ok(took) => format!("seq={seq} time={}\n", milliseconds(took)),
+            Err(lost) => format!("seq={seq} {lost} within {}\n", text::span(LOST)),
         };
         self.write(&line)
     }
@@ -253,7 +268,10 @@ impl Sessions {
                     }
                 }
                 recv(signals) -> _ => return Ok(Outcome::Ended),
-                recv(end) -> _ => return Ok(Outcome::Lost),
+                recv(end) -> _ => return Ok(match sent {
+                    Some(_) => Outcome::Lost,
+                    None => Outcome::HeldUp,
+                }),
             }
         }
     }

@@ -65,12 +65,17 @@ impl Meeting {
             .bare_heartbeat_interval(self.bare_heartbeat)
     }
 
-    /// How long one who asks nobody must listen: bare names are heard when each says its name, once in each interval.
+    /// How long one who asks nobody must listen.
     pub(crate) fn listening(&self) -> Duration {
         match self.bare_name {
-            true => self.bare_heartbeat + UNANSWERED,
+            true => self.until_all_spoke(),
             false => Duration::ZERO,
         }
+    }
+
+    /// After this time bare names were heard, too: each says its name once in an interval, and no answer lists it.
+    pub(crate) fn until_all_spoke(&self) -> Duration {
+        self.bare_heartbeat + UNANSWERED
     }
 }
 

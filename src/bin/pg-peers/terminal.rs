@@ -23,7 +23,7 @@ use crate::screen::{self, Heading, Panes, Scroll, Theme};
 /// How often it is asked who was heard when, and times that pass are drawn anew.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// So many events are taken up before they are drawn.
+/// The most events that are taken up before they are drawn.
 const BATCH: usize = 1_000;
 
 /// Why the view ends.

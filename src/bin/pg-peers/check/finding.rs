@@ -1,7 +1,7 @@
 //! What a check has found.
 
-use std::error::Error;
 use std::fmt::Display;
+use std::process::ExitCode;
 
 use serde::Serialize;
 
@@ -55,14 +55,6 @@ impl Finding {
         }
     }
 
-    /// The check could not be made.
-    pub(crate) fn failed(error: &(dyn Error + 'static)) -> Self {
-        Self {
-            level: Level::Failure,
-            ..Self::ok(error)
-        }
-    }
-
     pub(crate) fn line<'a>(&'a self, check: &'a str) -> Line<'a> {
         Line {
             check,
@@ -84,6 +76,14 @@ impl Finding {
 }
 
 impl Level {
+    /// How a program ends in which this is the worst.
+    pub(crate) fn exit_code(self) -> ExitCode {
+        match self {
+            Self::Ok | Self::Warning => ExitCode::SUCCESS,
+            Self::Failure => ExitCode::FAILURE,
+        }
+    }
+
     fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",

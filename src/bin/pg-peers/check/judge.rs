@@ -21,16 +21,26 @@ const QUEUE_WARNS: f64 = 0.01;
 /// A lock that is held for longer holds up every NOTIFY of the server.
 const LOCK_FAILS: Duration = Duration::from_secs(1);
 
+/// The oldest PostgreSQL that is supported.
+const OLDEST: u32 = 12;
+
 /// A notification that takes longer on the way is noticed by people.
 const SLOW: Duration = Duration::from_millis(500);
 
 pub(super) fn server(version: &str, is_standby: bool) -> Finding {
-    match is_standby {
-        false => Finding::ok(format!("PostgreSQL {version}, primary")),
-        true => Finding::failure(
+    if is_standby {
+        return Finding::failure(
             format!("PostgreSQL {version}, standby: it takes no LISTEN and no NOTIFY"),
             "connect to the primary: write all hosts and target_session_attrs=read-write",
+        );
+    }
+    let major = version.split(|it: char| !it.is_ascii_digit()).next();
+    match major.and_then(|it| it.parse().ok()) {
+        Some(..OLDEST) => Finding::warning(
+            format!("PostgreSQL {version}, primary: older than any that pg-peers is made for"),
+            format!("PostgreSQL {OLDEST} or later is supported"),
         ),
+        _ => Finding::ok(format!("PostgreSQL {version}, primary")),
     }
 }
 
@@ -107,11 +117,11 @@ pub(super) struct Rights {
 
 pub(super) fn rights(rights: &Rights) -> Finding {
     const SLOWER: &str =
-        "members that die are noticed by a missing heartbeat, after 15 s, not within 4 s";
+        "members that die are noticed by missing heartbeats, after 15 s or more, not within 4 s";
     let Rights { others, same, .. } = rights;
     if !rights.may_ask {
         return Finding::warning(
-            format!("this role may not ask which sessions there are: {SLOWER}"),
+            format!("this role cannot see which sessions exist: {SLOWER}"),
             "GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_get_activity(integer) to it",
         );
     }
@@ -131,9 +141,9 @@ pub(super) fn rights(rights: &Rights) -> Finding {
         );
     }
     match same + others {
-        0 => Finding::ok("may ask which sessions there are"),
+        0 => Finding::ok("this role can see which sessions exist"),
         _ => Finding::ok(format!(
-            "may ask which sessions there are; {} of this role, {others} of another",
+            "this role can see which sessions exist; {} of this role, {others} of another",
             count(*same, "member")
         )),
     }
@@ -287,14 +297,16 @@ pub(super) fn pooler(
     if is_pgbouncer {
         return Finding::warning(
             "a pooler, since it refuses a start-up option as PgBouncer does",
-            "session mode works (see notify); but a member that is killed is noticed after 15 s, not within 4 s, so connect to the server itself if you can",
+            "session mode works (see notify); but a member that is killed is noticed after 15 s or more, not within 4 s, so connect to the server itself if you can",
         );
     }
     match (written, actual) {
         (Some(written), Some(actual)) if written != actual => Finding::ok(format!(
             "the server takes start-up options, so it is no PgBouncer; its own port is {actual}, not {written}: a proxy or a mapped port is between"
         )),
-        _ => Finding::ok("none: the server takes start-up options, and the backend stays the same"),
+        _ => Finding::ok(
+            "none seen: the server takes start-up options, and the backend stays the same",
+        ),
     }
 }
 
@@ -469,6 +481,14 @@ mod tests {
         assert_eq!(pooler(false, false, Some(6432), Some(5432)).level, OK);
         assert_eq!(round_trips(0, 1, None).level, FAILURE);
         assert_eq!(server("15", true).level, FAILURE);
+        for (version, level) in [
+            ("11.22", WARNING),
+            ("12.1 (Debian)", OK),
+            ("19beta1", OK),
+            ("", OK),
+        ] {
+            assert_eq!(server(version, false).level, level, "{version}");
+        }
         assert_eq!(encoding("SQL_ASCII").level, WARNING);
     }
 

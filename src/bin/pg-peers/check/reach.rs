@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,10 +93,10 @@ fn advice_for_login(subject: &Subject) -> &'static str {
 
 fn socket(directory: &Path, port: u16) -> Finding {
     let path = directory.join(format!(".s.PGSQL.{port}"));
-    match path.exists() {
-        true => Finding::ok(format!("socket {}", path.display())),
-        false => Finding::failure(
-            format!("there is no socket {}", path.display()),
+    match UnixStream::connect(&path) {
+        Ok(_) => Finding::ok(format!("socket {}", path.display())),
+        Err(error) => Finding::failure(
+            format!("socket {}: {error}", path.display()),
             "see whether the server runs, and where unix_socket_directories leads",
         ),
     }

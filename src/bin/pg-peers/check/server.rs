@@ -10,6 +10,7 @@ use super::Findings;
 use super::finding::Finding;
 use super::judge::{self, Encryption, Holder, Oldest, Rights};
 use super::subject::{Row, Subject};
+use crate::roster::Meeting;
 
 /// How often the clock is read. The reading that took the least time is the best.
 const CLOCK_LOOKS: usize = 5;
@@ -36,7 +37,13 @@ pub(super) fn encryption(subject: &mut Subject) -> Findings {
     Ok(vec![judge::encryption(&encryption, version)])
 }
 
+/// Whether the server is on this machine, wherever it is of several hosts.
 fn is_local(subject: &Subject) -> bool {
+    let addresses = subject.connection.config().get_hostaddrs();
+    if !addresses.is_empty() {
+        // Then names are only names.
+        return addresses.iter().all(IpAddr::is_loopback);
+    }
     let mut hosts = subject.connection.hosts();
     hosts.all(|(host, _)| match host {
         Host::Unix(_) => true,
@@ -53,11 +60,8 @@ pub(super) fn encoding(subject: &mut Subject) -> Findings {
 
 /// What this role sees of the members' sessions.
 pub(super) fn rights(subject: &mut Subject) -> Findings {
-    let backends: Vec<i32> = subject
-        .roster()?
-        .iter()
-        .filter_map(|info| info.backend)
-        .collect();
+    let there = subject.roster(Duration::ZERO)?;
+    let backends: Vec<i32> = there.iter().filter_map(|info| info.backend).collect();
     let row = subject.row(
         "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_stat_get_activity(integer)', 'EXECUTE'), \
          pg_catalog.current_setting('track_activities'), \
@@ -101,7 +105,9 @@ pub(super) fn places(subject: &mut Subject) -> Findings {
     )?;
     let number = |column| server.number::<i64>(column).unwrap_or_default();
     let limit = number(0) - number(1) - number(2);
-    let mut found = vec![judge::places("max_connections", limit, number(3))];
+    // Those of this program are given back.
+    let own = subject.sessions();
+    let mut found = vec![judge::places("max_connections", limit, number(3) - own)];
     let limits = subject.row(
         "SELECT rolconnlimit, (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE usesysid OPERATOR(pg_catalog.=) r.oid), \
          datconnlimit, (SELECT numbackends FROM pg_catalog.pg_stat_database WHERE datid OPERATOR(pg_catalog.=) d.oid) \
@@ -113,8 +119,8 @@ pub(super) fn places(subject: &mut Subject) -> Findings {
         ("CONNECTION LIMIT of the database", 2),
     ] {
         let limit = limits.number::<i64>(column).filter(|limit| *limit >= 0);
-        let used = limits.number(column + 1).unwrap_or_default();
-        found.extend(limit.map(|limit| judge::places(what, limit, used)));
+        let used: i64 = limits.number(column + 1).unwrap_or_default();
+        found.extend(limit.map(|limit| judge::places(what, limit, used - own)));
     }
     Ok(found)
 }
@@ -196,15 +202,19 @@ pub(super) fn settings(subject: &mut Subject) -> Findings {
         .collect();
     found.sort_by(|a, b| a.text.cmp(&b.text));
     if found.is_empty() {
-        found.push(Finding::ok("none that hurts"));
+        found.push(Finding::ok("none that does harm, for this role"));
     }
     Ok(found)
 }
 
 pub(super) fn members(subject: &mut Subject) -> Findings {
-    let (channel, silent) = (subject.meeting.channel.clone(), subject.meeting.bare_name);
-    let there = subject.roster()?;
+    let listening = subject.meeting.until_all_spoke();
+    let there = subject.roster(listening)?;
     let bare = there.iter().filter(|it| it.peer.incarnation().is_none());
     let bare = bare.count();
-    Ok(judge::members(&channel, there.len() - bare, bare, silent))
+    let Meeting {
+        channel, bare_name, ..
+    } = &subject.meeting;
+    let members = there.len() - bare;
+    Ok(judge::members(channel, members, bare, *bare_name))
 }

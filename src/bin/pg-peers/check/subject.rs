@@ -1,10 +1,10 @@
 //! What is checked: a way to the database, a session by it, and who is on the channel.
 
 use std::mem::ManuallyDrop;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pg_peers::PeerInfo;
 use pg_peers::postgres::{Client, SimpleQueryMessage};
+use pg_peers::{Cluster, PeerInfo};
 
 use crate::connection::{Connection, Failure, describe};
 use crate::deadline::within;
@@ -20,8 +20,13 @@ pub(crate) struct Subject {
     pub(super) connection: Connection,
     pub(super) meeting: Meeting,
     client: Option<Client>,
-    /// Who is on the channel, or why that is not known, once it was asked.
-    found: Option<Result<Vec<PeerInfo>, String>>,
+    /// Who listens on the channel, from the login on: bare names are heard when each says its name.
+    observer: Option<Observer>,
+}
+
+struct Observer {
+    cluster: ManuallyDrop<Cluster>,
+    since: Instant,
 }
 
 /// The columns of a row, as text. What is NULL is `None`.
@@ -33,12 +38,17 @@ impl Subject {
             connection,
             meeting,
             client: None,
-            found: None,
+            observer: None,
         }
     }
 
     pub(super) fn connect(&mut self) -> Result<(), Failure> {
         self.client = Some(self.connection.open(NAME)?);
+        let observer = self.connection.join(self.meeting.observer())?;
+        self.observer = Some(Observer {
+            cluster: ManuallyDrop::new(observer),
+            since: Instant::now(),
+        });
         Ok(())
     }
 
@@ -74,22 +84,17 @@ impl Subject {
         first.ok_or_else(|| "the server returns nothing where it should".into())
     }
 
-    /// Who is on the channel. Asked once.
-    pub(super) fn roster(&mut self) -> Result<&[PeerInfo], Failure> {
-        let found = match self.found.take() {
-            Some(found) => found,
-            None => self.ask().map_err(|error| error.to_string()),
-        };
-        match self.found.insert(found) {
-            Ok(infos) => Ok(infos.as_slice()),
-            Err(error) => Err(error.clone().into()),
-        }
+    /// Who is on the channel, where it was listened for that long.
+    pub(super) fn roster(&self, listening: Duration) -> Result<Vec<PeerInfo>, Failure> {
+        let Observer { cluster, since } = self.observer.as_ref().ok_or("nobody has logged in")?;
+        let still = listening.saturating_sub(since.elapsed());
+        Ok(roster::ask(cluster, still)?.infos)
     }
 
-    fn ask(&self) -> Result<Vec<PeerInfo>, Failure> {
-        let observer = self.meeting.observer();
-        let cluster = ManuallyDrop::new(self.connection.join(observer)?);
-        Ok(roster::ask(&cluster, self.meeting.listening())?.infos)
+    /// How many sessions this program has at the server between two checks.
+    pub(super) fn sessions(&self) -> i64 {
+        let is_online = |observer: &Observer| observer.cluster.status().online;
+        i64::from(self.client.is_some()) + i64::from(self.observer.as_ref().is_some_and(is_online))
     }
 }
 
