@@ -71,7 +71,7 @@ impl Error {
         self.0.kind == Kind::Config
     }
 
-    /// No session with Postgres could be opened, or the session broke. It is tried again for ever, within a second. If the server rejects
+    /// No session with Postgres could be opened, or the session broke. It is tried again until it works, within a second. If the server rejects
     /// the login ([`code`](Error::code) of class 28), it is tried every 30 seconds, or, if the closure of
     /// [`join_with`](crate::Config::join_with) supplies the credentials, after one second and then longer pauses, up to five seconds.
     /// Some providers ban an address after two rejected logins, for half

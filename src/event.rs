@@ -41,6 +41,21 @@ use crate::peer::Peer;
 ///         _ => {}
 ///     }
 /// }
+///
+/// # #[allow(dead_code, unreachable_pub)]
+/// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
+/// # fn main() -> pg_peers::Result<()> {
+/// # let server = support::Server::start();
+/// # let [a, b] = ["a", "b"].map(|name| pg_peers::Config::new(name).join(&server.params()).unwrap());
+/// let mut connected = BTreeSet::new();
+/// for event in a.events() {
+///     follow(&event, &mut connected);
+/// #   if matches!(event, Event::Join(_)) { b.leave()?; }
+/// #   if matches!(event, Event::Leave(..)) { break; }
+/// }
+/// # assert!(connected.is_empty());
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -57,7 +72,7 @@ pub enum Event {
     /// This member hears and is heard: it listens, its session was seen to carry notifications, and its hello is out. Comes before the
     /// events that the session brings.
     Online,
-    /// There is no working session with Postgres, for this reason. Attempts to get one go on for ever. Comes once for an outage, not once
+    /// There is no working session with Postgres, for this reason. Attempts to get one go on until one works. Comes once for an outage, not once
     /// for an attempt ([`Status::last_error`](crate::Status::last_error) has the newest reason). No peer leaves because of it.
     Offline(Error),
     /// A newer process announces this member's name, with the incarnation given. This member announces nothing from now on, and only

@@ -35,15 +35,15 @@
 //!
 //! - **A newcomer knows everybody within milliseconds** of its [`Online`](Event::Online) (0.2 s in a cluster of 400), and everybody
 //!   knows the newcomer.
-//! - **Events lead to the truth.** Between the [`Join`](Event::Join) of a peer and its [`Leave`](Event::Leave) the peer is in
+//! - **Events always add up to the roster.** Between the [`Join`](Event::Join) of a peer and its [`Leave`](Event::Leave) the peer is in
 //!   [`peers`](Cluster::peers). A program that drains its events late loses nothing: what is pending coalesces, and its memory
 //!   stays bounded. There is no `Join` of the member itself. [`Event`] says which may follow which.
 //! - **A `Leave` has a reason**: the peer said goodbye, its session is gone, it was silent for too long, or a newer process of its
 //!   name replaced it. See [`Reason`].
-//! - **The cost stays flat**: announcements become rarer as the cluster grows, so that the database delivers no more of them than the
+//! - **The cost stays flat**: announcements become rarer as the cluster grows, so that deliveries stay within the
 //!   [`delivery_budget`](Config::delivery_budget).
 //! - **An outage of Postgres is not an outage of the peers.** Postgres may be down at the start, restart, freeze, fail over or refuse:
-//!   that is one [`Offline`](Event::Offline) with the reason, retries for ever, and one [`Online`](Event::Online). Nobody leaves
+//!   that is one [`Offline`](Event::Offline) with the reason, retries until it works, and one [`Online`](Event::Online). Nobody leaves
 //!   because of it, and nobody expires while the link is down.
 //! - **The host program never waits for Postgres**, unless a method's name says so. [`leave`](Cluster::leave) and dropping have
 //!   bounds.

@@ -15,10 +15,19 @@ pub(crate) const MAX_HEARD_NAME: usize = 255;
 /// microseconds since the Unix epoch. A process whose clock went back takes one above the incarnation that its peers remember.
 ///
 /// ```
-/// fn started(peer: &pg_peers::Peer) -> Option<std::time::SystemTime> {
-///     let micros = peer.incarnation()?.get();
-///     Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_micros(micros))
+/// use std::time::{Duration, SystemTime};
+/// use pg_peers::Incarnation;
+///
+/// fn started(incarnation: Incarnation) -> SystemTime {
+///     SystemTime::UNIX_EPOCH + Duration::from_micros(incarnation.get())
 /// }
+///
+/// # fn main() -> pg_peers::Result<()> {
+/// let member = pg_peers::Config::new("a").join("host=localhost")?;
+/// let incarnation = member.status().incarnation.expect("a member has one");
+/// assert!(started(incarnation) <= SystemTime::now());
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(NonZeroU64); // not zero, so that a peer of a bare name, without one, takes no more memory

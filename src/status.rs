@@ -15,6 +15,12 @@ use crate::peer::Incarnation;
 ///     let status = cluster.status();
 ///     status.online && !status.name_taken
 /// }
+///
+/// # fn main() -> pg_peers::Result<()> {
+/// let member = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?; // nobody listens there
+/// assert!(!is_healthy(&member));
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

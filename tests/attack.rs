@@ -53,7 +53,7 @@ fn assert_all_can_be_shown(cluster: &Cluster) -> Vec<Event> {
 #[track_caller]
 fn assert_is_alive(cluster: &Cluster, server: &Server, newcomer: Config) {
     let newcomer = newcomer.join(&server.params()).expect("valid");
-    let name = newcomer.name().expect("a participant").to_owned();
+    let name = newcomer.name().expect("a member").to_owned();
     eventually("they see each other", || {
         let known = names(cluster).contains(&name);
         known

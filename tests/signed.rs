@@ -98,7 +98,7 @@ fn a_secret_is_changed_without_anybody_being_missed() {
     let mut members = ["a", "b", "c"].map(|name| start(name, stages[0]));
     for secrets in &stages[1..] {
         for n in 0..members.len() {
-            let name = members[n].name().expect("a participant").to_owned();
+            let name = members[n].name().expect("a member").to_owned();
             let old = std::mem::replace(&mut members[n], start(&name, secrets));
             drop(old);
             for member in &members {

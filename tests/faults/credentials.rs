@@ -74,6 +74,38 @@ fn rejected(server: &Server) -> usize {
 }
 
 #[test]
+fn an_address_that_may_have_been_banned_is_said_to_be() {
+    let server = Server::start();
+    server.run("CREATE ROLE app LOGIN PASSWORD 'right'");
+    server.require_password("app");
+    let way = Proxy::start(&server, Duration::ZERO);
+    let port = way.port();
+    let connect = move || {
+        postgres::Config::new()
+            .host("127.0.0.1")
+            .port(port)
+            .user("app")
+            .dbname("postgres")
+            .password("wrong")
+            .connect(NoTls)
+    };
+    let a = Config::new("a").join_with(connect).expect("valid");
+    expect(&a, "offline");
+    let why = |part: &str| {
+        eventually(part, || {
+            let error = a.status().last_error;
+            error.is_some_and(|it| it.to_string().contains(part))
+        });
+    };
+    why("rejects the login");
+    // From then on nobody answers there.
+    way.lead_to(free_port());
+    why("may have banned this address");
+    let error = a.status().last_error.expect("a reason").to_string();
+    assert!(error.contains("every 5 s"), "{error}");
+}
+
+#[test]
 fn a_password_that_is_wrong_for_good_is_rarely_tried_again() {
     let server = Server::start();
     server.run("CREATE ROLE app LOGIN PASSWORD 'before'");

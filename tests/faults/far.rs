@@ -92,7 +92,7 @@ impl Regions {
 }
 
 fn name(member: &Cluster) -> &str {
-    member.name().expect("a participant")
+    member.name().expect("a member")
 }
 
 /// Each of them goes offline and comes back.

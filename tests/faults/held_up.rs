@@ -58,6 +58,7 @@ fn hold_up(time: Duration) {
         let reason = reason.to_string();
         assert!(reason.contains("holds up every NOTIFY"), "{reason}");
         assert!(reason.contains("pg_blocking_pids"), "{reason}");
+        assert!(reason.contains("pg_locks"), "{reason}");
     }
     let settled = watch_sessions(&server, start + time, 3);
     // The newcomer is not settled: it tries again and again.
@@ -87,6 +88,30 @@ fn hold_up(time: Duration) {
 #[test]
 fn nobody_leaves_while_notify_is_held_up() {
     hold_up(Duration::from_secs(10));
+}
+
+#[test]
+fn nobody_goes_offline_while_each_notify_takes_three_seconds() {
+    let server = Server::start_with(&[NOBODY_WAITS]);
+    let members = three(&server);
+    let holder = Holder::slow_down(&server, Duration::from_secs(3));
+    let newcomer = Config::new("new").join(&server.params()).expect("valid");
+    expect(&newcomer, "online");
+    expect_all(&newcomer, &["join a", "join b", "join c"]);
+    // By then each has announced itself again, with a heartbeat of five seconds.
+    last_until(Instant::now() + Duration::from_secs(12));
+    let slow = Some(Duration::from_millis(1_500));
+    eventually("a NOTIFY that took long", || {
+        members.iter().any(|it| it.status().round_trip > slow)
+    });
+    let status = newcomer.status();
+    assert_eq!(status.failed_attempts, 0, "{status:?}");
+    holder.release();
+    for member in &members {
+        expect(member, "join new");
+        expect_nothing(member);
+    }
+    expect_nothing(&newcomer);
 }
 
 #[test]

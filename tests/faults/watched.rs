@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -85,6 +85,8 @@ type Counts = BTreeMap<String, i64>;
 /// Counts until it is stopped.
 struct Watch {
     over: Arc<AtomicBool>,
+    /// How often it has counted.
+    looks: Arc<AtomicU32>,
     /// The most that each ever had.
     most: Arc<Mutex<Counts>>,
     thread: Option<JoinHandle<()>>,
@@ -92,11 +94,10 @@ struct Watch {
 
 impl Watch {
     fn start(params: String) -> Self {
-        let (over, most) = (
-            Arc::<AtomicBool>::default(),
-            Arc::<Mutex<Counts>>::default(),
-        );
-        let (ends, noted) = (Arc::clone(&over), Arc::clone(&most));
+        let over = Arc::<AtomicBool>::default();
+        let looks = Arc::<AtomicU32>::default();
+        let most = Arc::<Mutex<Counts>>::default();
+        let (ends, looked, noted) = (Arc::clone(&over), Arc::clone(&looks), Arc::clone(&most));
         // Opened here, so that a later count of descriptors includes its own.
         let mut client = Some(Client::connect(&params, NoTls).expect("a session"));
         let thread = thread::spawn(move || {
@@ -111,6 +112,7 @@ impl Watch {
                         let now = counts(&rows);
                         note(&before, &now, &mut noted.lock().expect("no panic"));
                         before = now;
+                        looked.fetch_add(1, Ordering::Relaxed);
                     }
                     Some(Err(_)) => client = None,
                     None => {}
@@ -120,6 +122,7 @@ impl Watch {
         });
         Self {
             over,
+            looks,
             most,
             thread: Some(thread),
         }
@@ -130,6 +133,7 @@ impl Watch {
         self.over.store(true, Ordering::Relaxed);
         let thread = self.thread.take().map(JoinHandle::join);
         let counted = thread.is_some_and(|ended| ended.is_ok());
+        let counted = counted && self.looks.load(Ordering::Relaxed) > 0;
         assert!(counted || thread::panicking(), "it counts to the end");
         std::mem::take(&mut self.most.lock().expect("no panic"))
     }
@@ -146,6 +150,21 @@ fn counts(rows: &[SimpleQueryMessage]) -> Counts {
         (name, count.expect("a count"))
     };
     rows.map(count).collect()
+}
+
+#[test]
+fn a_session_too_many_is_seen() {
+    let server = support::Server::start();
+    let mut watch = Watch::start(server.socket_params());
+    let params = format!("{} application_name=many", server.params());
+    let session = |_| Client::connect(&params, NoTls).expect("a session");
+    let sessions: Vec<Client> = (0..=MOST).map(session).collect();
+    support::eventually("all are seen", || {
+        let most = watch.most.lock().expect("no panic");
+        most.get("many") == Some(&(MOST + 1))
+    });
+    drop(sessions);
+    watch.stop();
 }
 
 /// A session may be there for a moment longer than its client, so that counts which is seen twice.

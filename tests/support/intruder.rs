@@ -66,7 +66,7 @@ impl Intruder {
     /// Makes a member ask who is there, until it hears the answer, too: to the inbox that was named in the first hello.
     #[track_caller]
     pub fn hear_an_answer(&mut self, server: &Server, to: &Cluster) {
-        let name = to.name().expect("a participant");
+        let name = to.name().expect("a member");
         eventually("an answer is overheard", || {
             let backend = backend_of(server, name);
             server.run(&format!("SELECT pg_terminate_backend({backend})"));

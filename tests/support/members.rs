@@ -55,7 +55,7 @@ pub fn expect_all_hear_all(members: &[Cluster]) {
 }
 
 fn name(member: &Cluster) -> &str {
-    member.name().expect("a participant")
+    member.name().expect("a member")
 }
 
 /// How long `peers` and `status` may take in any state of the server, without the time in which they had no core.

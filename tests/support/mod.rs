@@ -113,7 +113,7 @@ pub fn expect_nothing(cluster: &Cluster) {
 /// Everything that was announced before has been heard at `to`: a change of tags at `from` has come after it.
 #[track_caller]
 pub fn fence(from: &Cluster, to: &Cluster) {
-    let name = from.name().expect("a participant").to_owned();
+    let name = from.name().expect("a member").to_owned();
     let nonce = format!("{:?}", Instant::now());
     from.set_tags([("fence", &nonce)]).expect("tags");
     let event = expect(to, &format!("update {name}"));
