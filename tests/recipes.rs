@@ -115,6 +115,30 @@ fn one_loop_does_jobs_and_follows_peers() {
 }
 
 #[test]
+fn a_recipe_whose_name_a_newer_process_has_ends() {
+    let server = Server::start();
+    let recipes = [
+        ("sharing", "sharing"),
+        ("leader", "leader"),
+        ("cache", "cache"),
+        ("select", "select"),
+        ("clusters", "payments"),
+        ("async_host", "async_host"),
+        ("graceful", "graceful"),
+    ];
+    let mut processes: Vec<_> = recipes
+        .map(|(recipe, channel)| (Recipe::start(recipe, &server), channel))
+        .into();
+    for (process, channel) in &mut processes {
+        let name = process.name();
+        eventually("its first line", || process.last(&name).is_some());
+        let newer = Config::new(&name).channel(*channel);
+        let _newer = online(newer, &server);
+        assert!(!process.status().success(), "{name}");
+    }
+}
+
+#[test]
 fn a_program_takes_part_in_several_clusters() {
     let mut processes = Recipe::start_several("clusters", 2, server());
     expect_acquaintance(&mut processes, "orders: ", " is there");

@@ -43,6 +43,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 Some(Event::Join(peer) | Event::Heal(peer)) => println!("{} is there", peer.name()),
                 Some(Event::Leave(peer, why)) => println!("{} is gone: {why}", peer.name()),
                 Some(Event::Offline(why)) => println!("offline: {why}"),
+                Some(Event::NameTaken(peer)) => {
+                    return Err(format!("{} is another process's name now", peer.name()).into());
+                }
                 Some(other) => println!("{other:?}"),
                 None => break,
             },

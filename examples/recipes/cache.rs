@@ -46,9 +46,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     loop {
         select! {
-            recv(cluster.events()) -> event => if let Event::Join(peer) | Event::Heal(peer) = event? {
-                println!("met {}", peer.name());
-                tell(&cluster, &peer, "everything");
+            recv(cluster.events()) -> event => match event? {
+                Event::Join(peer) | Event::Heal(peer) => {
+                    println!("met {}", peer.name());
+                    tell(&cluster, &peer, "everything");
+                }
+                // Nobody would tell it what to forget.
+                Event::NameTaken(peer) => {
+                    return Err(format!("{} is another process's name now", peer.name()).into());
+                }
+                _ => {}
             },
             recv(heard) -> key => println!("forget {}", key?),
             recv(changed) -> key => match key {

@@ -47,6 +47,10 @@ fn main() -> Result<(), Box<dyn Error>> {
                 println!("{channel}: {} is there", peer.name())
             }
             Event::Leave(peer, why) => println!("{channel}: {} is gone: {why}", peer.name()),
+            Event::NameTaken(peer) => {
+                let name = peer.name();
+                return Err(format!("{channel}: {name} is another process's name now").into());
+            }
             other => println!("{channel}: {other:?}"),
         }
     }

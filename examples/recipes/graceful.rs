@@ -40,6 +40,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Event::Join(peer) | Event::Heal(peer) => println!("{} is there", peer.name()),
                 Event::Update(peer) => println!("{} is {}", peer.name(), peer.tag("state").unwrap_or("at work")),
                 Event::Leave(peer, why) => println!("{} is gone: {why}", peer.name()),
+                Event::NameTaken(peer) => {
+                    return Err(format!("{} is another process's name now", peer.name()).into());
+                }
                 other => println!("{other:?}"),
             },
             recv(terminated) -> _ => break,

@@ -42,9 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         while cluster.events().recv_timeout(QUIET).is_ok() {}
         if cluster.status().name_taken {
-            return Err(
-                format!("another process has the name {me}, so this one leads nobody").into(),
-            );
+            // So this one leads nobody.
+            return Err(format!("{me} is another process's name now").into());
         }
         let leader = leader(&me, &cluster);
         if leader != known {

@@ -5,7 +5,7 @@
 //! cargo run --example metrics        # in one terminal, and again in another; then curl what they print
 //! ```
 //!
-//! Alert on `pg_peers_online == 0` and on too few `pg_peers_peers`. One scrape at a time; for a network that you trust.
+//! Alert on `pg_peers_online == 0`, on `pg_peers_name_taken == 1` and on too few `pg_peers_peers`. One scrape at a time; for a network that you trust.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -43,8 +43,13 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn exposition(now: &Status, left: &HashMap<Reason, u64>) -> String {
     let round_trip = now.round_trip.map_or(f64::NAN, |it| it.as_secs_f64());
-    let metrics: [(&str, &dyn std::fmt::Display, &str); 15] = [
+    let metrics: [(&str, &dyn std::fmt::Display, &str); 16] = [
         ("online", &u8::from(now.online), "whether the link works"),
+        (
+            "name_taken",
+            &u8::from(now.name_taken),
+            "whether it is a newer process's",
+        ),
         ("peers", &now.peers, "how many are there"),
         ("round_trip_seconds", &round_trip, "to Postgres and back"),
         ("interval_seconds", &now.interval.as_secs_f64(), "of beats"),

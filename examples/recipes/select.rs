@@ -42,6 +42,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                 Event::Join(peer) | Event::Heal(peer) => println!("{} is there", peer.name()),
                 Event::Leave(peer, why) => println!("{} is gone: {why}", peer.name()),
                 Event::Offline(why) => println!("offline: {why}"),
+                Event::NameTaken(peer) => {
+                    return Err(format!("{} is another process's name now", peer.name()).into());
+                }
                 other => println!("{other:?}"),
             },
             recv(jobs) -> job => match job {

@@ -33,6 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     cluster.wait_online(Duration::from_secs(30))?;
     while cluster.events().recv().is_ok() {
         while cluster.events().recv_timeout(QUIET).is_ok() {}
+        if cluster.status().name_taken {
+            // What it owns nobody knows.
+            return Err(format!("{me} is another process's name now").into());
+        }
         let peers = cluster.peers();
         let keys = keys_of(&me, &peers);
         let (count, all, keys) = (keys.len(), peers.len() + 1, keys.join(" "));
