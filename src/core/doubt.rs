@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::digest::Digest;
-
 /// For this long after the first that differs, and some round trips, a change may be under way.
 const UNDER_WAY: Duration = Duration::from_secs(2);
 
@@ -15,8 +13,8 @@ const MOST_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
 pub(crate) struct Doubt {
-    /// The first of those in a row that say they know other members, which, and when it did.
-    first: Option<(Arc<str>, Digest, Instant)>,
+    /// The first of those in a row that say they know other members, and when it did.
+    first: Option<(Arc<str>, Instant)>,
     /// When to ask.
     ask: Option<Instant>,
     /// When it was last asked, and the pause that followed.
@@ -41,29 +39,24 @@ impl Doubt {
         self.stop();
     }
 
-    /// This peer knows other members. One alone may be wrong, so it takes two in a row that know the same, or, where there is no
-    /// `second`, twice the same. Two that are wrong each know others.
+    /// This peer knows other members. One alone may be wrong, so it takes two in a row, or, where there is no `second`, twice the
+    /// same. Two that know others again may both be wrong, and so may this member: who asks learns what each of them lacks.
     pub(crate) fn handle_different(
         &mut self,
         now: Instant,
         peer: &Arc<str>,
-        theirs: Digest,
         has_second: bool,
         round_trips: Duration,
     ) {
-        let (first, since) = match &self.first {
-            Some((first, digest, since)) if *digest == theirs => (first, *since),
-            _ => {
-                self.first = Some((Arc::clone(peer), theirs, now));
-                self.ask = None;
-                return;
-            }
+        let Some((first, since)) = &self.first else {
+            self.first = Some((Arc::clone(peer), now));
+            return;
         };
         if self.ask.is_some() || (has_second && first == peer) {
             return;
         }
         let rested = self.asked.map(|(at, pause)| at + pause);
-        let settled = since + UNDER_WAY + round_trips;
+        let settled = *since + UNDER_WAY + round_trips;
         self.ask = Some(settled.max(now)).max(rested);
     }
 
@@ -93,16 +86,14 @@ mod tests {
 
     const ROUND_TRIP: Duration = Duration::from_millis(100);
 
-    const SAME: Digest = Digest { members: 3, sum: 7 };
-
     fn name(name: &str) -> Arc<str> {
         Arc::from(name)
     }
 
     /// Two peers say something else at that time; returns when it is asked.
     fn differ(doubt: &mut Doubt, at: Instant) -> Instant {
-        doubt.handle_different(at, &name("a"), SAME, true, ROUND_TRIP);
-        doubt.handle_different(at, &name("b"), SAME, true, ROUND_TRIP);
+        doubt.handle_different(at, &name("a"), true, ROUND_TRIP);
+        doubt.handle_different(at, &name("b"), true, ROUND_TRIP);
         doubt.deadline().expect("a question")
     }
 
@@ -110,11 +101,11 @@ mod tests {
     fn it_takes_two_peers_and_the_time_of_a_change() {
         let now = Instant::now();
         let mut doubt = Doubt::default();
-        doubt.handle_different(now, &name("a"), SAME, true, ROUND_TRIP);
-        doubt.handle_different(now, &name("a"), SAME, true, ROUND_TRIP);
+        doubt.handle_different(now, &name("a"), true, ROUND_TRIP);
+        doubt.handle_different(now, &name("a"), true, ROUND_TRIP);
         assert_eq!(doubt.deadline(), None);
         let due = now + UNDER_WAY + ROUND_TRIP;
-        doubt.handle_different(now, &name("b"), SAME, true, ROUND_TRIP);
+        doubt.handle_different(now, &name("b"), true, ROUND_TRIP);
         assert_eq!(doubt.deadline(), Some(due));
         assert!(!doubt.poll(now));
         assert!(doubt.poll(due));
@@ -122,13 +113,13 @@ mod tests {
     }
 
     #[test]
-    fn two_that_are_wrong_each_know_others() {
-        const OTHER: Digest = Digest { members: 3, sum: 8 };
+    fn one_that_is_wrong_among_many_is_not_followed() {
         let now = Instant::now();
         let mut doubt = Doubt::default();
-        for (peer, digest) in [("a", SAME), ("b", OTHER), ("a", SAME), ("b", OTHER)] {
-            doubt.handle_different(now, &name(peer), digest, true, ROUND_TRIP);
+        for peer in ["a", "b", "a", "b"] {
+            doubt.handle_different(now, &name(peer), true, ROUND_TRIP);
             assert_eq!(doubt.deadline(), None);
+            doubt.handle_same(now);
         }
     }
 
@@ -137,7 +128,7 @@ mod tests {
         let now = Instant::now();
         let mut doubt = Doubt::default();
         for _ in 0..2 {
-            doubt.handle_different(now, &name("a"), SAME, false, ROUND_TRIP);
+            doubt.handle_different(now, &name("a"), false, ROUND_TRIP);
         }
         assert!(doubt.deadline().is_some());
     }

@@ -125,7 +125,7 @@ impl Roster {
                 let name = entry.peer.shared_name();
                 let has_second = self.peers_digest.members > 1;
                 self.doubt
-                    .handle_different(now, &name, theirs, has_second, round_trip);
+                    .handle_different(now, &name, has_second, round_trip);
             }
             None => {}
         }

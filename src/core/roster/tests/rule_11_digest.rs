@@ -156,6 +156,21 @@ fn a_roster_of_400_that_is_wrong_is_repaired_within_seconds() {
 }
 
 #[test]
+fn a_cluster_in_which_nearly_all_are_wrong_in_different_ways_is_repaired() {
+    for wrong in [Wrong::Missing, Wrong::OldIncarnation, Wrong::OtherTags] {
+        let (mut net, ids) = cluster(100, 200);
+        for (n, &id) in ids.iter().enumerate().skip(5) {
+            net.processes[id].participant.host_forgets();
+            net.corrupt(id, &format!("p{:03}", (n + 7) % 100), wrong);
+        }
+        net.run(MEDIAN);
+        for &id in &ids {
+            assert_eq!(net.seen_by(id), net.truth_for(id), "{wrong:?}");
+        }
+    }
+}
+
+#[test]
 fn members_that_agree_ask_nothing() {
     let (mut net, ids) = cluster(20, 1_800);
     // And others that have no part in it.
@@ -291,12 +306,11 @@ fn reviewed(between: &[String], answers: [[&str; 2]; 2]) -> Vec<String> {
     net.told(id);
     let now = net.clock();
     let roster = &mut net.processes[id].participant.roster;
-    roster
-        .doubt
-        .handle_different(now, &"x".into(), Digest::default(), true, Duration::ZERO);
-    roster
-        .doubt
-        .handle_different(now, &"y".into(), Digest::default(), true, Duration::ZERO);
+    for peer in ["x", "y"] {
+        roster
+            .doubt
+            .handle_different(now, &peer.into(), true, Duration::ZERO);
+    }
     // Nobody else hears the question, which is answered by hand.
     for &other in &ids[1..] {
         net.pause(other);
