@@ -33,7 +33,7 @@ pub(super) enum Proof {
     Asked(Connect, Receiver<Result<Seated>>),
     /// It did. That is heard with all that arrives by then, or never.
     Due(Instant, Seated),
-    /// It was not heard.
+    /// It was not heard, though the session answers.
     Failed,
 }
 
@@ -76,9 +76,9 @@ impl Proof {
         };
     }
 
-    /// The second connection, if all that arrived `until` then was heard, and what it said was not. Then this has failed.
-    pub(super) fn take_failed(&mut self, until: Instant) -> Option<Seated> {
-        match std::mem::replace(self, Self::Failed) {
+    /// The second connection, if all that arrived `until` then was heard, and what it said was not.
+    pub(super) fn take_overdue(&mut self, until: Instant) -> Option<Seated> {
+        match std::mem::replace(self, Self::Known) {
             Self::Due(by, second) if until >= by => Some(second),
             other => {
                 *self = other;

@@ -207,7 +207,7 @@ impl Link {
             }
             // The end of the iterator also stands for the end of the connection, at once and every time.
             None if client.is_closed() => Err(gone()),
-            None => match self.proof.take_failed(until) {
+            None => match self.proof.take_overdue(until) {
                 Some(second) => self.look_again(second),
                 None => Ok(None),
             },
@@ -228,11 +228,11 @@ impl Link {
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
             self.unread.push_back(Notice(notification));
         }
-        if !self.unread.iter().any(|notice| self.is_probe(notice)) {
-            return Err(not_carried(&Seen::Own { same_server }));
+        if self.unread.iter().any(|notice| self.is_probe(notice)) {
+            return Ok(self.unread.pop_front());
         }
-        self.proof = Proof::Known;
-        Ok(self.unread.pop_front())
+        self.proof = Proof::Failed;
+        Err(not_carried(&Seen::Own { same_server }))
     }
 
     fn is_probe(&self, notice: &Notice) -> bool {
