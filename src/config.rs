@@ -221,7 +221,7 @@ impl Config {
 
     /// Sets how many deliveries a second the announcements of the whole cluster may cause, at least 1.
     ///
-    /// Every announcement is delivered to every member, so N members cause N² deliveries in each interval, at 50 to 100 us of the server's
+    /// Every announcement is delivered to every member, so N members cause N² deliveries in each interval, at 30 to 100 us of the server's
     /// CPU each. Past `sqrt(budget * interval)` members (31 with the defaults) each announces itself less often than its
     /// [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, which is 50 s at 100 members and 800 s at 400.
     /// Peers learn the interval from each announcement. Joins, goodbyes, tags, deaths and hangs are known as soon as before.

@@ -8,10 +8,11 @@ use crate::core::roster::{BURST, UNSEEN, queries};
 use crate::core::{roster_sync, session_check, wire};
 use crate::link::seats::SEATS;
 use crate::peer;
-use crate::trust::seal::TOLERANCE;
+use crate::trust::seal::{MIN_SECRET, TOLERANCE};
 
 const README: &str = include_str!("../../README.md");
 const BENCHES: &str = include_str!("../../benches/README.md");
+const CONFIG: &str = include_str!("../config.rs");
 const DATABASE: &str = include_str!("database.md");
 const DEPLOYMENT: &str = include_str!("deployment.md");
 const FAULTS: &str = include_str!("faults.md");
@@ -20,10 +21,11 @@ const SIGNING: &str = include_str!("signing.md");
 const TUNING: &str = include_str!("tuning.md");
 const WIRE: &str = include_str!("wire.md");
 
-/// Fails unless the page says this, in whatever lines.
+/// Fails unless the page says this, in whatever lines, comments of code among them.
 #[track_caller]
 fn says(page: &str, words: &str) {
-    let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = page.split_whitespace().filter(|word| *word != "///");
+    let page = said.collect::<Vec<_>>().join(" ");
     assert!(page.contains(words), "not said: {words}");
 }
 
@@ -61,7 +63,43 @@ fn defaults_are_those_of_the_code() {
     row("delivery_budget", &defaults.delivery_budget.to_string());
     row("session_check", &format!("`{}`", defaults.session_check));
     row("max_peers", &grouped(defaults.max_peers as u64));
-    says(TUNING, &format!("1 to {MAX_NAME} bytes"));
+    let channel = format!("1 to {MAX_NAME} bytes");
+    says(TUNING, &format!("| `{}` | {channel}", defaults.channel));
+    says(CONFIG, &format!("The name has {channel}"));
+    says(CONFIG, &format!("members meet: {channel}"));
+    says(CONFIG, &format!("Defaults to `{}`", defaults.channel));
+    for interval in [defaults.heartbeat, defaults.bare_heartbeat] {
+        says(
+            CONFIG,
+            &format!("Defaults to {} seconds", interval.as_secs()),
+        );
+    }
+    says(CONFIG, &format!("Defaults to {}.", defaults.missed));
+    says(
+        CONFIG,
+        &format!("Defaults to {},", defaults.delivery_budget),
+    );
+    says(
+        CONFIG,
+        &format!("Defaults to {}.", grouped(defaults.max_peers as u64)),
+    );
+    says(
+        CONFIG,
+        &format!(
+            "has left, with [`Reason::Expired`](crate::Reason::Expired): 1 to {}",
+            grouped(MAX_MISSED.into())
+        ),
+    );
+    says(
+        CONFIG,
+        &format!("one payload of {} bytes", grouped(wire::MAX_PAYLOAD as u64)),
+    );
+    says(
+        CONFIG,
+        &format!("The secret has at least {MIN_SECRET} bytes"),
+    );
+    let minute = TOLERANCE.as_secs();
+    says(CONFIG, &format!("must agree within {minute} seconds"));
     says(TUNING, &format!("1 to {}", grouped(MAX_MISSED.into())));
     let budget = defaults.delivery_budget;
     says(
@@ -120,6 +158,11 @@ fn intervals_follow_from_the_budget() {
         ),
     );
     says(WIRE, &format!("`N² / {delivery_budget}` seconds"));
+    says(CONFIG, &format!("({few} with the defaults)"));
+    says(
+        CONFIG,
+        &format!("which is {many} s at 100 members and {more} s at 400"),
+    );
     let budget = f64::from(delivery_budget);
     for times in [BURST, UNSEEN] {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
