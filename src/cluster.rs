@@ -339,6 +339,7 @@ impl Cluster {
     /// ```
     pub fn wait_for_peers(&self, count: usize, timeout: Duration) -> Result<Vec<Peer>> {
         self.check_process()?;
+        self.check_thread()?;
         let enough = |view: &View| (view.peers.len() >= count).then(|| Arc::clone(&view.peers));
         if let Some(peers) = self.shared.wait(timeout, enough) {
             return Ok(peers.to_vec());
@@ -554,17 +555,15 @@ impl Cluster {
     }
 
     fn check_thread(&self) -> Result<()> {
-        if !self.shared.has_ended() {
-            return Ok(());
-        }
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         match *thread {
-            // Nothing but a panic ends it before the host has left.
-            Some(_) => Err(panicked()),
             None => Err(Error::new(
                 Kind::Link,
                 "this member has left the cluster: join again",
             )),
+            // Nothing but a panic ends it before the host has left.
+            Some(_) if self.shared.has_ended() => Err(panicked()),
+            Some(_) => Ok(()),
         }
     }
 

@@ -677,21 +677,20 @@ fn a_check_and_a_ping_name_what_holds_up_notify() {
 }
 
 #[test]
-fn a_check_hears_nodes_that_say_only_their_name_now_and_then() {
+fn a_check_hears_nodes_that_say_their_name_late() {
     let server = Server::start();
     let mut node = Raw::listen(&server, "cluster");
-    let params = params(&server);
-    let check = thread::spawn(move || say(&["check", "--bare-heartbeat", "2", &params]));
-    while !check.is_finished() {
-        node.say(ELIXIR);
-        thread::sleep(Duration::from_secs(2));
-    }
-    let page = check.join().expect("a check").expect_ok();
-    expect_line(
-        &page,
-        &["members", "0 members on channel cluster, and 1 bare name"],
-    );
-    expect_line(&page, &["warning", "members", "bare name"]);
+    let mut check = program(&["check", "--bare-heartbeat", "8", &params(&server)]);
+    let (mut process, lines) = Subprocess::start_and_listen(&mut check).expect("the program");
+    let next = || lines.recv_timeout(PATIENCE).expect("a line");
+    while !next().contains(" settings ") {}
+    thread::sleep(Duration::from_secs(4));
+    node.say(ELIXIR);
+    let members = next();
+    expect_line(&members, &["0 members on channel cluster, and 1 bare name"]);
+    expect_line(&next(), &["warning", "members", "bare name"]);
+    let status = process.reap(PATIENCE).expect("its end");
+    assert!(status.success());
 }
 
 #[test]

@@ -116,10 +116,7 @@ impl<M: Send + 'static> Connection<M> {
             self.operator.tell_online(now, up.link.unsafe_encoding());
             self.way = Way::Proven;
         }
-        if let Some(previous) = self.previous.take() {
-            // Closing it can take long. Without a thread it takes that long here.
-            let _ = spawn("close", move || drop(previous));
-        }
+        self.previous.take().into_iter().for_each(forget);
     }
 
     /// The link broke, for this reason. Returns what is left of it, whose closing can take a moment.
@@ -205,8 +202,19 @@ impl<M: Send + 'static> Connection<M> {
     /// Keeps of a link what hangs, and nothing else: the next one needs the other seats.
     fn keep_if_hung(&mut self, up: &mut Up<M>) {
         if let Some(hung) = up.link.take_hung() {
-            // The session before that, if there is one, has been ended since, or hangs as well.
-            self.previous = Some(hung);
+            // The one before that was to be ended by the link that hangs now.
+            self.previous.replace(hung).into_iter().for_each(forget);
         }
     }
+}
+
+impl<M> Drop for Connection<M> {
+    fn drop(&mut self) {
+        self.previous.take().into_iter().for_each(forget);
+    }
+}
+
+/// Closes the client, if its call has returned, which can take long. Without a thread it takes that long here.
+fn forget(hung: Hung) {
+    let _ = spawn("close", move || drop(hung));
 }

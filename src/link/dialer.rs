@@ -57,10 +57,10 @@ impl Progress {
     }
 
     /// The first connection is open, and listens to its inbox.
-    fn handle_first(&self, client: Seated) {
+    fn handle_first(&self, client: Seated, lock: Duration) {
         let mut progress = self.lock();
-        let took = progress.1.elapsed();
-        *progress = (Step::Second { first: took }, Instant::now(), Some(client));
+        let first = progress.1.elapsed();
+        *progress = (Step::Second { first, lock }, Instant::now(), Some(client));
     }
 
     /// The second connection has done its work. `None` if the first was taken away.
@@ -189,7 +189,7 @@ impl Dialer {
         let limit = limit(step, hung, choice);
         let why = match step {
             Step::First => format!("connecting to Postgres takes longer than {limit:.0?}"),
-            Step::Second { first } => format!(
+            Step::Second { first, .. } => format!(
                 "a second, short-lived connection, which proves that the first one carries notifications, could not be \
                  opened within {limit:.1?}, though the first one took {first:.1?}: leave room for one more session in the \
                  pool and in max_connections"
@@ -233,7 +233,7 @@ fn open(
     // If the other side does not listen any more, it has failed, which is told below.
     let _ = listening.send(());
     let listened = begun.elapsed();
-    progress.handle_first(client);
+    progress.handle_first(client, patience.lock());
     let probe = probe.map(|probe| probe.recv());
     let Some(mut client) = progress.handle_second() else {
         return Ok(None);

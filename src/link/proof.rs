@@ -32,8 +32,8 @@ pub(super) enum Proof {
     /// It is about to.
     Asked(Connect, Receiver<Result<Seated>>),
     /// It did. That is heard with all that arrives by then, or never.
-    Due(Instant, Seated),
-    /// It was not heard, though the session answers.
+    Due(Instant, Box<Seated>),
+    /// It was not heard.
     Failed,
 }
 
@@ -63,7 +63,7 @@ impl Proof {
             return;
         };
         *self = match sent.try_recv() {
-            Ok(Ok(second)) => Self::Due(Instant::now() + limit(patience), second),
+            Ok(Ok(second)) => Self::Due(Instant::now() + limit(patience), Box::new(second)),
             Err(TryRecvError::Empty) => return,
             // It is asked again, until there is a seat. Each time waits for one.
             Ok(Err(error)) if is_without_seat(&error) => Self::Owed(Arc::clone(connect)),
@@ -77,7 +77,7 @@ impl Proof {
     }
 
     /// The second connection, if all that arrived `until` then was heard, and what it said was not.
-    pub(super) fn take_overdue(&mut self, until: Instant) -> Option<Seated> {
+    pub(super) fn take_overdue(&mut self, until: Instant) -> Option<Box<Seated>> {
         match std::mem::replace(self, Self::Known) {
             Self::Due(by, second) if until >= by => Some(second),
             other => {

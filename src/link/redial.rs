@@ -27,8 +27,9 @@ const SECOND_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) enum Step {
     /// Connecting, logging in, listening to the inbox.
     First,
-    /// The second connection, which proves that notifications arrive. The first took this long.
-    Second { first: Duration },
+    /// The second connection, which proves that notifications arrive. The first took this long, and NOTIFY waits for a lock no longer
+    /// than `lock`.
+    Second { first: Duration, lock: Duration },
     /// Making the session ready.
     SetUp,
 }
@@ -202,8 +203,8 @@ impl Redial {
 pub(super) fn limit(step: Step, hung: u32, choice: Choice) -> Duration {
     let Step::First = step else {
         return match step {
-            // Logging in can take seconds and be healthy, and then it does so twice.
-            Step::Second { first } => SECOND_TIMEOUT.max(first * 2),
+            // Logging in can take seconds and be healthy, and then it does so twice; and so can NOTIFY.
+            Step::Second { first, lock } => SECOND_TIMEOUT.max(first * 2).max(first + lock),
             Step::First | Step::SetUp => doubled(hung),
         };
     };
@@ -336,11 +337,17 @@ mod tests {
     }
 
     #[test]
-    fn the_second_connection_may_take_twice_what_the_first_took() {
-        for (first, second) in [(10, 3_000), (1_500, 3_000), (4_000, 8_000), (8_000, 16_000)] {
-            let first = Duration::from_millis(first);
+    fn the_second_connection_may_take_twice_what_the_first_took_and_wait_for_the_lock() {
+        for (first, lock, second) in [
+            (10, 1_200, 3_000),
+            (10, 4_000, 4_010),
+            (1_500, 1_200, 3_000),
+            (4_000, 1_200, 8_000),
+            (8_000, 4_000, 16_000),
+        ] {
+            let [first, lock] = [first, lock].map(Duration::from_millis);
             for hung in 0..5 {
-                let limit = limit(Step::Second { first }, hung, choice(3));
+                let limit = limit(Step::Second { first, lock }, hung, choice(3));
                 assert_eq!(limit, Duration::from_millis(second));
             }
         }

@@ -222,17 +222,18 @@ impl Link {
 
     /// What this second connection said has not arrived. The session may have stood still, so it is asked something, and what had
     /// arrived by then is returned; or the second connection reached another server.
-    fn look_again(&mut self, mut second: Seated) -> Result<Option<Notice>> {
+    fn look_again(&mut self, mut second: Box<Seated>) -> Result<Option<Notice>> {
+        self.proof = Proof::Failed;
         let same_server = self.call(0, move |client| Ok(is_same_server(client, &mut second)))?;
         let client = self.client.as_mut().ok_or_else(gone)?;
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
             self.unread.push_back(Notice(notification));
         }
-        if self.unread.iter().any(|notice| self.is_probe(notice)) {
-            return Ok(self.unread.pop_front());
+        if !self.unread.iter().any(|notice| self.is_probe(notice)) {
+            return Err(not_carried(&Seen::Own { same_server }));
         }
-        self.proof = Proof::Failed;
-        Err(not_carried(&Seen::Own { same_server }))
+        self.proof = Proof::Known;
+        Ok(self.unread.pop_front())
     }
 
     fn is_probe(&self, notice: &Notice) -> bool {

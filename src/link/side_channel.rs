@@ -150,8 +150,7 @@ impl SideChannel {
             let payloads = sign(backend).ok_or_else(|| {
                 Error::new(
                     Kind::Link,
-                    "not announced over a further connection: a signature names its backend, and this role may not execute \
-                     pg_backend_pid()",
+                    "not announced over a further connection: a signature names its backend, which could not be told",
                 )
             })?;
             if !payloads.is_empty() {

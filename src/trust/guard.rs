@@ -27,7 +27,8 @@ impl Guard {
         }
     }
 
-    /// This session is heard from now on. Nothing waits in it, unless it is the one from before: that was held up.
+    /// This session is heard from now on. Nothing waits in it, unless it is the one from before: that was held up. (A new one may have
+    /// its number. Then the first notification may be as old as one of that session.)
     pub(crate) fn handle_link_up(&mut self, session: Pid) {
         if self.session.replace(session) != Some(session) {
             self.all_heard(Duration::ZERO);

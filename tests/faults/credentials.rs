@@ -99,7 +99,7 @@ fn an_address_that_may_have_been_banned_is_said_to_be() {
     };
     why("rejects the login");
     // From then on nobody answers there.
-    way.lead_to(free_port());
+    way.lead_to(1);
     why("may have banned this address");
     let error = a.status().last_error.expect("a reason").to_string();
     assert!(error.contains("every 5 s"), "{error}");

@@ -102,7 +102,7 @@ impl Watch {
         let mut client = Some(Client::connect(&params, NoTls).expect("a session"));
         let thread = thread::spawn(move || {
             let mut before = Counts::new();
-            while !ends.load(Ordering::Relaxed) {
+            loop {
                 // A server that is stopped or full does not answer.
                 if client.is_none() {
                     client = Client::connect(&params, NoTls).ok();
@@ -116,6 +116,9 @@ impl Watch {
                     }
                     Some(Err(_)) => client = None,
                     None => {}
+                }
+                if ends.load(Ordering::Relaxed) {
+                    break;
                 }
                 thread::sleep(PAUSE);
             }

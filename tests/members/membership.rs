@@ -488,7 +488,7 @@ fn peer_infos_are_told_while_the_server_is_down() {
 #[test]
 fn a_member_that_has_left_says_so() {
     let server = Server::start();
-    let a = join(&server, "a");
+    let [a, _b] = acquainted(["a", "b"].map(Config::new), &server.params());
     a.leave().expect("a goodbye");
     let infos = a.peer_infos().recv_timeout(PATIENCE);
     assert!(infos.is_err_and(|error| error.is_disconnected()));

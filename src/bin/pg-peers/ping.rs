@@ -125,8 +125,8 @@ impl Ping {
         end?;
         match tally.lost {
             0 => Ok(ExitCode::SUCCESS),
-            _ if tally.held_up > 0 => Err(HELD_UP.into()),
             _ if !tally.latencies.is_empty() => Ok(ExitCode::FAILURE),
+            _ if tally.held_up > 0 => Err(HELD_UP.into()),
             _ => Err(format!("no notification was heard: {POOLER}").into()),
         }
     }

@@ -137,6 +137,10 @@ fn look(mut subject: Subject, findings: &Sender<(&'static str, Vec<Finding>)>) {
         if findings.send((name, found)).is_err() {
             return;
         }
+        // Not before the sessions of the checks so far were given back.
+        if *name == "notify" {
+            subject.listen();
+        }
         // Why there is no session was said, and all that follows needs one.
         if *name == "login" && !subject.is_connected() {
             return;

@@ -93,7 +93,11 @@ fn advice_for_login(subject: &Subject) -> &'static str {
 
 fn socket(directory: &Path, port: u16) -> Finding {
     let path = directory.join(format!(".s.PGSQL.{port}"));
-    match UnixStream::connect(&path) {
+    let place = path.clone();
+    let connected = within("a socket", STEP, move || {
+        UnixStream::connect(place).map_err(|e| e.to_string())
+    });
+    match connected.and_then(|it| it) {
         Ok(_) => Finding::ok(format!("socket {}", path.display())),
         Err(error) => Finding::failure(
             format!("socket {}: {error}", path.display()),

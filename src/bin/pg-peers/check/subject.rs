@@ -20,8 +20,8 @@ pub(crate) struct Subject {
     pub(super) connection: Connection,
     pub(super) meeting: Meeting,
     client: Option<Client>,
-    /// Who listens on the channel, from the login on: bare names are heard when each says its name.
-    observer: Option<Observer>,
+    /// Who listens on the channel while other things are looked at: bare names are heard when each says its name.
+    observer: Option<Result<Observer, String>>,
 }
 
 struct Observer {
@@ -44,12 +44,17 @@ impl Subject {
 
     pub(super) fn connect(&mut self) -> Result<(), Failure> {
         self.client = Some(self.connection.open(NAME)?);
-        let observer = self.connection.join(self.meeting.observer())?;
-        self.observer = Some(Observer {
-            cluster: ManuallyDrop::new(observer),
+        Ok(())
+    }
+
+    /// Listens on the channel from now on.
+    pub(super) fn listen(&mut self) {
+        let joined = self.connection.join(self.meeting.observer());
+        let observer = joined.map(|cluster| Observer {
+            cluster: ManuallyDrop::new(cluster),
             since: Instant::now(),
         });
-        Ok(())
+        self.observer = Some(observer.map_err(|error| error.to_string()));
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -86,15 +91,18 @@ impl Subject {
 
     /// Who is on the channel, where it was listened for that long.
     pub(super) fn roster(&self, listening: Duration) -> Result<Vec<PeerInfo>, Failure> {
-        let Observer { cluster, since } = self.observer.as_ref().ok_or("nobody has logged in")?;
+        let observer = self.observer.as_ref();
+        let observer = observer.ok_or("nobody listens on the channel")?;
+        let Observer { cluster, since } = observer.as_ref().map_err(String::clone)?;
         let still = listening.saturating_sub(since.elapsed());
         Ok(roster::ask(cluster, still)?.infos)
     }
 
     /// How many sessions this program has at the server between two checks.
     pub(super) fn sessions(&self) -> i64 {
-        let is_online = |observer: &Observer| observer.cluster.status().online;
-        i64::from(self.client.is_some()) + i64::from(self.observer.as_ref().is_some_and(is_online))
+        let observer = self.observer.iter().flatten();
+        let online = observer.filter(|it| it.cluster.status().online).count();
+        i64::from(self.client.is_some()) + online as i64
     }
 }
 
