@@ -161,6 +161,17 @@ impl Step {
         }
     }
 
+    /// What gives nobody cause to leave but one that dies or says goodbye.
+    fn roll_harmless(dice: &mut Dice) -> Self {
+        loop {
+            let step = Self::roll(dice);
+            let is_group = matches!(step, Self::Deaths(_) | Self::Pauses(_));
+            if !step.is_cause_to_leave() && !is_group {
+                return step;
+            }
+        }
+    }
+
     /// Whether that member may leave because of it. To lose the session for a moment is no cause.
     fn is_cause_to_leave(&self) -> bool {
         match self {
@@ -189,6 +200,8 @@ impl Group {
 /// What was measured at the end of a schedule, where it could be.
 #[derive(Default)]
 struct Measured {
+    /// How many members were to stay through all that gives no cause to leave.
+    stayed: usize,
     death: Option<Duration>,
     departure: Option<Duration>,
 }
@@ -259,9 +272,9 @@ impl Schedule {
         })
     }
 
-    fn step(&mut self, number: u64) {
+    fn step(&mut self, number: u64, roll: impl Fn(&mut Dice) -> Step) {
         let n = self.dice.below(self.newest.len());
-        let step = Step::roll(&mut self.dice);
+        let step = roll(&mut self.dice);
         self.stays[n] &= !step.is_cause_to_leave();
         // Often while what came before is still under way.
         let longest = self.dice.pick(&[4, 300, 3_000]);
@@ -463,6 +476,27 @@ impl Schedule {
         for id in self.net.alive() {
             let [seen, truth] = self.net.seen_and_true(id);
             assert_eq!(seen, truth, "as seen by {id}");
+        }
+        self.assert_that_nobody_left_without_cause();
+    }
+
+    /// Those that are there, and have their name for themselves, stay through what is no cause to leave. Returns how many.
+    fn assert_that_all_stay(&mut self) -> usize {
+        self.assert_that_nobody_left_without_cause();
+        self.longest_hold_up = self.longest_hold_up.min(150);
+        let of_name = |n: usize| self.net.all_of(&format!("p{n:02}"));
+        let is_alone = |n| of_name(n) == [self.newest[n]];
+        let announces = |n: usize| self.net.processes[self.newest[n]].announces();
+        let names = 0..self.newest.len();
+        self.stays = names.map(|n| is_alone(n) && announces(n)).collect();
+        for number in 30..45 {
+            self.step(number, Step::roll_harmless);
+        }
+        self.stays.iter().filter(|stays| **stays).count()
+    }
+
+    fn assert_that_nobody_left_without_cause(&mut self) {
+        for id in self.net.alive() {
             let told = self.net.told(id);
             for (n, _) in self.stays.iter().enumerate().filter(|(_, stays)| **stays) {
                 let leave = format!("leave p{n:02}.");
@@ -476,13 +510,17 @@ impl Schedule {
 fn schedule(seed: u64) -> Measured {
     let mut schedule = Schedule::new(seed);
     for number in 0..30 {
-        schedule.step(number);
+        schedule.step(number, Step::roll);
     }
+    schedule.net.calm_down();
+    schedule.assert_that_all_know_who_came_and_who_said_goodbye();
+    let stayed = schedule.assert_that_all_stay();
     schedule.net.calm_down();
     schedule.assert_that_all_know_who_came_and_who_said_goodbye();
     schedule.assert_that_deliveries_stay_within_the_budget();
     schedule.assert_that_all_see_the_truth();
     Measured {
+        stayed,
         departure: schedule.time_until_a_departure_is_known(),
         death: schedule.time_until_deaths_are_known(),
     }
@@ -525,6 +563,9 @@ fn whatever_the_schedule_all_see_the_truth() {
     };
     let measured: Vec<Measured> = seeds.map(of).collect();
     if many {
+        let stayed: usize = measured.iter().map(|it| it.stayed).sum();
+        println!("{stayed} members stayed through what gives no cause to leave");
+        assert!(stayed >= measured.len());
         let death = p99("deaths known after", measured.iter().map(|it| it.death));
         assert!(death <= DEATH_KNOWN, "{death:?}");
         let departures = measured.iter().map(|it| it.departure);

@@ -92,7 +92,7 @@ impl Net {
         })
     }
 
-    fn all_of(&self, name: &str) -> Vec<Id> {
+    pub(super) fn all_of(&self, name: &str) -> Vec<Id> {
         let ids = 0..self.processes.len();
         ids.filter(|&id| self.processes[id].alive && self.processes[id].name == name)
             .collect()
