@@ -31,8 +31,9 @@ pub(super) enum Proof {
     Owed(Connect),
     /// It is about to.
     Asked(Connect, Receiver<Result<Seated>>),
-    /// It did. That is heard with all that arrives by then, or never.
-    Due(Instant, Box<Seated>),
+    /// It did. That is heard with all that arrives by then, or never. The connection is kept, where nothing else needs its seat, to be
+    /// asked which server it reached.
+    Due(Instant, Option<Box<Seated>>),
     /// It was not heard.
     Failed,
 }
@@ -63,7 +64,7 @@ impl Proof {
             return;
         };
         *self = match sent.try_recv() {
-            Ok(Ok(second)) => Self::Due(Instant::now() + limit(patience), Box::new(second)),
+            Ok(Ok(second)) => Self::Due(Instant::now() + limit(patience), Some(Box::new(second))),
             Err(TryRecvError::Empty) => return,
             // It is asked again, until there is a seat. Each time waits for one.
             Ok(Err(error)) if is_without_seat(&error) => Self::Owed(Arc::clone(connect)),
@@ -76,14 +77,16 @@ impl Proof {
         };
     }
 
-    /// The second connection, if all that arrived `until` then was heard, and what it said was not.
-    pub(super) fn take_overdue(&mut self, until: Instant) -> Option<Box<Seated>> {
-        match std::mem::replace(self, Self::Known) {
-            Self::Due(by, second) if until >= by => Some(second),
-            other => {
-                *self = other;
-                None
-            }
+    /// Whether all that arrived `until` then was heard, and what the second connection said was not.
+    pub(super) fn is_overdue(&self, until: Instant) -> bool {
+        matches!(self, Self::Due(by, _) if until >= *by)
+    }
+
+    /// The second connection, if it is open still.
+    pub(super) fn take_second(&mut self) -> Option<Box<Seated>> {
+        match self {
+            Self::Due(_, second) => second.take(),
+            _ => None,
         }
     }
 

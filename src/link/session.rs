@@ -172,6 +172,13 @@ impl Link {
         }
     }
 
+    /// Closes what else is open at the server, since a flood takes another connection.
+    pub(super) fn spare_seats(&mut self) {
+        if let Some(second) = self.proof.take_second() {
+            let _ = spawn("close", move || drop(second));
+        }
+    }
+
     /// Does what nobody should wait for: it comes after the hello.
     pub(super) fn settle(&mut self) -> Result<()> {
         self.proof
@@ -207,10 +214,8 @@ impl Link {
             }
             // The end of the iterator also stands for the end of the connection, at once and every time.
             None if client.is_closed() => Err(gone()),
-            None => match self.proof.take_overdue(until) {
-                Some(second) => self.look_again(second),
-                None => Ok(None),
-            },
+            None if self.proof.is_overdue(until) => self.look_again(),
+            None => Ok(None),
         }
     }
 
@@ -220,11 +225,15 @@ impl Link {
         }
     }
 
-    /// What this second connection said has not arrived. The session may have stood still, so it is asked something, and what had
+    /// What the second connection said has not arrived. The session may have stood still, so it is asked something, and what had
     /// arrived by then is returned; or the second connection reached another server.
-    fn look_again(&mut self, mut second: Box<Seated>) -> Result<Option<Notice>> {
+    fn look_again(&mut self) -> Result<Option<Notice>> {
+        let second = self.proof.take_second();
         self.proof = Proof::Failed;
-        let same_server = self.call(0, move |client| Ok(is_same_server(client, &mut second)))?;
+        let same_server = self.call(0, move |client| match second {
+            Some(mut second) => Ok(is_same_server(client, &mut second)),
+            None => run(client, &sql::beat()).map(|()| None),
+        })?;
         let client = self.client.as_mut().ok_or_else(gone)?;
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
             self.unread.push_back(Notice(notification));

@@ -86,7 +86,10 @@ impl<M> Up<M> {
     ) -> Result<Next> {
         self.link.close_second()?;
         match self.hearing.is_flooded(now) {
-            true => self.side_channel.prepare(now)?,
+            true => {
+                self.link.spare_seats();
+                self.side_channel.prepare(now)?;
+            }
             false => {
                 self.side_channel.stop();
                 self.link.settle()?;
