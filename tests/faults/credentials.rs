@@ -12,6 +12,17 @@ use super::*;
 const REJECTED_FIXED: Duration = Duration::from_secs(30);
 const REJECTED_SUPPLIED: Duration = Duration::from_secs(5);
 
+/// A session of a role that has a password.
+fn log_in(port: u16, password: &str) -> Result<postgres::Client, postgres::Error> {
+    postgres::Config::new()
+        .host("127.0.0.1")
+        .port(port)
+        .user("app")
+        .dbname("postgres")
+        .password(password)
+        .connect(NoTls)
+}
+
 #[test]
 fn a_password_that_changes_while_members_run_is_supplied_anew() {
     let server = Server::start();
@@ -20,15 +31,7 @@ fn a_password_that_changes_while_members_run_is_supplied_anew() {
     let password = Arc::new(Mutex::new("before"));
     let [a, b, c] = ["a", "b", "c"].map(|name| {
         let (port, password) = (server.port(), Arc::clone(&password));
-        let connect = move || {
-            postgres::Config::new()
-                .host("127.0.0.1")
-                .port(port)
-                .user("app")
-                .dbname("postgres")
-                .password(*password.lock().expect("a lock"))
-                .connect(NoTls)
-        };
+        let connect = move || log_in(port, *password.lock().expect("a lock"));
         let member = Config::new(name).join_with(connect).expect("valid");
         expect(&member, "online");
         member
@@ -80,16 +83,8 @@ fn an_address_that_may_have_been_banned_is_said_to_be() {
     server.require_password("app");
     let way = Proxy::start(&server, Duration::ZERO);
     let port = way.port();
-    let connect = move || {
-        postgres::Config::new()
-            .host("127.0.0.1")
-            .port(port)
-            .user("app")
-            .dbname("postgres")
-            .password("wrong")
-            .connect(NoTls)
-    };
-    let a = Config::new("a").join_with(connect).expect("valid");
+    let a = Config::new("a").join_with(move || log_in(port, "wrong"));
+    let a = a.expect("valid");
     expect(&a, "offline");
     let why = |part: &str| {
         eventually(part, || {
