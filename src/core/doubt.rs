@@ -39,8 +39,8 @@ impl Doubt {
         self.stop();
     }
 
-    /// This peer knows other members. One alone may be wrong, so it takes two in a row, or, where there is no `second`, twice the
-    /// same. Two that know others again may both be wrong, and so may this member: who asks learns what each of them lacks.
+    /// This peer knows other members. One alone may be wrong, so it takes two in a row, or, where there is no second, the same one
+    /// twice. The two need not know the same: where many rosters are wrong, each in its way, hardly any two do.
     pub(crate) fn handle_different(
         &mut self,
         now: Instant,
