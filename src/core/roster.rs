@@ -541,7 +541,10 @@ impl Roster {
                     self.review(sender, name, announce);
                 }
                 // Who was here all the time has heard of it, or one witness is not enough.
-                Body::Gone { why, .. } if self.review.is_some() && why != Reason::Goodbye => {}
+                Body::Gone { why, .. }
+                    if self.review.is_some()
+                        && self.sync.away_since().is_none()
+                        && why != Reason::Goodbye => {}
                 Body::Gone {
                     incarnation,
                     seq,
@@ -551,8 +554,14 @@ impl Roster {
                 }
                 _ => {}
             }
+            if let Some(entry) = self.entries.get(name) {
+                if !entry.standing.is_alive() {
+                    self.sync.note_named(entry.peer.shared_name());
+                }
+            }
         }
         if self.sync.handle_part(now, sender, part.part, part.parts) {
+            self.plan_unnamed_departures(now);
             match self.conclude_review(now, sender) {
                 true => self.sync.ask_another(now),
                 false => self.sync.settle(),

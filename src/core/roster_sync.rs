@@ -1,7 +1,7 @@
 //! Asking who is there (rule 6): a newcomer, and a participant that was away, is told by one member, not by all. Pure: time is a
 //! parameter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ pub(crate) struct RosterSync {
     inbox: Inbox,
     /// The number of the question that is under way, or was last.
     number: Option<u64>,
-    /// Until then it heard who leaves, and has not been told who left since; `None` for a newcomer, and once it knows.
+    /// Until then it heard who leaves, and has not been told who left since; `None` for a newcomer, and once an answer has said it.
     away_since: Option<Instant>,
     stage: Stage,
     /// It knew who is there, and asks since others know other members.
@@ -41,6 +41,8 @@ pub(crate) struct RosterSync {
     /// The peers that were said to have left while an answer is awaited, which may have been written before: the start that
     /// left, and its last message.
     departures: HashMap<Arc<str>, (Incarnation, u64)>,
+    /// The peers that have left, as far as is known here, and that an answer names, whatever it says of them.
+    named: HashSet<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,7 @@ impl RosterSync {
             slowest: Duration::ZERO,
             answers: Vec::new(),
             departures: HashMap::new(),
+            named: HashSet::new(),
         }
     }
 
@@ -164,6 +167,7 @@ impl RosterSync {
         self.progress = Some(now);
         self.slowest = Duration::ZERO;
         self.answers.clear();
+        self.named.clear();
     }
 
     fn ask_next(&mut self, attempt: u64, at: Instant) {
@@ -175,17 +179,26 @@ impl RosterSync {
         self.stage = Stage::Idle;
         self.review = false;
         self.in_flight = false;
-        self.answers.clear();
-        self.departures.clear();
+        self.forget_answers();
     }
 
-    /// Who is there is known.
+    /// Who is there is known, and who left meanwhile.
     pub(crate) fn settle(&mut self) {
+        self.away_since = None;
+        self.settle_unanswered();
+    }
+
+    /// Who is there is known, since all were heard. Nobody could tell who left meanwhile, so that is still to be learned.
+    fn settle_unanswered(&mut self) {
         self.stage = Stage::Settled;
         self.review = false;
-        self.away_since = None;
+        self.forget_answers();
+    }
+
+    fn forget_answers(&mut self) {
         self.answers.clear();
         self.departures.clear();
+        self.named.clear();
     }
 
     /// A peer was said to have left. No more than `bound` of them are remembered.
@@ -201,6 +214,16 @@ impl RosterSync {
             let last = last.or_insert((incarnation, seq));
             *last = (incarnation, seq).max(*last);
         }
+    }
+
+    /// An answer names a peer that has left, as far as is known here.
+    pub(crate) fn note_named(&mut self, name: Arc<str>) {
+        self.named.insert(name);
+    }
+
+    /// Whether an answer named this peer, which has left as far as is known here.
+    pub(crate) fn has_named(&self, name: &str) -> bool {
+        self.named.contains(name)
     }
 
     /// Whether a peer was said to have left after it announced this.
@@ -229,7 +252,7 @@ impl RosterSync {
             Stage::Asking { attempt, at } if at <= now => {
                 if attempt == ASK_ALL && self.review {
                     // To have everybody announce itself would cost more than this is worth.
-                    self.settle();
+                    self.settle_unanswered();
                     return None;
                 }
                 if attempt == ASK_ALL {
@@ -254,7 +277,7 @@ impl RosterSync {
             // The spread may have grown: the more are heard, the longer they take.
             self.listen(since, spread);
             if self.deadline() <= Some(horizon) {
-                self.settle();
+                self.settle_unanswered();
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Who was away learns who left meanwhile (rule 6): from the answer to its question, and where all were away at once, so that
 //! nobody can answer, from those who heard it before.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::entry::{Entry, Standing};
@@ -47,15 +48,29 @@ impl Roster {
     /// Somebody who was away for so long asks all, since nobody has answered. What this member heard before, others may have
     /// missed.
     pub(super) fn plan_departures(&mut self, now: Instant, away: Duration) {
+        let departed = self.departed_within(now, away);
+        let names = departed.map(|(entry, _)| entry.peer.shared_name());
+        self.plan_to_tell(now, names.collect());
+    }
+
+    /// This member was away, and the answer to its question is whole. What it had heard before and the answer does not name, who
+    /// answers has missed, having been away, too, and others with it.
+    pub(super) fn plan_unnamed_departures(&mut self, now: Instant) {
+        let Some(away) = self.away(now).filter(|_| self.review.is_none()) else {
+            return;
+        };
+        let departed = self.departed_within(now, away);
+        let names = departed.map(|(entry, _)| entry.peer.shared_name());
+        let unnamed = names.filter(|name| !self.sync.has_named(name));
+        self.plan_to_tell(now, unnamed.collect());
+    }
+
+    fn plan_to_tell(&mut self, now: Instant, mut names: Vec<Arc<str>>) {
         if !self.presence.as_ref().is_some_and(Presence::speaks) {
             return;
         }
         let room = MOST_TOLD.saturating_sub(self.departures.len());
-        let names = self.departed_within(now, away);
-        let mut names: Vec<_> = names
-            .map(|(entry, _)| entry.peer.shared_name())
-            .filter(|name| !self.departures.has(name))
-            .collect();
+        names.retain(|name| !self.departures.has(name));
         // All choose the same, so that one spares the others.
         names.sort_unstable();
         for name in names.into_iter().take(room) {

@@ -66,7 +66,7 @@ pub(super) struct Heartbeat<'a> {
     pub(super) back: Duration,
     pub(super) checks: bool,
     pub(super) beat: Option<Duration>,
-    /// Another member says that it is there, so it may have been taken for silent by mistake.
+    /// Another member says that it is there, so it may have been given up by mistake.
     pub(super) revives: bool,
     pub(super) tags: WireTags<'a>,
 }
@@ -133,9 +133,13 @@ impl Entry {
     }
 
     /// Whether this sign of life of the same start was heard before, or a later one was. One that another member tells of a
-    /// peer that was silent here is not: it was heard there.
+    /// peer that was silent here, or had no session, is not: it was heard there.
     pub(super) fn is_old(&self, heartbeat: &Heartbeat<'_>) -> bool {
-        let told_anew = heartbeat.revives && self.standing == Standing::Left(Reason::Expired);
+        let mistaken = matches!(
+            self.standing,
+            Standing::Left(Reason::Expired | Reason::SessionGone)
+        );
+        let told_anew = heartbeat.revives && mistaken;
         heartbeat.seq < self.seq || (heartbeat.seq == self.seq && !told_anew)
     }
 

@@ -55,8 +55,18 @@ fn a_death_is_missed(net: &mut Net, ids: &[Id]) {
     expect_left(net, away, &["leave p002.3 SessionGone"]);
 }
 
-/// As in a restart of the server while others are deployed: some have heard a goodbye, and some have not.
-fn all_are_away_and_some_missed_a_goodbye(net: &mut Net, ids: &[Id]) {
+/// How all come back that were away.
+#[derive(Clone, Copy, Debug)]
+enum Return {
+    AtOnce,
+    /// One after the other, within three seconds.
+    InTurn,
+    /// Those that missed something first, also one after the other.
+    IgnorantFirst,
+}
+
+/// As in a restart of the server while others are deployed: some have heard of a departure, and some have not.
+fn all_are_away_and_some_missed_a_departure(net: &mut Net, ids: &[Id], way: Return, dies: bool) {
     let leaver = ids[4];
     let stay: Vec<Id> = ids
         .iter()
@@ -70,23 +80,41 @@ fn all_are_away_and_some_missed_a_goodbye(net: &mut Net, ids: &[Id]) {
     for &id in stay.iter().step_by(2) {
         net.disconnect(id);
     }
-    net.leave(leaver);
+    if dies {
+        // One that looks after sessions has found out, and tells it just before its link ends, too.
+        net.crash(leaver);
+        net.inject("pg-peers/1 gone name=p004 inc=5 seq=99;");
+    } else {
+        net.leave(leaver);
+    }
     net.run(ms(50));
     for &id in &stay {
         net.disconnect(id);
     }
     net.run(ms(700));
     let before = net.sent.len();
-    for &id in &stay {
+    let mut order = stay.clone();
+    if matches!(way, Return::IgnorantFirst) {
+        let ignorant = stay.iter().step_by(2);
+        let others = stay.iter().skip(1).step_by(2);
+        order = ignorant.chain(others).copied().collect();
+    }
+    let gap = match way {
+        Return::AtOnce => Duration::ZERO,
+        Return::InTurn | Return::IgnorantFirst => secs(3) / stay.len() as u32,
+    };
+    for &id in &order {
         net.reconnect(id);
+        net.run(gap);
     }
     net.run(KNOWN_WITHIN);
     let said = net.sent[before..].iter();
     let said = said.filter(|sent| sent.payload.contains(" gone name=p004 "));
     let said = said.count();
     assert!((1..=20).contains(&said), "{said} say it");
+    let why = if dies { "SessionGone" } else { "Goodbye" };
     for &id in &stay {
-        expect_left(net, id, &["leave p004.5 Goodbye"]);
+        expect_left(net, id, &[&format!("leave p004.5 {why}")]);
     }
 }
 
@@ -95,7 +123,13 @@ fn departures_are_missed(seed: u64, count: usize) {
     let ids = crowd(&mut net, count);
     a_goodbye_is_missed(&mut net, &ids);
     a_death_is_missed(&mut net, &ids);
-    all_are_away_and_some_missed_a_goodbye(&mut net, &ids);
+}
+
+fn departures_are_missed_by_all(seed: u64, count: usize, way: Return) {
+    let mut net = Net::new(seed);
+    let ids = crowd(&mut net, count);
+    let dies = seed % 2 == 1;
+    all_are_away_and_some_missed_a_departure(&mut net, &ids, way, dies);
 }
 
 #[test]
@@ -109,6 +143,29 @@ fn a_departure_that_was_missed_is_known_within_a_second() {
 fn a_departure_that_was_missed_is_known_within_a_second_by_400() {
     if large() {
         departures_are_missed(1, 400);
+    }
+}
+
+#[test]
+fn a_departure_that_was_missed_is_known_when_all_are_back_at_once() {
+    for seed in 0..20 {
+        departures_are_missed_by_all(seed, 8, Return::AtOnce);
+    }
+}
+
+#[test]
+fn a_departure_that_was_missed_is_known_when_all_come_back_in_turn() {
+    for seed in 0..20 {
+        for way in [Return::InTurn, Return::IgnorantFirst] {
+            departures_are_missed_by_all(seed, 8, way);
+        }
+    }
+}
+
+#[test]
+fn a_departure_that_was_missed_is_known_when_400_are_back() {
+    if large() {
+        departures_are_missed_by_all(1, 400, Return::IgnorantFirst);
     }
 }
 

@@ -282,9 +282,19 @@ impl Schedule {
         self.take(n, number, &step);
         self.net.run(pause);
         if matches!(step, Step::ServerRestart) {
-            for id in self.net.alive() {
-                self.net.reconnect(id);
-            }
+            self.all_are_back();
+        }
+    }
+
+    /// All come back, in any order: at once, or one after the other.
+    fn all_are_back(&mut self) {
+        let longest = self.dice.pick(&[1, 10, 30]);
+        let mut away = self.net.alive();
+        while !away.is_empty() {
+            let id = away.swap_remove(self.dice.below(away.len()));
+            self.net.reconnect(id);
+            let gap = self.dice.below_ms(longest);
+            self.net.run(gap);
         }
     }
 
@@ -397,7 +407,7 @@ impl Schedule {
         Some(self.time_until_the_truth_is_seen(&self.net.alive()))
     }
 
-    /// How long a member that was away keeps a peer that left meanwhile, and that others knew.
+    /// How long a member that was away keeps a peer that left meanwhile, and that others knew; they may have been away since.
     fn time_until_a_departure_is_known(&mut self) -> Option<Duration> {
         let there = self.by_age();
         if there.len() < 3 {
@@ -411,8 +421,15 @@ impl Schedule {
         self.net.leave(leaves);
         let rest = self.dice.below_ms(500);
         self.net.run(ms(50) + rest);
-        self.net.reconnect(away);
-        Some(self.time_until_the_truth_is_seen(&[away]))
+        if self.dice.below(2) == 0 {
+            self.net.reconnect(away);
+            return Some(self.time_until_the_truth_is_seen(&[away]));
+        }
+        for id in self.net.alive() {
+            self.net.disconnect(id);
+        }
+        self.all_are_back();
+        Some(self.time_until_the_truth_is_seen(&self.net.alive()))
     }
 
     fn time_until_the_truth_is_seen(&mut self, by: &[Id]) -> Duration {
