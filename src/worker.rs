@@ -70,7 +70,7 @@ impl Worker {
 
     /// One turn with a link: say what is due, then hear one notification, or wait until something is due.
     fn turn(&mut self) -> Result<()> {
-        self.note_side_channel()?;
+        self.note_side_channel(self.pace.now())?;
         let due = self.roster.poll_timeout();
         match self.up()?.speak(Instant::now(), due) {
             Speak::OnLink => self.announce()?,
@@ -175,17 +175,17 @@ impl Worker {
         side_channel.announce(now, &payloads, announcements, sign)
     }
 
-    fn note_side_channel(&mut self) -> Result<()> {
-        let Some(outcome) = self.up()?.side_channel.poll_outcome() else {
+    fn note_side_channel(&mut self, now: Instant) -> Result<()> {
+        let Some(outcome) = self.up()?.side_channel.poll_outcome(now) else {
             return Ok(());
         };
         match outcome {
             Ok(announcements) => {
-                self.roster.handle_sent(self.pace.now());
+                self.roster.handle_sent(now);
                 self.host.status_mut().announced += announcements;
             }
             Err(error) => {
-                self.roster.handle_not_sent(self.pace.now());
+                self.roster.handle_not_sent(now);
                 log::debug!(target: LINK, "{:?}: not announced aside: {error}", self.names.channel);
                 self.host.status_mut().last_error = Some(error);
             }

@@ -25,7 +25,7 @@ pub(crate) enum Aside {
     Ready,
     /// The last announcement is under way, or was made just now.
     Busy,
-    /// The last announcement failed, or takes too long: the link must do.
+    /// The last announcement failed a moment ago, or takes too long: the link must do.
     Failed,
 }
 
@@ -58,7 +58,8 @@ struct Announcing {
 enum State {
     Busy(Receiver<Outcome>),
     Done,
-    Failed,
+    /// What made it fail may pass, so it is tried again some time after that.
+    Failed(Instant),
 }
 
 impl SideChannel {
@@ -85,13 +86,13 @@ impl SideChannel {
     pub(crate) fn state(&self, now: Instant) -> Aside {
         let rests = self.looked.is_some_and(|at| now < at + REST);
         match self.last.as_ref().map(|last| (&last.state, last.sent)) {
-            Some((State::Failed, _)) => Aside::Failed,
+            Some((State::Failed(at), _)) if now < *at + self.patience => Aside::Failed,
             Some((State::Busy(_), sent)) if now.saturating_duration_since(sent) > self.patience => {
                 Aside::Failed
             }
             Some((State::Busy(_), _)) => Aside::Busy,
-            Some((State::Done, _)) | None if rests => Aside::Busy,
-            Some((State::Done, _)) | None => Aside::Ready,
+            _ if rests => Aside::Busy,
+            Some((State::Done | State::Failed(_), _)) | None => Aside::Ready,
         }
     }
 
@@ -176,7 +177,7 @@ impl SideChannel {
     }
 
     /// What came of the last announcements, once: how many were made.
-    pub(crate) fn poll_outcome(&mut self) -> Option<Result<u64>> {
+    pub(crate) fn poll_outcome(&mut self, now: Instant) -> Option<Result<u64>> {
         let last = self.last.as_mut()?;
         let State::Busy(outcome) = &last.state else {
             return None;
@@ -188,7 +189,7 @@ impl SideChannel {
         };
         last.state = match outcome {
             Ok(_) => State::Done,
-            Err(_) => State::Failed,
+            Err(_) => State::Failed(now),
         };
         let announced = outcome.map(|session| {
             self.session = session;
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn one_announcement_at_a_time_and_none_after_a_failure() {
+    fn one_announcement_at_a_time_and_none_soon_after_a_failure() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut side_channel = side_channel();
@@ -289,7 +290,7 @@ mod tests {
         assert_eq!(side_channel.state(at(100)), Aside::Ready);
         let (done, outcome) = bounded(1);
         side_channel.start(at(100), Some("a@h"), 3, outcome);
-        assert!(side_channel.poll_outcome().is_none());
+        assert!(side_channel.poll_outcome(at(2_100)).is_none());
         assert_eq!(side_channel.state(at(2_100)), Aside::Busy);
         assert_eq!(
             side_channel.state(at(2_101)),
@@ -297,15 +298,16 @@ mod tests {
             "it takes too long"
         );
         done.send(Ok(None)).expect("room");
-        assert!(matches!(side_channel.poll_outcome(), Some(Ok(3))));
-        assert!(side_channel.poll_outcome().is_none(), "once");
+        assert!(matches!(side_channel.poll_outcome(at(2_101)), Some(Ok(3))));
+        assert!(side_channel.poll_outcome(at(2_101)).is_none(), "once");
         assert_eq!(side_channel.state(at(2_101)), Aside::Ready);
         let (done, outcome) = bounded(1);
         side_channel.start(at(2_200), Some("a@h"), 1, outcome);
         drop(done);
-        assert!(matches!(side_channel.poll_outcome(), Some(Err(_))));
-        assert_eq!(side_channel.state(at(9_000)), Aside::Failed);
+        assert!(matches!(side_channel.poll_outcome(at(3_000)), Some(Err(_))));
+        assert_eq!(side_channel.state(at(4_999)), Aside::Failed);
+        assert_eq!(side_channel.state(at(5_000)), Aside::Ready, "once more");
         side_channel.stop();
-        assert_eq!(side_channel.state(at(9_000)), Aside::Ready);
+        assert_eq!(side_channel.state(at(4_999)), Aside::Ready);
     }
 }
