@@ -88,6 +88,7 @@ impl Connector {
             Source::Params { targets, open } => {
                 let connect = |place: Place, config: &_| {
                     let seat = self.seats.take(Some(place.host()), free, Duration::ZERO)?;
+                    targets.knock(place, config)?;
                     open(config).map(|client| Seated::new(client, seat))
                 };
                 // Before names are looked up, which says that they do not exist where this is why.
@@ -109,7 +110,10 @@ impl Connector {
         let seat = seat.map_err(|e| Error::caused(Kind::Link, "no further session", e))?;
         let opened = match (&self.source, place) {
             (Source::Params { targets, open }, Some(place)) => {
-                targets.connect_at(place, |_, config| open(config))
+                targets.connect_at(place, |place, config| {
+                    targets.knock(place, config)?;
+                    open(config)
+                })
             }
             (Source::Params { .. }, None) => Err("it is not known where the link leads".into()),
             (Source::Closure(open), _) => open(),

@@ -17,8 +17,8 @@
 //! So every call that can hang runs on a thread that can be left behind ([`detached`]): the [`dialer`] connects on one,
 //! [`Link`] lends the client to one for a statement and closes it on one, [`wake`](wake()) and the [`side_channel`] have one
 //! each. Who waits, waits for a bounded time. What hangs keeps its thread and its socket until the server thaws or dies, or
-//! until the next session ends it, as it does with a statement. A thread for a statement costs some 30 us, less than the round
-//! trip of an `is_valid` before it.
+//! until the next session ends it, as it does with a statement. So a server of which that must be feared is [asked](mod@knock)
+//! first whether it answers. A thread for a statement costs some 30 us, less than the round trip of an `is_valid` before it.
 //!
 //! # What proves that a session works
 //!
@@ -57,6 +57,7 @@ mod descriptors;
 mod detached;
 mod dialer;
 pub(crate) mod hearing;
+mod knock;
 mod outage;
 pub(crate) mod pace;
 mod params;

@@ -5,12 +5,14 @@
 //! nothing else. So does one at which another attempt hangs: the server may be frozen.
 
 use std::error::Error as StdError;
+use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use postgres::config::{Host, LoadBalanceHosts};
 
+use super::knock::knock;
 use super::redial::{Choice, is_rejection};
 use crate::error::code_of;
 use crate::jitter::random;
@@ -187,6 +189,21 @@ impl Targets {
             .map_err(Attempt::into_cause)
     }
 
+    /// Fails if nobody answers there, where that is in doubt: where another attempt hangs, and where one of several addresses has not
+    /// worked yet. Asking takes two round trips.
+    pub(super) fn knock(&self, place: Place, config: &postgres::Config) -> io::Result<()> {
+        let is_in_doubt = {
+            let seen = self.seen();
+            let is_one_of_several = seen.addresses.iter().sum::<usize>() > 1;
+            let here = seen.trying.iter().filter(|it| **it == place).count();
+            here > 1 || (is_one_of_several && seen.worked != Some(place))
+        };
+        match is_in_doubt {
+            true => knock(config, self.connect_timeout),
+            false => Ok(()),
+        }
+    }
+
     /// The hosts, from this one on.
     fn order(&self, first: Option<usize>) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.hosts.len()).collect();
@@ -360,7 +377,6 @@ fn shuffle<T>(items: &mut [T]) {
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
-    use std::io;
 
     use super::*;
 

@@ -315,6 +315,34 @@ fn members_at_other_distances_are_killed() {
     at_each([1, 50, 150, 700], killed_at);
 }
 
+/// A far member's death is known late by no more than its way explains.
+#[test]
+fn the_time_to_be_back_is_little_more_than_a_reconnect_takes() {
+    for round_trip in [1, 50, 300].map(ms) {
+        let server = Server::start();
+        let proxy = Proxy::start(&server, round_trip / 2);
+        let mut ear = Raw::listen(&server, "cluster");
+        let far = reticent(Config::new("far")).join(&proxy.params());
+        let far = far.expect("valid");
+        expect(&far, "online");
+        let mut announced = announced_back(&ear.hear("hello name=far "));
+        let mut slowest = Duration::ZERO;
+        for _ in 0..3 {
+            wait_until_idle(&server);
+            let pid = backend_of(&server, "far");
+            let ended = Instant::now();
+            server.run(&format!("SELECT pg_terminate_backend({pid})"));
+            expect(&far, "offline");
+            expect(&far, "online");
+            slowest = slowest.max(ended.elapsed());
+            println!("{round_trip:?} away: back in {slowest:?}, and {announced:?} announced");
+            let most = (slowest * 3 / 2 + ms(750)).max(ms(1_250));
+            assert!(announced <= most, "{announced:?} of {most:?}");
+            announced = announced_back(&ear.hear("hello name=far "));
+        }
+    }
+}
+
 #[test]
 fn few_round_trips_lead_to_online() {
     let server = Server::start();

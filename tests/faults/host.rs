@@ -1,6 +1,6 @@
 //! The host program does not listen, goes away, panics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::Duration;
@@ -73,6 +73,39 @@ fn a_handle_in_a_forked_child_says_so_at_once_and_the_parent_goes_on() {
         let a = a.expect("the parent's");
         a.set_tag("k", "v").expect("in the parent");
         while words(&next(&b, "update a")) != "update a" {}
+    });
+}
+
+#[test]
+fn children_that_join_after_a_fork_have_inboxes_of_their_own() {
+    let test = "host::children_that_join_after_a_fork_have_inboxes_of_their_own";
+    alone(test, || {
+        let server = Server::start();
+        // Whatever is random in a map is so from its first use on, and the same in all children.
+        let map = BTreeMap::from_iter(HashMap::from([(1, 2)]));
+        assert_eq!(map.len(), 1);
+        let mut raw = Raw::listen(&server, "cluster");
+        let params = server.params();
+        let join = |name: &str| {
+            let member = Config::new(name).join(&params);
+            member.is_ok_and(|member| member.wait_online(PATIENCE).is_ok())
+        };
+        let inboxes: BTreeSet<String> = ["x", "y", "z"]
+            .into_iter()
+            .map(|name| match fork::fork().expect("a child") {
+                fork::Fork::Child => {
+                    let outcome = panic::catch_unwind(AssertUnwindSafe(|| join(name)));
+                    std::process::exit(i32::from(!outcome.unwrap_or(false)));
+                }
+                fork::Fork::Parent(child) => {
+                    let hello = raw.hear(&format!("hello name={name} "));
+                    assert_eq!(exit_status(child), Some(0));
+                    let field = hello.split(' ').find_map(|it| it.strip_prefix("inbox="));
+                    field.expect("a question").to_owned()
+                }
+            })
+            .collect();
+        assert_eq!(inboxes.len(), 3, "{inboxes:?}");
     });
 }
 

@@ -137,41 +137,63 @@ fn the_younger_half_is_killed() {
 
 /// Any half but one that has both the oldest and the youngest in it: where nobody is left who looks every two seconds, it takes
 /// some seconds more.
-#[test]
-fn a_random_half_is_killed() {
-    if long() {
-        let mut dead: Vec<usize> = (0..RACKS - 1).collect();
-        fastrand::shuffle(&mut dead);
-        dead.truncate(RACKS / 2);
-        println!("racks {dead:?}");
-        killed(&dead);
-    }
+fn random_half() -> Vec<usize> {
+    let mut half: Vec<usize> = (0..RACKS - 1).collect();
+    fastrand::shuffle(&mut half);
+    half.truncate(RACKS / 2);
+    println!("racks {half:?}");
+    half
 }
 
 #[test]
-fn half_of_all_are_stopped_and_thawed() {
+fn a_random_half_is_killed() {
+    if long() {
+        killed(&random_half());
+    }
+}
+
+fn stopped_and_thawed(stopped: &[usize]) {
     let mut racks = Racks::start(Duration::from_secs(1));
     racks.forget_the_joins();
-    let (stopped, awake) = ([0, 1, 2, 3], [4, 5, 6, 7]);
-    for rack in stopped {
+    let awake = others(stopped);
+    for &rack in stopped {
         racks.processes[rack].freeze();
     }
     expect_each(
         &mut racks.processes,
         &awake,
         &|name| format!("leave {name}: Expired"),
-        &stopped,
+        stopped,
     );
-    for rack in stopped {
+    for &rack in stopped {
         racks.processes[rack].thaw();
     }
     expect_each(
         &mut racks.processes,
         &awake,
         &|name| format!("heal {name}"),
-        &stopped,
+        stopped,
     );
     for rack in 0..RACKS {
         racks.processes[rack].expect_nothing();
+    }
+}
+
+#[test]
+fn the_older_half_is_stopped_and_thawed() {
+    stopped_and_thawed(&[0, 1, 2, 3]);
+}
+
+#[test]
+fn the_younger_half_is_stopped_and_thawed() {
+    if long() {
+        stopped_and_thawed(&[4, 5, 6, 7]);
+    }
+}
+
+#[test]
+fn a_random_half_is_stopped_and_thawed() {
+    if long() {
+        stopped_and_thawed(&random_half());
     }
 }

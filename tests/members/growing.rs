@@ -94,6 +94,104 @@ fn a_killed_process_is_gone_within_seconds() {
     }
 }
 
+/// Of eight members the three oldest do not look after sessions, and one dies.
+fn a_death_where_the_oldest_do_not_look(server: &Server, oldest: impl Fn(&str) -> Cluster) {
+    let blind: Vec<_> = (0..3).map(|n| oldest(&format!("blind{n}"))).collect();
+    let others: Vec<_> = (0..4)
+        .map(|n| online(rare(&format!("p{n}")), server))
+        .collect();
+    let victim = Process::join_with(server, "victim", RARE);
+    let all = || blind.iter().chain(&others);
+    for member in all() {
+        member.wait_for_peers(7, PATIENCE).expect("everybody");
+        member.events().try_iter().for_each(drop);
+    }
+    let killed = Instant::now();
+    victim.kill();
+    for member in all() {
+        expect(member, "leave victim: SessionGone");
+    }
+    assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+}
+
+#[test]
+fn a_death_is_known_as_soon_where_the_oldest_do_not_want_to_look() {
+    let server = Server::start();
+    a_death_where_the_oldest_do_not_look(&server, |name| {
+        online(rare(name).session_check(false), &server)
+    });
+}
+
+#[test]
+fn a_death_is_known_as_soon_where_the_oldest_may_not_look() {
+    let server = Server::start();
+    server.run(
+        "CREATE ROLE blind LOGIN; REVOKE EXECUTE ON FUNCTION pg_stat_get_activity(int) FROM PUBLIC",
+    );
+    let params = server
+        .params()
+        .replace("user=postgres", "user=blind dbname=postgres");
+    a_death_where_the_oldest_do_not_look(&server, |name| {
+        let member = rare(name).join(&params).expect("valid");
+        expect(&member, "online");
+        member
+    });
+}
+
+#[test]
+fn a_death_is_known_as_soon_where_the_oldest_are_stopped() {
+    let server = Server::start();
+    let oldest: Vec<_> = (0..3)
+        .map(|n| Process::join_with(&server, &format!("stopped{n}"), RARE))
+        .collect();
+    let others: Vec<_> = (0..4)
+        .map(|n| online(rare(&format!("p{n}")), &server))
+        .collect();
+    let victim = Process::join_with(&server, "victim", RARE);
+    for member in &others {
+        member.wait_for_peers(7, PATIENCE).expect("everybody");
+        member.events().try_iter().for_each(drop);
+    }
+    oldest.iter().for_each(Process::freeze);
+    let killed = Instant::now();
+    victim.kill();
+    for member in &others {
+        expect(member, "leave victim: SessionGone");
+    }
+    assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+    oldest.iter().for_each(Process::thaw);
+}
+
+#[test]
+fn a_peer_that_dies_and_is_reported_is_known_gone_a_moment_after_it_might_be_back() {
+    let server = Server::start();
+    let members = acquainted(["a", "b", "c"].map(rare), &server.params());
+    checked_twice(&members.each_ref());
+    for name in ["x", "y", "z"] {
+        let victim = Process::join_with(&server, name, RARE);
+        for member in &members {
+            expect(member, &format!("join {name}"));
+        }
+        let [_, b, _] = &members;
+        let infos = b.peer_infos().recv().expect("an answer");
+        let info = infos.iter().find(|info| info.peer.name() == name);
+        let info = info.expect("a peer");
+        let back = info.back.expect("it announces itself in full");
+        let killed = Instant::now();
+        victim.kill();
+        b.report_unreachable(&info.peer);
+        for member in &members {
+            expect(member, &format!("leave {name}: SessionGone"));
+        }
+        let took = killed.elapsed();
+        println!("known after {took:?}, where it might be back in {back:?}");
+        assert!(
+            took < back + Duration::from_millis(1_100),
+            "{took:?}, {back:?}"
+        );
+    }
+}
+
 #[test]
 fn whose_backend_is_terminated_is_not_gone() {
     let server = Server::start();

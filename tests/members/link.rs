@@ -107,6 +107,37 @@ fn a_reconnect_amid_heartbeats_is_one_offline_and_one_online() {
 }
 
 #[test]
+fn a_goodbye_that_was_missed_is_known_when_the_link_is_back() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, Duration::ZERO);
+    let away = reticent(Config::new("away")).join(&proxy.params());
+    let away = away.expect("valid");
+    let [stays, leaves] =
+        ["stays", "leaves"].map(|name| online(reticent(Config::new(name)), &server));
+    expect(&away, "online");
+    expect_all(&away, &["join stays", "join leaves"]);
+    wait_until_idle(&server);
+    proxy.stall();
+    let pid = backend_of(&server, "away");
+    server.run(&format!("SELECT pg_terminate_backend({pid})"));
+    leaves.leave().expect("a goodbye");
+    while names(&stays).contains(&"leaves".to_owned()) {
+        next(&stays, "a goodbye");
+    }
+    proxy.resume();
+    expect(&away, "offline");
+    expect(&away, "online");
+    let back = Instant::now();
+    expect(&away, "leave leaves: Goodbye");
+    assert!(
+        back.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        back.elapsed()
+    );
+    expect_nothing(&away);
+}
+
+#[test]
 fn a_refused_login_is_told_and_tried_again() {
     let server = Server::start();
     server.run("CREATE ROLE app NOLOGIN");

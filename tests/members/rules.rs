@@ -69,6 +69,30 @@ fn rule_1_a_start_supersedes_what_only_its_peers_remember() {
 }
 
 #[test]
+fn rule_1_twins_part_and_the_goodbye_of_one_is_not_the_others() {
+    let server = Server::start();
+    let watcher = join(&server, "watcher");
+    let a = online(Config::new("a").heartbeat_interval(HOUR), &server);
+    let joined = incarnation(&expect(&watcher, "join a")).expect("one");
+    expect(&a, "join watcher");
+    // A machine that was cloned while it ran goes on from where the other was.
+    let mut twin = Raw::listen(&server, "cluster");
+    let start = joined.get();
+    twin.say(&format!(
+        "pg-peers/1 beat name=a inc={start} seq=50 due=3600000;"
+    ));
+    expect(&watcher, "leave a: Replaced");
+    let parted = incarnation(&expect(&watcher, "join a")).expect("one");
+    assert!(parted > joined);
+    eventually("its new start", || a.status().incarnation == Some(parted));
+    twin.say(&format!("pg-peers/1 bye name=a inc={start} seq=51;"));
+    fence(&a, &watcher);
+    assert_eq!(names(&watcher), ["a"]);
+    expect_nothing(&watcher);
+    expect_nothing(&a);
+}
+
+#[test]
 fn rule_2_expiry_follows_the_interval_that_the_peer_announced() {
     let server = Server::start();
     let watcher = online(Config::new("watcher").missed_heartbeats(2), &server);
