@@ -14,10 +14,18 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// In the long run, at each of these distances, in milliseconds.
-fn at_each<const N: usize>(round_trips: [u64; N], run: impl Fn(Duration)) {
+/// All distances at which something is tried in the long run, in milliseconds.
+const ALL: [u64; 5] = [1, 50, 150, 300, 700];
+
+/// In the long run, at each of these distances, in milliseconds, at the same time.
+fn at_each<const N: usize>(round_trips: [u64; N], run: impl Fn(Duration) + Sync) {
     if long() {
-        round_trips.map(ms).into_iter().for_each(run);
+        thread::scope(|scope| {
+            for round_trip in round_trips.map(ms) {
+                let run = &run;
+                scope.spawn(move || run(round_trip));
+            }
+        });
     }
 }
 
@@ -194,39 +202,23 @@ fn nobody_leaves_after_long_stalls_400_ms_away() {
 
 #[test]
 fn nobody_leaves_after_long_stalls_at_other_distances() {
-    at_each([1, 50, 150, 300, 700], calm_after_long_stalls_at);
-}
-
-fn long_life_at(round_trip: Duration) {
-    calm_at(round_trip, 20, &[1_000, 2_000, 3_000, 4_000].map(ms));
+    at_each(ALL, calm_after_long_stalls_at);
 }
 
 #[test]
 fn nobody_leaves_150_ms_away() {
-    match long() {
-        true => long_life_at(ms(150)),
-        false => calm_at(ms(150), 2, &[ms(2_700)]),
-    }
+    calm_at(ms(150), 2, &[ms(2_700)]);
 }
 
 #[test]
-fn nobody_leaves_1_ms_away() {
-    at_each([1], long_life_at);
+fn nobody_leaves_whose_session_ends_twenty_times_at_any_distance() {
+    at_each(ALL, |round_trip| calm_at(round_trip, 20, &[]));
 }
 
 #[test]
-fn nobody_leaves_50_ms_away() {
-    at_each([50], long_life_at);
-}
-
-#[test]
-fn nobody_leaves_300_ms_away() {
-    at_each([300], long_life_at);
-}
-
-#[test]
-fn nobody_leaves_700_ms_away() {
-    at_each([700], long_life_at);
+fn nobody_leaves_in_stalls_of_up_to_four_seconds_at_any_distance() {
+    let stalls = [1_000, 2_000, 3_000, 4_000].map(ms);
+    at_each(ALL, |round_trip| calm_at(round_trip, 0, &stalls));
 }
 
 /// The primary is killed, and a standby promoted, to which the far members' way then leads.
@@ -362,6 +354,7 @@ fn few_round_trips_lead_to_online() {
 fn long_answers_disturb_nobody_300_ms_away() {
     const TAG: usize = 7_000;
     let count = if long() { 80 } else { 20 };
+    let _alone = one_crowd();
     // A piece takes a round trip, and two members fit into its 16 kB.
     let longest_answer = ms(300) * (count as u32).div_ceil(2);
     let server = Server::start_with(&["max_connections = 300"]);

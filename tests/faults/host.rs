@@ -258,6 +258,7 @@ fn nothing_is_left_behind_by_any_use_of_handles() {
 
 #[test]
 fn fifty_members_in_one_process_leave_nothing_behind() {
+    let _alone = one_crowd();
     alone(
         "host::fifty_members_in_one_process_leave_nothing_behind",
         || {

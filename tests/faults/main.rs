@@ -26,6 +26,7 @@ mod watched;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,12 @@ const NOTICE: Duration = Duration::from_secs(2);
 #[test]
 fn participant_process() {
     be_a_participant();
+}
+
+/// One test at a time has dozens of members: they are as many as a small machine can run beside what else goes on.
+fn one_crowd() -> MutexGuard<'static, ()> {
+    static CROWD: Mutex<()> = Mutex::new(());
+    CROWD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn three(server: &Server) -> [Cluster; 3] {

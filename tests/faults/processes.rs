@@ -73,6 +73,7 @@ fn those_that_are_stopped_together_do_not_drop_each_other() {
 #[test]
 fn of_fifty_ten_are_killed_at_once() {
     const VICTIMS: usize = 10;
+    let _alone = one_crowd();
     let server = Server::start_with(&["max_connections = 150"]);
     let names: Vec<String> = (0..50).map(|n| format!("p{n}")).collect();
     let (victims, survivors) = names.split_at(VICTIMS);

@@ -1,16 +1,13 @@
 //! Hosts with several members each that die, or stop, at once. What started together dies together.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use super::*;
 
 const RACKS: usize = 8;
 const EACH: usize = 8;
-
-/// Sixty-four members are as many as a small machine can run beside other tests.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Eight processes of eight members, the oldest first, that all know each other.
 struct Racks {
@@ -35,7 +32,7 @@ fn others(racks: &[usize]) -> Vec<usize> {
 
 impl Racks {
     fn start(heartbeat: Duration) -> Self {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = one_crowd();
         let server = Server::start_with(&["max_connections = 150"]);
         let start = |rack: usize| {
             let names: Vec<String> = members(&[rack]).into_iter().collect();
