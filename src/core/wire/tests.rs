@@ -1,5 +1,7 @@
 //! What is written is read again, and what is not ours is refused.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -250,4 +252,60 @@ fn a_digest_is_as_documented() {
         panic!("{beat:?}");
     };
     assert_eq!(announce.digest, Some(Digest { members: 1, sum }));
+}
+
+/// The payloads that the guide shows, those that it shows whole.
+fn shown() -> impl Iterator<Item = &'static str> {
+    let guide = include_str!("../../guide/wire.md").lines();
+    let payloads = guide.filter_map(|line| line.get(line.find("pg-peers/1 ")?..));
+    payloads.filter(|it| it.ends_with(';') && !it.contains("...") && !it.contains('`'))
+}
+
+#[test]
+fn what_the_guide_shows_is_what_members_write() {
+    for payload in shown() {
+        if is_answer(payload) {
+            decode_roster(payload).expect(payload);
+            continue;
+        }
+        let mut message = decode(payload).expect(payload);
+        let tags;
+        if let Body::Announce(announce) = &mut message.body {
+            // What is read refers to the payload as a whole.
+            tags = encode_tags(&announce.tags.to_tags());
+            announce.tags = WireTags::encoded(&tags);
+        }
+        let signature = payload.find(" time=");
+        let unsigned = signature.map_or(payload.trim_end_matches(';'), |at| &payload[..at]);
+        assert_eq!(encode(&message), format!("{unsigned};"));
+    }
+}
+
+#[test]
+fn the_digests_in_the_conversation_are_those_of_the_members_that_are_there() {
+    let mut members = BTreeMap::new();
+    let mut digests = 0;
+    for payload in shown() {
+        let part = decode_roster(payload).map_or(Vec::new(), |part| part.members);
+        for message in part.into_iter().chain(decode(payload)) {
+            let name = message.name.to_string();
+            match message.body {
+                Body::Announce(announce) => {
+                    let tags = encode_tags(&announce.tags.to_tags());
+                    let member = fingerprint(&name, announce.incarnation, &tags);
+                    members.insert(name, member);
+                    let known = members
+                        .values()
+                        .fold(Digest::default(), |all, &it| all.with(it));
+                    if let Some(digest) = announce.digest {
+                        assert_eq!(digest, known, "{payload}");
+                        digests += 1;
+                    }
+                }
+                Body::Bye { .. } | Body::Gone { .. } => drop(members.remove(&name)),
+                Body::Bare | Body::Newer { .. } | Body::Query { .. } => {}
+            }
+        }
+    }
+    assert!(digests > 5, "{digests}");
 }
