@@ -37,8 +37,9 @@ pub struct Status {
     pub incarnation: Option<Incarnation>,
     /// How many peers there are.
     pub peers: usize,
-    /// How long Postgres took to answer last: to bring this member's own announcement back, or, for an observer, to answer the question
-    /// that it asks every [`heartbeat_interval`](crate::Config::heartbeat_interval).
+    /// How long Postgres took for this participant's last NOTIFY: an announcement, a piece of an answer to a newcomer, or, for an
+    /// observer, the question whether Postgres still answers, which it asks every
+    /// [`heartbeat_interval`](crate::Config::heartbeat_interval).
     pub round_trip: Option<Duration>,
     /// How often this member announces itself now: every [`heartbeat_interval`](crate::Config::heartbeat_interval), less often in a large
     /// cluster (see [`Config::delivery_budget`](crate::Config::delivery_budget)), and never more often than every two round trips.

@@ -126,39 +126,42 @@ impl Worker {
             if !must_prove || flooded {
                 return Ok(());
             }
-            self.check()?;
+            self.call(Road::Notify, Link::check)?;
         }
     }
 
-    /// Says what is due on the link, or asks it for a sign of life.
+    /// Says what is due on the link, or asks it for a sign of life: one thing, since much may come with the answer.
     fn announce(&mut self) -> Result<()> {
         // One look at the clock: where a NOTIFY takes longer than the interval, the next one is due already.
         let now = Instant::now();
         // What is still under way aside may fail, and the success of what is said here must not count for it.
         self.roster.handle_not_sent(now);
+        let mut spoke = false;
         while let Some(message) = self.roster.poll_announcement(now) {
+            spoke = true;
             let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
             let payload = wire::encode(&message);
             let pid = self.up()?.link.pid();
             let payload = self.guard.sign(pid, None, payload);
             let answer = self.call(Road::Notify, |link| link.notify(&payload))?;
             self.roster.handle_sent(answer.answered);
-            let status = self.host.status_mut();
-            status.round_trip = Some(answer.round_trip());
-            status.announced += u64::from(announces);
+            self.host.status_mut().announced += u64::from(announces);
             // The host may have something to ask; the rest stays due.
             if self.pace.is_late(now) {
                 break;
             }
         }
-        if self.roster.poll_beat(now) {
-            self.call(Road::Other, Link::beat)?;
+        if spoke {
+            Ok(())
+        } else if self.roster.poll_beat(now) {
+            self.call(Road::Other, Link::beat).map(drop)
+        } else if self.up()?.hearing.is_silent(now) {
+            self.call(Road::Notify, Link::check).map(drop)
+        } else if self.check_sessions()? {
+            Ok(())
+        } else {
+            self.answer()
         }
-        if self.up()?.hearing.is_silent(now) {
-            self.check()?;
-        }
-        self.answer()?;
-        self.check_sessions()
     }
 
     /// Says all that is due, over a separate connection. Answers, and session checks, wait until the flood is over.
@@ -193,13 +196,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Asks the server for a sign of life.
-    fn check(&mut self) -> Result<()> {
-        let answer = self.call(Road::Notify, Link::check)?;
-        self.host.status_mut().round_trip = Some(answer.round_trip());
-        Ok(())
-    }
-
     /// Answers those who asked who is there (rule 6).
     fn answer(&mut self) -> Result<()> {
         let start = self.pace.now();
@@ -217,25 +213,23 @@ impl Worker {
         Ok(())
     }
 
-    /// Asks Postgres whose session is gone, if it is time.
-    fn check_sessions(&mut self) -> Result<()> {
+    /// Asks Postgres whose session is gone, if it is time; returns whether it is.
+    fn check_sessions(&mut self) -> Result<bool> {
         if self.up()?.hearing.awaits_mark() {
-            return Ok(());
+            return Ok(false);
         }
         let Some(pids) = self.roster.poll_session_check(self.pace.now()) else {
-            return Ok(());
+            return Ok(false);
         };
         self.host.status_mut().checked += 1;
         let answer = self.call(Road::Other, |link| link.sessions(pids))?;
         let (asked, took) = (answer.asked, answer.round_trip());
         let look = Look { asked, took };
         match answer.value {
-            Some(sessions) => {
-                self.up()?.hearing.mark(answer.waiting, (look, sessions));
-            }
+            Some(sessions) => self.up()?.hearing.mark(answer.waiting, (look, sessions)),
             None => self.roster.handle_no_right_to_check(answer.answered),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn call<T>(
@@ -244,6 +238,9 @@ impl Worker {
         question: impl FnOnce(&mut Link) -> Result<T>,
     ) -> Result<Answer<T>> {
         let answer = self.up()?.ask(road, question)?;
+        if road == Road::Notify {
+            self.host.status_mut().round_trip = Some(answer.round_trip());
+        }
         self.pace.handle_progress(answer.answered);
         self.roster
             .handle_round_trip(answer.answered, answer.round_trip());

@@ -152,13 +152,15 @@ impl<M: Send + 'static> Connection<M> {
     }
 
     /// Goes on with this link.
-    fn open(&mut self, link: Link) -> Pid {
+    fn open(&mut self, mut link: Link) -> Pid {
         let (now, pid) = (Instant::now(), link.pid());
         self.connect.set_link(link.place);
         if let Some(took) = link.took {
             self.redial.handle_open(took);
         }
-        let flooded = matches!(self.state, State::Down { flooded: true, .. });
+        // Where the link before hung in a call, a flood may have been why.
+        let flooded = matches!(self.state, State::Down { flooded: true, .. })
+            || (self.previous.is_some() && link.hears_a_flood());
         let hearing = Hearing::new(now, self.heartbeat, self.announces, flooded);
         let (connect, names) = (Arc::clone(&self.connect), self.names.clone());
         let side_channel = SideChannel::new(connect, names, self.heartbeat, self.back());

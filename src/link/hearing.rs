@@ -14,8 +14,8 @@
 //!   worked when it was sent; that to another statement does not, since what holds up NOTIFY keeps all others silent.
 //! - **Loud.** A channel that carries much. A member that hears all of it in time sees no flood, but others may not keep up, and
 //!   then they speak late.
-//! - **Flood.** Where more arrives than can be heard, it is not known what a statement would have to read before its
-//!   answer: perhaps gigabytes, all of which would stay in memory. So nothing is asked on the link then, unless announcing
+//! - **Flood.** Where more arrives than can be heard, or much while a statement is under way, it is not known what that would have
+//!   to read before its answer: perhaps gigabytes, all of which would stay in memory. So nothing is asked on the link then, unless announcing
 //!   over another connection fails.
 
 use std::collections::VecDeque;
@@ -24,7 +24,8 @@ use std::time::{Duration, Instant};
 use super::pace::SLICE;
 use super::side_channel::Aside;
 
-/// This many bytes within [`FLOOD_COOLDOWN`], with no moment in which nothing more had arrived, are a flood.
+/// This many bytes within [`FLOOD_COOLDOWN`], with no moment in which nothing more had arrived, are a flood. So are as many that come
+/// with an answer, or in the time that a statement takes: over a way that is long, or carries little at a time, there are such moments, and much is under way.
 pub(crate) const FLOOD: usize = 1 << 18;
 
 /// This many bytes within [`FLOOD_COOLDOWN`] may be more than some can hear, behind a slow link, or a pooler that serves many.
@@ -67,6 +68,9 @@ pub(crate) struct Hearing<M> {
     backlog_since: Instant,
     /// Until then the flood that was last seen is not over; `None` if none was.
     flooded_until: Option<Instant>,
+    /// When the last statement was answered, and how long that took.
+    last_answer: Instant,
+    took: Duration,
     /// The bytes heard since `loud_since`, whether all was heard meanwhile or not.
     loud_bytes: usize,
     loud_since: Instant,
@@ -79,6 +83,15 @@ enum Waiting<M> {
     /// All that had arrived by then is heard.
     Barrier(Instant),
     Mark(M),
+}
+
+/// What was received with an answer and is still to be heard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// How many notifications.
+    pub(crate) count: usize,
+    /// How long their payloads are together.
+    pub(crate) bytes: usize,
 }
 
 /// What to do now about what is due.
@@ -112,6 +125,8 @@ impl<M> Hearing<M> {
             backlog_bytes: 0,
             backlog_since: now,
             flooded_until: flooded.then(|| now + FLOOD_COOLDOWN),
+            last_answer: now,
+            took: Duration::ZERO,
             loud_bytes: 0,
             loud_since: now,
             loud_until: None,
@@ -127,15 +142,15 @@ impl<M> Hearing<M> {
             (self.backlog_bytes, self.backlog_since) = (0, now);
         }
         self.backlog_bytes += bytes;
-        if self.backlog_bytes > FLOOD {
-            self.flooded_until = Some(now + FLOOD_COOLDOWN);
-        }
         if self.loud_since + FLOOD_COOLDOWN <= now {
             (self.loud_bytes, self.loud_since) = (0, now);
         }
         self.loud_bytes += bytes;
         if self.loud_bytes > LOUD {
             self.loud_until = Some(now + FLOOD_COOLDOWN);
+        }
+        if self.backlog_bytes > FLOOD || self.comes_during_a_statement() > FLOOD as f64 {
+            self.flooded_until = Some(now + FLOOD_COOLDOWN);
         }
         self.pass(self.heard);
     }
@@ -148,21 +163,24 @@ impl<M> Hearing<M> {
         self.move_horizon(until);
     }
 
-    /// A NOTIFY that was sent at `asked` was answered, at `now`. With the answer this many notifications were received that are
-    /// still to be heard.
-    pub(crate) fn handle_answer(&mut self, asked: Instant, now: Instant, waiting: usize) {
+    /// A NOTIFY that was sent at `asked` was answered, at `now`, with which this was received.
+    pub(crate) fn handle_answer(&mut self, asked: Instant, now: Instant, received: Received) {
         self.proven = self.proven.max(asked);
         self.doubted = false;
-        self.handle_statement(asked, now, waiting);
+        self.handle_statement(asked, now, received);
     }
 
     /// The same for any other statement. It proves that the server answers, but not that what others announce gets through.
-    pub(crate) fn handle_statement(&mut self, asked: Instant, now: Instant, waiting: usize) {
+    pub(crate) fn handle_statement(&mut self, asked: Instant, now: Instant, received: Received) {
         self.answered = self.answered.max(asked);
+        (self.last_answer, self.took) = (now, now.saturating_duration_since(asked));
         self.last_received = now;
         // On a channel that never falls silent the next answer may come before this barrier is reached. One is enough.
         if self.barrier().is_none() {
-            self.enqueue(waiting, Waiting::Barrier(asked));
+            self.enqueue(received.count, Waiting::Barrier(asked));
+        }
+        if received.bytes > FLOOD {
+            self.flooded_until = Some(now + FLOOD_COOLDOWN);
         }
     }
 
@@ -245,13 +263,15 @@ impl<M> Hearing<M> {
         if !self.caught_up && now < self.read_first_until {
             return Speak::No;
         }
-        // A NOTIFY returns only after everything before it was received, so a backlog is heard first, if that is soon done.
+        // A NOTIFY returns only after everything before it was received, so a backlog is heard first, if that is soon done. So is
+        // what came with the last answer: who has much to say, far from the server, would fall behind, and others may have said it.
         let patience = if self.is_behind() {
             SLICE
         } else {
             Duration::ZERO
         };
-        match is_due(patience) || self.is_silent(now) {
+        let has_listened = self.last_answer + patience <= now;
+        match (is_due(patience) && has_listened) || self.is_silent(now) {
             true => Speak::OnLink,
             false => Speak::No,
         }
@@ -283,6 +303,12 @@ impl<M> Hearing<M> {
     /// Whether nothing is to be said on the link.
     fn goes_aside(&self, now: Instant, aside: Aside) -> bool {
         self.is_flooded(now) && aside != Aside::Failed
+    }
+
+    /// The bytes that come while a statement is under way, which takes as long as the last one, if as many come as of late.
+    fn comes_during_a_statement(&self) -> f64 {
+        let took = self.took.min(FLOOD_COOLDOWN);
+        self.loud_bytes as f64 * took.as_secs_f64() / FLOOD_COOLDOWN.as_secs_f64()
     }
 
     /// Whether more may have arrived than was heard.

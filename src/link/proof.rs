@@ -90,6 +90,18 @@ impl Proof {
         }
     }
 
+    /// There is a flood. What the second connection said comes behind that, so it is waited for anew; and its seat is needed.
+    pub(super) fn handle_flood(
+        &mut self,
+        now: Instant,
+        patience: &Patience,
+    ) -> Option<Box<Seated>> {
+        if let Self::Due(by, _) = self {
+            *by = now + limit(patience);
+        }
+        self.take_second()
+    }
+
     /// It is needed no more, or there already. Closing the second connection can take long; without a thread it takes that long here.
     pub(super) fn end(&mut self) {
         let done = std::mem::replace(self, Self::Known);
@@ -224,4 +236,20 @@ pub(super) fn not_carried(seen: &Seen) -> Error {
         ),
     };
     Error::new(kind, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_behind_a_flood_is_not_overdue_in_it() {
+        let patience = Patience::new(Duration::from_secs(5));
+        let now = Instant::now();
+        let mut proof = Proof::Due(now, None);
+        assert!(proof.is_overdue(now));
+        proof.handle_flood(now, &patience);
+        assert!(!proof.is_overdue(now + PROBE_TIMEOUT - Duration::from_millis(1)));
+        assert!(proof.is_overdue(now + limit(&patience)));
+    }
 }

@@ -14,6 +14,8 @@ use postgres::{Client, Notification, Row, SimpleQueryMessage};
 use super::Pid;
 use super::connector::Connect;
 use super::detached::{close, receive_awake, spawn};
+use super::hearing::{FLOOD, Received};
+use super::pace::SLICE;
 use super::patience::Patience;
 use super::proof::{PROBE, Proof, Seen, is_same_server, not_carried};
 use super::seats::Seated;
@@ -172,9 +174,9 @@ impl Link {
         }
     }
 
-    /// Closes what else is open at the server, since a flood takes another connection.
-    pub(super) fn spare_seats(&mut self) {
-        if let Some(second) = self.proof.take_second() {
+    /// There is a flood: closes what else is open at the server, since that takes another connection.
+    pub(super) fn handle_flood(&mut self, now: Instant) {
+        if let Some(second) = self.proof.handle_flood(now, &self.patience) {
             let _ = spawn("close", move || drop(second));
         }
     }
@@ -217,6 +219,23 @@ impl Link {
             None if self.proof.is_overdue(until) => self.look_again(),
             None => Ok(None),
         }
+    }
+
+    /// Listens for a moment; returns whether more comes than should come before an answer.
+    pub(super) fn hears_a_flood(&mut self) -> bool {
+        let end = Instant::now() + SLICE;
+        let mut bytes = 0;
+        while let (Some(client), true) = (&mut self.client, bytes <= FLOOD) {
+            let left = end.saturating_duration_since(Instant::now());
+            let received = client.notifications().timeout_iter(left).next();
+            let Ok(Some(notification)) = received else {
+                return false;
+            };
+            let notice = Notice(notification);
+            bytes += notice.payload().len();
+            self.unread.push_back(notice);
+        }
+        bytes > FLOOD
     }
 
     fn note_proof(&mut self, notice: &Notice) {
@@ -275,10 +294,21 @@ impl Link {
         encoding.filter(|encoding| !SAFE_ENCODINGS.contains(encoding))
     }
 
-    /// How many notifications were received that were not returned yet.
-    pub(crate) fn waiting(&mut self) -> usize {
-        let buffered = |client: &mut Seated| client.notifications().len();
-        self.unread.len() + self.client.as_mut().map_or(0, buffered)
+    /// What was received and not returned yet.
+    pub(crate) fn received(&mut self) -> Received {
+        if let Some(client) = &mut self.client {
+            let buffered = client.notifications().len();
+            // No more than that: the next is looked for in the socket.
+            for _ in 0..buffered {
+                let next = client.notifications().iter().next();
+                self.unread.extend(next.ok().flatten().map(Notice));
+            }
+        }
+        let bytes = self.unread.iter().map(|notice| notice.payload().len());
+        Received {
+            count: self.unread.len(),
+            bytes: bytes.sum(),
+        }
     }
 
     /// Announces, and takes our own notification, which must be back by now.

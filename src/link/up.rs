@@ -87,7 +87,7 @@ impl<M> Up<M> {
         self.link.close_second()?;
         match self.hearing.is_flooded(now) {
             true => {
-                self.link.spare_seats();
+                self.link.handle_flood(now);
                 self.side_channel.prepare(now)?;
             }
             false => {
@@ -115,16 +115,16 @@ impl<M> Up<M> {
         let asked = Instant::now();
         let value = question(&mut self.link)?;
         let answered = Instant::now();
-        let waiting = self.link.waiting();
+        let received = self.link.received();
         match road {
-            Road::Notify => self.hearing.handle_answer(asked, answered, waiting),
-            Road::Other => self.hearing.handle_statement(asked, answered, waiting),
+            Road::Notify => self.hearing.handle_answer(asked, answered, received),
+            Road::Other => self.hearing.handle_statement(asked, answered, received),
         }
         Ok(Answer {
             value,
             asked,
             answered,
-            waiting,
+            waiting: received.count,
         })
     }
 }

@@ -111,7 +111,12 @@ impl Model {
         self.now += time / 2;
         self.arrive(100, None);
         self.now += time / 2;
-        self.hearing.handle_answer(asked, self.now, self.received);
+        let bytes = self.queue.iter().take(self.received).map(|it| it.bytes);
+        let received = Received {
+            count: self.received,
+            bytes: bytes.sum(),
+        };
+        self.hearing.handle_answer(asked, self.now, received);
         assert!(self.hearing.proven() >= asked);
         if marks {
             let due = self.heard + self.received as u64;
@@ -216,6 +221,14 @@ proptest! {
     }
 }
 
+/// That many notifications, short ones.
+fn received(count: usize) -> Received {
+    Received {
+        count,
+        bytes: count * 10,
+    }
+}
+
 /// A session that has just been opened.
 fn opened() -> (Hearing<()>, Instant) {
     let now = Instant::now();
@@ -270,6 +283,26 @@ fn a_short_backlog_is_heard_before_anything_is_said() {
 }
 
 #[test]
+fn what_came_with_an_answer_is_heard_before_more_is_said() {
+    let (mut hearing, due) = opened();
+    let now = due + ms(300);
+    hearing.handle_answer(due, now, received(5));
+    for (heard, later) in [(1, ms(0)), (2, SLICE - ms(1))] {
+        hearing.handle_notification(now + later, 10);
+        let speaks = hearing.speak(now + later, Some(due), Aside::Ready);
+        assert_eq!(speaks, Speak::No, "{heard} of 5 heard");
+    }
+    let later = now + SLICE;
+    assert_eq!(
+        hearing.speak(later, Some(due), Aside::Ready),
+        Speak::OnLink,
+        "it takes too long"
+    );
+    hearing.handle_silence(now);
+    assert_eq!(hearing.speak(now, Some(due), Aside::Ready), Speak::OnLink);
+}
+
+#[test]
 fn after_a_pause_what_waits_is_heard_first() {
     let (mut hearing, now) = opened();
     hearing.handle_pause(now);
@@ -297,7 +330,7 @@ fn a_silent_link_is_asked_for_a_sign_of_life() {
     // What is heard where there is always more proves nothing.
     hearing.handle_notification(now + ms(2), 10);
     assert!(hearing.is_silent(late));
-    hearing.handle_answer(now + ms(3), now + ms(4), 0);
+    hearing.handle_answer(now + ms(3), now + ms(4), received(0));
     assert!(!hearing.is_silent(late));
 }
 
@@ -312,7 +345,7 @@ fn after_a_question_that_was_held_up_the_next_must_be_answered() {
         hearing.speak(now + ms(1), None, Aside::Ready),
         Speak::OnLink
     );
-    hearing.handle_answer(now + ms(2), now + ms(3), 0);
+    hearing.handle_answer(now + ms(2), now + ms(3), received(0));
     assert!(!hearing.is_silent(now + ms(3)));
 }
 
@@ -336,6 +369,35 @@ fn much_that_is_heard_in_time_is_no_flood_and_loud() {
     assert_eq!(hear(1_000, LOUD / PIECE), ms(0));
     assert_eq!(hear(1_500, 1), ms(1_000));
     assert_eq!(hear(2_000, 1), ms(500));
+}
+
+#[test]
+fn what_comes_with_an_answer_is_a_flood_if_it_is_as_much() {
+    for (bytes, flooded) in [(FLOOD, false), (FLOOD + 1, true)] {
+        let (mut hearing, now) = opened();
+        hearing.handle_answer(now, now, Received { count: 40, bytes });
+        assert_eq!(hearing.is_flooded(now), flooded);
+    }
+}
+
+#[test]
+fn what_comes_while_a_statement_is_under_way_is_a_flood_if_it_is_as_much() {
+    for (took, flooded) in [
+        (ms(1), false),
+        (ms(249), false),
+        (ms(251), true),
+        (ms(9_000), true),
+    ] {
+        let (mut hearing, start) = opened();
+        let now = start + took;
+        hearing.handle_answer(start, now, received(0));
+        // As much as is loud, in pieces, and heard in time.
+        for _ in 0..16 {
+            hearing.handle_notification(now, LOUD / 16);
+            hearing.handle_silence(now);
+        }
+        assert_eq!(hearing.is_flooded(now), flooded, "{took:?}");
+    }
 }
 
 #[test]
@@ -373,7 +435,7 @@ fn a_mark_that_came_back_is_not_kept_waiting() {
 fn what_is_overdue_takes_no_silence_of_long_ago_for_one_of_now() {
     let (mut hearing, now) = opened();
     let later = now + ms(500);
-    hearing.handle_answer(later, later, 0);
+    hearing.handle_answer(later, later, received(0));
     let until = hearing.until(later, Some(now + ms(100)), Aside::Ready, SLICE);
     assert_eq!(until, later);
     hearing.handle_silence(until);
@@ -411,8 +473,8 @@ fn what_waits_for_the_side_channel_ends_no_wait() {
 fn one_barrier_is_out_at_a_time() {
     let (mut hearing, now) = opened();
     assert_eq!(hearing.poll_horizon(), Some(now));
-    hearing.handle_answer(now + ms(1), now + ms(2), 2);
-    hearing.handle_answer(now + ms(3), now + ms(4), 3);
+    hearing.handle_answer(now + ms(1), now + ms(2), received(2));
+    hearing.handle_answer(now + ms(3), now + ms(4), received(3));
     hearing.handle_notification(now + ms(5), 10);
     assert_eq!(hearing.poll_horizon(), None);
     hearing.handle_notification(now + ms(5), 10);
