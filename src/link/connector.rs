@@ -89,11 +89,13 @@ impl Connector {
                 let connect = |place: Place, config: &_| {
                     let seat = self.seats.take(Some(place.host()), free, Duration::ZERO)?;
                     targets.knock(place, config)?;
+                    // Who answers has all the time that connecting may take.
+                    visit();
                     open(config).map(|client| Seated::new(client, seat))
                 };
                 // Before names are looked up, which says that they do not exist where this is why.
                 let enough = descriptors::check().map_err(Cause::from);
-                let opened = enough.and_then(|()| targets.connect(visit, connect));
+                let opened = enough.and_then(|()| targets.connect(&visit, connect));
                 opened.map(|(client, place)| (client, Some(place)))
             }
             Source::Closure(open) => {

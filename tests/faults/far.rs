@@ -62,9 +62,7 @@ impl Regions {
         };
         for member in regions.members() {
             let others = NEAR.len() + FAR.len() - 1;
-            member.wait_for_peers(others, PATIENCE).expect("everybody");
-            // Online, and those that joined.
-            (0..=others).for_each(|_| drop(next(member, "online, or a join")));
+            expect_online_and_joins(member, others);
         }
         Some(regions)
     }
@@ -101,6 +99,19 @@ impl Regions {
 
 fn name(member: &Cluster) -> &str {
     member.name().expect("a member")
+}
+
+/// The next events are that it is online, and that so many have joined, in any order.
+#[track_caller]
+fn expect_online_and_joins(member: &Cluster, joins: usize) {
+    let told = (0..=joins).map(|_| words(&next(member, "online, or a join")));
+    let told: Vec<String> = told.collect();
+    let of_joins = told.iter().filter(|it| it.starts_with("join "));
+    assert_eq!(of_joins.count(), joins, "{told:?} at {member:?}");
+    assert!(
+        told.contains(&"online".to_owned()),
+        "{told:?} at {member:?}"
+    );
 }
 
 /// Each of them goes offline and comes back.
@@ -241,9 +252,7 @@ fn failover_at(round_trip: Duration) {
         .chain(FAR.iter().map(|name| join(name, &far)))
         .collect();
     for member in &members {
-        let others = members.len() - 1;
-        member.wait_for_peers(others, PATIENCE).expect("everybody");
-        (0..=others).for_each(|_| drop(next(member, "online, or a join")));
+        expect_online_and_joins(member, members.len() - 1);
     }
     primary.kill();
     standby.promote();
