@@ -10,7 +10,7 @@ use postgres::{Client, Socket};
 
 use super::descriptors;
 use super::params::unparsable;
-use super::redial::{Choice, Credentials, Failure, Logins};
+use super::redial::{Choice, Credentials, Failure, Logins, Step};
 use super::seats::{Seated, Seats};
 use super::targets::{Cause, Place, Targets};
 use crate::error::{Error, Kind, Result, code_of};
@@ -81,21 +81,25 @@ impl Connector {
         self.logins().failure()
     }
 
-    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried. Only a
-    /// server with as many `free` seats is tried, of which the connection takes one.
-    pub(super) fn open(&self, free: usize, visit: impl Fn()) -> Result<(Seated, Option<Place>)> {
+    /// Opens a connection, and says where that leads, if it is known. Calls `visit` before each address that is tried, and when one
+    /// has answered. Only a server with as many `free` seats is tried, of which the connection takes one.
+    pub(super) fn open(
+        &self,
+        free: usize,
+        visit: impl Fn(Step),
+    ) -> Result<(Seated, Option<Place>)> {
         self.record(match &self.source {
             Source::Params { targets, open } => {
                 let connect = |place: Place, config: &_| {
                     let seat = self.seats.take(Some(place.host()), free, Duration::ZERO)?;
-                    targets.knock(place, config)?;
-                    // Who answers has all the time that connecting may take.
-                    visit();
+                    if targets.knock(place, config)? {
+                        visit(Step::Answered);
+                    }
                     open(config).map(|client| Seated::new(client, seat))
                 };
                 // Before names are looked up, which says that they do not exist where this is why.
                 let enough = descriptors::check().map_err(Cause::from);
-                let opened = enough.and_then(|()| targets.connect(&visit, connect));
+                let opened = enough.and_then(|()| targets.connect(|| visit(Step::First), connect));
                 opened.map(|(client, place)| (client, Some(place)))
             }
             Source::Closure(open) => {

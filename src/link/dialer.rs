@@ -71,9 +71,10 @@ impl Progress {
         Some(client)
     }
 
-    /// Another address is tried.
-    fn handle_address(&self) {
-        self.lock().1 = Instant::now();
+    /// Another address is tried, or has answered.
+    fn handle_address(&self, step: Step) {
+        let mut progress = self.lock();
+        (progress.0, progress.1) = (step, Instant::now());
     }
 
     /// The step that takes longer than it may, with the first connection if it is there.
@@ -188,7 +189,9 @@ impl Dialer {
         }
         let limit = limit(step, hung, choice);
         let why = match step {
-            Step::First => format!("connecting to Postgres takes longer than {limit:.0?}"),
+            Step::First | Step::Answered => {
+                format!("connecting to Postgres takes longer than {limit:.0?}")
+            }
             Step::Second { first, .. } => format!(
                 "a second, short-lived connection, which proves that the first one carries notifications, could not be \
                  opened within {limit:.1?}, though the first one took {first:.1?}: leave room for one more session in the \
@@ -216,7 +219,7 @@ fn open(
         Way::Unknown => 2,
         Way::Proven => 1,
     };
-    let (mut client, place) = connect.open(free, || progress.handle_address())?;
+    let (mut client, place) = connect.open(free, |step| progress.handle_address(step))?;
     let (listening, listens) = bounded(1);
     // Not before the first has logged in, so that a wrong password is rejected once.
     let probe = match way {

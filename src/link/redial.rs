@@ -27,6 +27,8 @@ const SECOND_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) enum Step {
     /// Connecting, logging in, listening to the inbox.
     First,
+    /// The same, with a server that has answered when it was asked.
+    Answered,
     /// The second connection, which proves that notifications arrive. The first took this long, and NOTIFY waits for a lock no longer
     /// than `lock`.
     Second { first: Duration, lock: Duration },
@@ -205,7 +207,7 @@ pub(super) fn limit(step: Step, hung: u32, choice: Choice) -> Duration {
         return match step {
             // Logging in can take seconds and be healthy, and then it does so twice; and so can NOTIFY.
             Step::Second { first, lock } => SECOND_TIMEOUT.max(first * 2).max(first + lock),
-            Step::First | Step::SetUp => doubled(hung),
+            Step::First | Step::Answered | Step::SetUp => doubled(hung),
         };
     };
     let others = u32::try_from(choice.places.saturating_sub(1)).unwrap_or(u32::MAX);
@@ -320,7 +322,7 @@ mod tests {
     fn an_attempt_that_hangs_has_the_next_wait_longer() {
         let seconds = [10, 20, 40, 80, 160, 320, 320, 320];
         for (hung, seconds) in (0..).zip(seconds) {
-            for step in [Step::First, Step::SetUp] {
+            for step in [Step::First, Step::Answered, Step::SetUp] {
                 let limit = limit(step, hung, choice(1));
                 assert_eq!(limit, Duration::from_secs(seconds));
             }
@@ -334,6 +336,11 @@ mod tests {
             let limit = limit(Step::First, hung, choice(3));
             assert_eq!(limit, Duration::from_millis(millis));
         }
+    }
+
+    #[test]
+    fn an_address_that_has_answered_has_as_long_as_one_alone() {
+        assert_eq!(limit(Step::Answered, 0, choice(3)), STEP_TIMEOUT);
     }
 
     #[test]

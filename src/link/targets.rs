@@ -190,8 +190,8 @@ impl Targets {
     }
 
     /// Fails if nobody answers there, where that is in doubt: where another attempt hangs, and where one of several addresses has not
-    /// worked yet. Asking takes two round trips.
-    pub(super) fn knock(&self, place: Place, config: &postgres::Config) -> io::Result<()> {
+    /// worked yet. Asking takes two round trips. Returns whether it was asked.
+    pub(super) fn knock(&self, place: Place, config: &postgres::Config) -> io::Result<bool> {
         let is_in_doubt = {
             let seen = self.seen();
             let is_one_of_several = seen.addresses.iter().sum::<usize>() > 1;
@@ -199,8 +199,8 @@ impl Targets {
             here > 1 || (is_one_of_several && seen.worked != Some(place))
         };
         match is_in_doubt {
-            true => knock(config, self.connect_timeout),
-            false => Ok(()),
+            true => knock(config, self.connect_timeout).map(|()| true),
+            false => Ok(false),
         }
     }
 

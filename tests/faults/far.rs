@@ -193,16 +193,21 @@ fn calm_after_long_stalls_at(round_trip: Duration) {
     };
     let outages = || -> u64 { regions.far.iter().map(|it| it.status().connected).sum() };
     let before = outages();
-    for _ in 0..3 {
+    for round in 0.. {
+        if round >= 3 && outages() > before {
+            break;
+        }
+        assert!(round < 10, "no link was lost");
         regions.proxy.stall();
-        last_until(Instant::now() + ms(2_700) + round_trip * 6);
+        // A busy machine gives up later: what it waits for is derived from how long answers took.
+        let longer = ms(2_700) + ms(500) * round;
+        last_until(Instant::now() + longer + round_trip * 6);
         regions.proxy.resume();
         for member in &regions.far {
             member.wait_online(PATIENCE).expect("online");
         }
         last_until(Instant::now() + 2 * second);
     }
-    assert!(outages() > before, "no link was lost");
     expect_that_nobody_left(regions.members());
 }
 
