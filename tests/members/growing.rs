@@ -103,8 +103,7 @@ fn a_death_where_the_oldest_do_not_look(server: &Server, oldest: impl Fn(&str) -
     let victim = Process::join_with(server, "victim", RARE);
     let all = || blind.iter().chain(&others);
     for member in all() {
-        member.wait_for_peers(7, PATIENCE).expect("everybody");
-        member.events().try_iter().for_each(drop);
+        (0..7).for_each(|_| drop(next(member, "a join")));
     }
     let killed = Instant::now();
     victim.kill();
@@ -149,8 +148,7 @@ fn a_death_is_known_as_soon_where_the_oldest_are_stopped() {
         .collect();
     let victim = Process::join_with(&server, "victim", RARE);
     for member in &others {
-        member.wait_for_peers(7, PATIENCE).expect("everybody");
-        member.events().try_iter().for_each(drop);
+        (0..7).for_each(|_| drop(next(member, "a join")));
     }
     oldest.iter().for_each(Process::freeze);
     let killed = Instant::now();
