@@ -14,9 +14,9 @@
 //!   worked when it was sent; that to another statement does not, since what holds up NOTIFY keeps all others silent.
 //! - **Loud.** A channel that carries much. A member that hears all of it in time sees no flood, but others may not keep up, and
 //!   then they speak late.
-//! - **Flood.** Where more arrives than can be heard, or much while a statement is under way, it is not known what that would have
-//!   to read before its answer: perhaps gigabytes, all of which would stay in memory. So nothing is asked on the link then, unless announcing
-//!   over another connection fails.
+//! - **Flood.** Where more arrives than can be heard, or much while a statement is under way, it is not known what a statement
+//!   would have to read before its answer: perhaps gigabytes, all of which would stay in memory. So nothing is asked on the link
+//!   then, unless announcing over another connection fails.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -24,8 +24,9 @@ use std::time::{Duration, Instant};
 use super::pace::SLICE;
 use super::side_channel::Aside;
 
-/// This many bytes within [`FLOOD_COOLDOWN`], with no moment in which nothing more had arrived, are a flood. So are as many that come
-/// with an answer, or in the time that a statement takes: over a way that is long, or carries little at a time, there are such moments, and much is under way.
+/// This many bytes within [`FLOOD_COOLDOWN`], with no moment in which nothing more had arrived, are a flood. So are as many
+/// that come with an answer, or in the time that a statement takes: a long way, or one that carries little at a time, has such
+/// moments while much is under way.
 pub(crate) const FLOOD: usize = 1 << 18;
 
 /// This many bytes within [`FLOOD_COOLDOWN`] may be more than some can hear, behind a slow link, or a pooler that serves many.

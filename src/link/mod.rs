@@ -17,8 +17,11 @@
 //! So every call that can hang runs on a thread that can be left behind ([`detached`]): the [`dialer`] connects on one,
 //! [`Link`] lends the client to one for a statement and closes it on one, [`wake`](wake()) and the [`side_channel`] have one
 //! each. Who waits, waits for a bounded time. What hangs keeps its thread and its socket until the server thaws or dies, or
-//! until the next session ends it, as it does with a statement. So a server of which that must be feared is [asked](mod@knock)
-//! first whether it answers. A thread for a statement costs some 30 us, less than the round trip of an `is_valid` before it.
+//! until the next session ends it, as it does with a statement. A thread for a statement costs some 30 us, less than the round
+//! trip of an `is_valid` before it.
+//!
+//! Where another attempt hangs, and where one of several addresses has not worked yet, a server is [asked](mod@knock) first
+//! whether it answers. So a server that is frozen holds one attempt at most.
 //!
 //! # What proves that a session works
 //!

@@ -53,8 +53,8 @@ impl Roster {
         self.plan_to_tell(now, names.collect());
     }
 
-    /// This member was away, and the answer to its question is whole. What it had heard before and the answer does not name, who
-    /// answers has missed, having been away, too, and others with it.
+    /// This member was away, and the answer to its question is whole. If the answer does not name a departure that is known here, the
+    /// member that answered was away as well and missed it, and so may others.
     pub(super) fn plan_unnamed_departures(&mut self, now: Instant) {
         let Some(away) = self.away(now).filter(|_| self.review.is_none()) else {
             return;
