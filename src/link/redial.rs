@@ -203,17 +203,17 @@ impl Redial {
 /// How long a step may take, in an attempt beside this many that hang already, each at a different address. As long as
 /// there is another one, that has its turn soon after the time that `connect_timeout` gives to what the system knows of.
 pub(super) fn limit(step: Step, hung: u32, choice: Choice) -> Duration {
-    let Step::First = step else {
-        return match step {
-            // Logging in can take seconds and be healthy, and then it does so twice; and so can NOTIFY.
-            Step::Second { first, lock } => SECOND_TIMEOUT.max(first * 2).max(first + lock),
-            Step::First | Step::Answered | Step::SetUp => doubled(hung),
-        };
-    };
-    let others = u32::try_from(choice.places.saturating_sub(1)).unwrap_or(u32::MAX);
-    match hung.checked_sub(others) {
-        None => choice.connect_timeout.mul_f64(1.1),
-        Some(hung) => doubled(hung),
+    match step {
+        Step::First => {
+            let others = u32::try_from(choice.places.saturating_sub(1)).unwrap_or(u32::MAX);
+            match hung.checked_sub(others) {
+                None => choice.connect_timeout.mul_f64(1.1),
+                Some(hung) => doubled(hung),
+            }
+        }
+        // Logging in can take seconds and be healthy, and then it does so twice; and so can NOTIFY.
+        Step::Second { first, lock } => SECOND_TIMEOUT.max(first * 2).max(first + lock),
+        Step::Answered | Step::SetUp => doubled(hung),
     }
 }
 
