@@ -48,9 +48,7 @@ impl Roster {
     /// Somebody who was away for so long asks all, since nobody has answered. What this member heard before, others may have
     /// missed.
     pub(super) fn plan_departures(&mut self, now: Instant, away: Duration) {
-        let departed = self.departed_within(now, away);
-        let names = departed.map(|(entry, _)| entry.peer.shared_name());
-        self.plan_to_tell(now, names.collect());
+        self.plan_to_tell(now, self.names_departed_within(now, away));
     }
 
     /// This member was away, and the answer to its question is whole. If the answer does not name a departure that is known here, the
@@ -59,12 +57,19 @@ impl Roster {
         let Some(away) = self.away(now).filter(|_| self.review.is_none()) else {
             return;
         };
-        let departed = self.departed_within(now, away);
-        let names = departed.map(|(entry, _)| entry.peer.shared_name());
-        let unnamed = names.filter(|name| !self.sync.has_named(name));
-        self.plan_to_tell(now, unnamed.collect());
+        let mut names = self.names_departed_within(now, away);
+        names.retain(|name| !self.sync.has_named(name));
+        self.plan_to_tell(now, names);
     }
 
+    fn names_departed_within(&self, now: Instant, time: Duration) -> Vec<Arc<str>> {
+        let departed = self.departed_within(now, time);
+        departed
+            .map(|(entry, _)| entry.peer.shared_name())
+            .collect()
+    }
+
+    /// Tells these departures to all, unless others do.
     fn plan_to_tell(&mut self, now: Instant, mut names: Vec<Arc<str>>) {
         if !self.presence.as_ref().is_some_and(Presence::speaks) {
             return;
