@@ -94,6 +94,16 @@ fn a_killed_process_is_gone_within_seconds() {
     }
 }
 
+/// The victim is killed, and these know it soon.
+fn expect_the_death_of<'a>(victim: Process, members: impl IntoIterator<Item = &'a Cluster>) {
+    let killed = Instant::now();
+    victim.kill();
+    for member in members {
+        expect(member, "leave victim: SessionGone");
+    }
+    assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+}
+
 /// Of eight members the three oldest do not look after sessions, and one dies.
 fn a_death_where_the_oldest_do_not_look(server: &Server, oldest: impl Fn(&str) -> Cluster) {
     let blind: Vec<_> = (0..3).map(|n| oldest(&format!("blind{n}"))).collect();
@@ -105,12 +115,7 @@ fn a_death_where_the_oldest_do_not_look(server: &Server, oldest: impl Fn(&str) -
     for member in all() {
         (0..7).for_each(|_| drop(next(member, "a join")));
     }
-    let killed = Instant::now();
-    victim.kill();
-    for member in all() {
-        expect(member, "leave victim: SessionGone");
-    }
-    assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+    expect_the_death_of(victim, all());
 }
 
 #[test]
@@ -151,12 +156,7 @@ fn a_death_is_known_as_soon_where_the_oldest_are_stopped() {
         (0..7).for_each(|_| drop(next(member, "a join")));
     }
     oldest.iter().for_each(Process::freeze);
-    let killed = Instant::now();
-    victim.kill();
-    for member in &others {
-        expect(member, "leave victim: SessionGone");
-    }
-    assert!(killed.elapsed() < SOON, "{:?}", killed.elapsed());
+    expect_the_death_of(victim, &others);
     oldest.iter().for_each(Process::thaw);
 }
 
