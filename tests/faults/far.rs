@@ -321,7 +321,7 @@ fn members_at_other_distances_are_killed() {
     at_each([1, 50, 150, 700], killed_at);
 }
 
-/// A far member's death is known late by no more than its way explains.
+/// The death of a far member is known no later than its distance explains.
 #[test]
 fn the_time_to_be_back_is_little_more_than_a_reconnect_takes() {
     for round_trip in [1, 50, 300].map(ms) {
@@ -333,7 +333,7 @@ fn the_time_to_be_back_is_little_more_than_a_reconnect_takes() {
         expect(&far, "online");
         let mut announced = announced_back(&ear.hear("hello name=far "));
         let mut slowest = Duration::ZERO;
-        for _ in 0..3 {
+        for round in 0..4 {
             wait_until_idle(&server);
             let pid = backend_of(&server, "far");
             let ended = Instant::now();
@@ -342,8 +342,11 @@ fn the_time_to_be_back_is_little_more_than_a_reconnect_takes() {
             expect(&far, "online");
             slowest = slowest.max(ended.elapsed());
             println!("{round_trip:?} away: back in {slowest:?}, and {announced:?} announced");
-            let most = (slowest * 3 / 2 + ms(750)).max(ms(1_250));
-            assert!(announced <= most, "{announced:?} of {most:?}");
+            // It goes by the last two connects, and how long the first took is not seen.
+            if round >= 2 {
+                let most = (slowest * 3 / 2 + ms(750)).max(ms(1_250));
+                assert!(announced <= most, "{announced:?} of {most:?}");
+            }
             announced = announced_back(&ear.hear("hello name=far "));
         }
     }

@@ -63,13 +63,21 @@ fn the_first_hosts_are_dead_and_the_last_one_works() {
     alone(test, || {
         let server = Server::start();
         let server = &server;
-        thread::scope(|scope| {
+        // Members and dead hosts are kept until the threads were counted.
+        let kept: Vec<_> = thread::scope(|scope| {
+            let mut runs = Vec::new();
             for how in [Death::Frozen, Death::BlackHole, Death::Refusing] {
                 for count in [1, 2] {
-                    scope.spawn(move || works_behind(server, how, count));
+                    runs.push(scope.spawn(move || works_behind(server, how, count)));
                 }
             }
+            let join = |run: thread::ScopedJoinHandle<'_, _>| run.join().expect("no panic");
+            runs.into_iter().map(join).collect()
         });
+        let still = Instant::now();
+        eventually("nothing left behind", || left_behind() == 0);
+        within("nothing left behind", still, CONNECT_TIMEOUT);
+        drop(kept);
     });
 }
 
@@ -80,9 +88,8 @@ fn left_behind() -> usize {
     names.filter(|name| name.starts_with("pg-peers-")).count()
 }
 
-/// Online within one `connect_timeout` for each dead host and two seconds; at once the next times, by the host that worked. What was
-/// begun with a dead host has ended by then, too.
-fn works_behind(server: &Server, how: Death, count: usize) {
+/// Online within one `connect_timeout` for each dead host and two seconds; at once the next times, by the host that worked.
+fn works_behind(server: &Server, how: Death, count: usize) -> (Cluster, Vec<Dead>) {
     let name = format!("{how:?} {count}");
     let dead: Vec<Dead> = (0..count).map(|_| Dead::new(how)).collect();
     let mut ports: Vec<String> = dead.iter().map(|dead| dead.port.to_string()).collect();
@@ -111,7 +118,5 @@ fn works_behind(server: &Server, how: Death, count: usize) {
         expect(&member, "online");
         within(&format!("{name}, again"), again, Duration::from_secs(2));
     }
-    let still = Instant::now();
-    eventually("nothing left behind", || left_behind() == 0);
-    within(&format!("{name}, nothing left behind"), still, limit);
+    (member, dead)
 }
