@@ -43,6 +43,8 @@ pub(crate) struct Net {
     deaf_online: usize,
     /// Everything that was ever sent to all.
     pub(crate) sent: Vec<Sent>,
+    /// The goodbyes among it, by members: they are looked for often.
+    pub(crate) goodbyes: Vec<Arc<str>>,
     /// Everything that was ever sent to one inbox.
     pub(crate) answers: Vec<(Inbox, Sent)>,
     /// How many notifications processes received, their own included.
@@ -99,6 +101,7 @@ impl Net {
             listeners: Vec::new(),
             deaf_online: 0,
             sent: Vec::new(),
+            goodbyes: Vec::new(),
             answers: Vec::new(),
             deliveries: 0,
             turns: 0,
@@ -340,6 +343,9 @@ impl Net {
         for n in 0..self.listeners.len() {
             let what = What::Notification(from, Arc::clone(&payload));
             self.deliver(self.listeners[n], what);
+        }
+        if by.is_some() && payload.starts_with("pg-peers/1 bye ") {
+            self.goodbyes.push(Arc::clone(&payload));
         }
         self.sent.push(Sent {
             at: self.now,

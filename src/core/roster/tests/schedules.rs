@@ -83,8 +83,7 @@ impl Net {
     fn said_goodbye(&self, peer: &str) -> bool {
         let (name, incarnation) = peer.split_once('.').expect("an incarnation");
         let goodbye = format!("pg-peers/1 bye name={name} inc={incarnation} ");
-        let mut by_members = self.sent.iter().filter(|sent| sent.by.is_some());
-        by_members.any(|sent| sent.payload.starts_with(&goodbye))
+        self.goodbyes.iter().any(|said| said.starts_with(&goodbye))
     }
 }
 
