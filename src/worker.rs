@@ -7,6 +7,7 @@
 
 use std::time::Instant;
 
+use crate::core::roster::queries::PIECE;
 use crate::core::roster::{Outcome, Roster};
 use crate::core::stillness::Look;
 use crate::core::wire::{self, Body, Pid};
@@ -136,22 +137,14 @@ impl Worker {
         let now = Instant::now();
         // What is still under way aside may fail, and the success of what is said here must not count for it.
         self.roster.handle_not_sent(now);
-        let mut spoke = false;
-        while let Some(message) = self.roster.poll_announcement(now) {
-            spoke = true;
-            let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
-            let payload = wire::encode(&message);
+        let (payloads, announcements) = self.poll_announcements(now);
+        if !payloads.is_empty() {
             let pid = self.up()?.link.pid();
-            let payload = self.guard.sign(pid, None, payload);
-            let answer = self.call(Road::Notify, |link| link.notify(&payload))?;
+            let sign = |payload| self.guard.sign(pid, None, payload);
+            let signed = payloads.into_iter().map(sign).collect();
+            let answer = self.call(Road::Notify, |link| link.notify(signed))?;
             self.roster.handle_sent(answer.answered);
-            self.host.status_mut().announced += u64::from(announces);
-            // The host may have something to ask; the rest stays due.
-            if self.pace.is_late(now) {
-                break;
-            }
-        }
-        if spoke {
+            self.host.status_mut().announced += announcements;
             Ok(())
         } else if self.roster.poll_beat(now) {
             self.call(Road::Other, Link::beat).map(drop)
@@ -164,18 +157,26 @@ impl Worker {
         }
     }
 
-    /// Says all that is due, over a separate connection. Answers, and session checks, wait until the flood is over.
+    /// Says what is due, over a separate connection. Answers, and session checks, wait until the flood is over.
     fn announce_aside(&mut self) -> Result<()> {
         let now = Instant::now();
-        let (mut payloads, mut announcements) = (Vec::new(), 0);
-        while let Some(message) = self.roster.poll_announcement(now) {
-            let announces = matches!(message.body, Body::Announce(_) | Body::Bare);
-            announcements += u64::from(announces);
-            payloads.push(wire::encode(&message));
-        }
+        let (payloads, announcements) = self.poll_announcements(now);
         let sign = self.guard.signer(payloads.clone());
         let side_channel = &mut self.up()?.side_channel;
         side_channel.announce(now, &payloads, announcements, sign)
+    }
+
+    /// What is due to be said to all, as much as goes out in one statement, and how many announcements of this member it has.
+    fn poll_announcements(&mut self, now: Instant) -> (Vec<String>, u64) {
+        let (mut payloads, mut announcements) = (Vec::new(), 0);
+        while payloads.iter().map(String::len).sum::<usize>() < PIECE {
+            let Some(message) = self.roster.poll_announcement(now) else {
+                break;
+            };
+            announcements += u64::from(matches!(message.body, Body::Announce(_) | Body::Bare));
+            payloads.push(wire::encode(&message));
+        }
+        (payloads, announcements)
     }
 
     fn note_side_channel(&mut self, now: Instant) -> Result<()> {
@@ -442,6 +443,6 @@ impl Worker {
             return Ok(());
         }
         let payload = self.guard.sign(up.link.pid(), None, payload);
-        up.link.notify(&payload)
+        up.link.notify(vec![payload])
     }
 }

@@ -311,21 +311,24 @@ impl Link {
         }
     }
 
-    /// Announces, and takes our own notification, which must be back by now.
-    pub(crate) fn notify(&mut self, payload: &str) -> Result<()> {
-        let (channel, said) = (self.names.channel.clone(), payload.to_owned());
-        self.say(move |it| it.notify(&channel, &said))?;
+    /// Announces, all in one statement, and takes our own notifications, which must be back by now.
+    pub(crate) fn notify(&mut self, payloads: Vec<String>) -> Result<()> {
+        let said = Arc::new(payloads);
+        let (channel, saying) = (self.names.channel.clone(), Arc::clone(&said));
+        self.say(move |it| it.notify_all(&channel, &saying))?;
         let client = self.client.as_mut().ok_or_else(gone)?;
         // Others may say the very same: a bare name, or that they know a newer incarnation.
         let mut said_by_others = false;
         while let Some(notification) = client.notifications().iter().next().map_err(broken)? {
             let notice = Notice(notification);
-            let same = notice.channel() == self.names.channel && notice.payload() == payload;
-            if same && notice.pid() == Some(self.pid) {
+            let is_last = said.last().is_some_and(|last| notice.payload() == last);
+            let on_channel = notice.channel() == self.names.channel;
+            if notice.pid() != Some(self.pid) || !on_channel {
+                said_by_others |= is_last && on_channel;
+                self.unread.push_back(notice);
+            } else if is_last {
                 return Ok(());
             }
-            said_by_others |= same;
-            self.unread.push_back(notice);
         }
         if said_by_others {
             return Err(not_carried(&Seen::OtherBackend));

@@ -1,6 +1,7 @@
 //! Members that are far from their server, as in another region, beside some that are near: what happens to their sessions,
 //! the server and the network on the way is an outage of theirs, and nobody takes anybody for gone.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config};
@@ -364,6 +365,28 @@ fn few_round_trips_lead_to_online() {
         Config::new("far").join(&params).expect("valid")
     };
     count_round_trips(&server, &proxy, join, 11, 8);
+}
+
+/// Who tells much at a time needs one round trip for it.
+#[test]
+fn a_hundred_departures_are_told_at_once_300_ms_away() {
+    let server = Server::start();
+    let proxy = Proxy::start(&server, ms(150));
+    let far = Config::new("far").join(&proxy.params()).expect("valid");
+    expect(&far, "online");
+    let mut stranger = Raw::listen(&server, "cluster");
+    for n in 0..100 {
+        stranger.say(&format!("pg-peers/1 beat name=p{n:02} inc=1 seq=1 due=600000;"));
+        stranger.say(&format!("pg-peers/1 bye name=p{n:02} inc=1 seq=2;"));
+    }
+    stranger.say("pg-peers/1 beat name=fence inc=1 seq=1 due=600000;");
+    eventually("all of it is heard", || names(&far) == ["fence"]);
+    let asked = Instant::now();
+    stranger.say("pg-peers/1 ask name=fence try=3 inbox=0123456789abcdef ask=1 away=60000;");
+    let told = (0..100).map(|_| stranger.hear(" gone name=p"));
+    assert_eq!(told.collect::<HashSet<_>>().len(), 100);
+    // It was saying something when it was asked, and what it tells comes due within 200 ms.
+    within("all told", asked, ms(200) + 4 * ms(300));
 }
 
 /// What everybody says of itself takes a long answer: half a megabyte in the long run.
