@@ -148,12 +148,10 @@ impl Worker {
             Ok(())
         } else if self.roster.poll_beat(now) {
             self.call(Road::Other, Link::beat).map(drop)
-        } else if self.up()?.hearing.is_silent(now) {
-            self.call(Road::Notify, Link::check).map(drop)
-        } else if self.check_sessions()? {
+        } else if self.check_sessions()? || self.answer()? || !self.up()?.hearing.is_silent(now) {
             Ok(())
         } else {
-            self.answer()
+            self.call(Road::Notify, Link::check).map(drop)
         }
     }
 
@@ -197,21 +195,23 @@ impl Worker {
         Ok(())
     }
 
-    /// Answers those who asked who is there (rule 6).
-    fn answer(&mut self) -> Result<()> {
+    /// Answers those who asked who is there (rule 6); returns whether somebody did.
+    fn answer(&mut self) -> Result<bool> {
         let start = self.pace.now();
+        let mut answered = false;
         while let Some(piece) = self.roster.poll_answer(self.pace.now()) {
             let (inbox, pid) = (piece.inbox.channel(), self.up()?.link.pid());
             let sign = |payload| self.guard.sign(pid, Some(&inbox), payload);
             let payloads: Vec<_> = piece.payloads.into_iter().map(sign).collect();
             self.call(Road::Notify, |link| link.answer(&inbox, payloads))?;
             self.host.status_mut().answered += u64::from(piece.is_last);
+            answered = true;
             // The host may have something to ask; the rest of the answer, and the other questions, can wait.
             if self.pace.is_late(start) {
                 break;
             }
         }
-        Ok(())
+        Ok(answered)
     }
 
     /// Asks Postgres whose session is gone, if it is time; returns whether it is.

@@ -541,10 +541,7 @@ impl Roster {
                     self.review(sender, name, announce);
                 }
                 // Who was here all the time has heard of it, or one witness is not enough.
-                Body::Gone { why, .. }
-                    if self.review.is_some()
-                        && self.sync.away_since().is_none()
-                        && why != Reason::Goodbye => {}
+                Body::Gone { why, .. } if self.review.is_some() && why != Reason::Goodbye => {}
                 Body::Gone {
                     incarnation,
                     seq,

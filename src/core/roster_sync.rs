@@ -23,7 +23,7 @@ pub(crate) struct RosterSync {
     inbox: Inbox,
     /// The number of the question that is under way, or was last.
     number: Option<u64>,
-    /// Until then it heard who leaves, and has not been told who left since; `None` for a newcomer, and once an answer has said it.
+    /// Until then it heard who leaves, and has not been told who left since; `None` for a newcomer, and once it has settled.
     away_since: Option<Instant>,
     stage: Stage,
     /// It knew who is there, and asks since others know other members.
@@ -182,14 +182,9 @@ impl RosterSync {
         self.forget_answers();
     }
 
-    /// Who is there is known, and who left meanwhile.
+    /// Who is there is known, and who left meanwhile, as far as anybody could tell.
     pub(crate) fn settle(&mut self) {
         self.away_since = None;
-        self.settle_unanswered();
-    }
-
-    /// Who is there is known, since all were heard. Nobody could tell who left meanwhile, so that is still to be learned.
-    fn settle_unanswered(&mut self) {
         self.stage = Stage::Settled;
         self.review = false;
         self.forget_answers();
@@ -221,9 +216,9 @@ impl RosterSync {
         self.named.insert(name);
     }
 
-    /// Whether an answer named this peer, which has left as far as is known here.
+    /// Whether an answer named this peer, which has left as far as is known here, or it was said to have left meanwhile.
     pub(crate) fn has_named(&self, name: &str) -> bool {
-        self.named.contains(name)
+        self.named.contains(name) || self.departures.contains_key(name)
     }
 
     /// Whether a peer was said to have left after it announced this.
@@ -252,7 +247,7 @@ impl RosterSync {
             Stage::Asking { attempt, at } if at <= now => {
                 if attempt == ASK_ALL && self.review {
                     // To have everybody announce itself would cost more than this is worth.
-                    self.settle_unanswered();
+                    self.settle();
                     return None;
                 }
                 if attempt == ASK_ALL {
@@ -277,7 +272,7 @@ impl RosterSync {
             // The spread may have grown: the more are heard, the longer they take.
             self.listen(since, spread);
             if self.deadline() <= Some(horizon) {
-                self.settle_unanswered();
+                self.settle();
             }
         }
     }

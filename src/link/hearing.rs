@@ -35,6 +35,10 @@ const LOUD: usize = 4 * FLOOD;
 /// A flood goes on until it was not seen for this long. A moment in which nothing arrives may be between two of its waves.
 const FLOOD_COOLDOWN: Duration = Duration::from_secs(1);
 
+/// For this long the last statement tells how long the next one would take. A server that was slow once must not be left unasked for as
+/// long as much is said on the channel.
+const TELLING: Duration = Duration::from_secs(10);
+
 /// What a session has heard, and what waits in it.
 #[derive(Debug)]
 pub(crate) struct Hearing<M> {
@@ -150,7 +154,7 @@ impl<M> Hearing<M> {
         if self.loud_bytes > LOUD {
             self.loud_until = Some(now + FLOOD_COOLDOWN);
         }
-        if self.backlog_bytes > FLOOD || self.comes_during_a_statement() > FLOOD as f64 {
+        if self.backlog_bytes > FLOOD || self.comes_during_a_statement(now) > FLOOD as f64 {
             self.flooded_until = Some(now + FLOOD_COOLDOWN);
         }
         self.pass(self.heard);
@@ -307,7 +311,10 @@ impl<M> Hearing<M> {
     }
 
     /// The bytes that come while a statement is under way, which takes as long as the last one, if as many come as of late.
-    fn comes_during_a_statement(&self) -> f64 {
+    fn comes_during_a_statement(&self, now: Instant) -> f64 {
+        if self.last_answer + TELLING <= now {
+            return 0.0;
+        }
         let took = self.took.min(FLOOD_COOLDOWN);
         self.loud_bytes as f64 * took.as_secs_f64() / FLOOD_COOLDOWN.as_secs_f64()
     }

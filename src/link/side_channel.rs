@@ -38,6 +38,9 @@ pub(crate) struct SideChannel {
     patience: Duration,
     looked: Option<Instant>,
     last: Option<Announcing>,
+    /// When the last attempt failed; `None` once one has not. What made it fail may pass, so connecting is tried again some time after
+    /// that.
+    failed: Option<Instant>,
     session: Option<Session>,
 }
 
@@ -52,14 +55,8 @@ struct Announcing {
     /// The last of its payloads, without what a signature adds; `None` if there was nothing to say yet.
     payload: Option<String>,
     announcements: u64,
-    state: State,
-}
-
-enum State {
-    Busy(Receiver<Outcome>),
-    Done,
-    /// What made it fail may pass, so it is tried again some time after that.
-    Failed(Instant),
+    /// `None` once it has come.
+    outcome: Option<Receiver<Outcome>>,
 }
 
 impl SideChannel {
@@ -78,27 +75,36 @@ impl SideChannel {
                 .max(connecting),
             looked: None,
             last: None,
+            failed: None,
             session: None,
         }
     }
 
     /// Whether to announce here now what is due.
     pub(crate) fn state(&self, now: Instant) -> Aside {
+        let under_way = self.under_way();
+        let is_late = |last: &Announcing| now.saturating_duration_since(last.sent) > self.patience;
         let rests = self.looked.is_some_and(|at| now < at + REST);
-        match self.last.as_ref().map(|last| (&last.state, last.sent)) {
-            Some((State::Failed(at), _)) if now < *at + self.patience => Aside::Failed,
-            Some((State::Busy(_), sent)) if now.saturating_duration_since(sent) > self.patience => {
-                Aside::Failed
-            }
-            Some((State::Busy(_), _)) => Aside::Busy,
-            _ if rests => Aside::Busy,
-            Some((State::Done | State::Failed(_), _)) | None => Aside::Ready,
+        if self.failed.is_some() || under_way.is_some_and(is_late) {
+            Aside::Failed
+        } else if rests || under_way.is_some() {
+            Aside::Busy
+        } else {
+            Aside::Ready
         }
     }
 
-    /// A flood has begun: connects, so that what is due next need not wait for that.
+    fn under_way(&self) -> Option<&Announcing> {
+        self.last.as_ref().filter(|last| last.outcome.is_some())
+    }
+
+    /// There is a flood: connects, unless that was done, so that what is due next need not wait for that.
     pub(crate) fn prepare(&mut self, now: Instant) -> Result<()> {
-        if self.last.is_none() {
+        let is_due = match self.failed {
+            None => self.last.is_none(),
+            Some(at) => self.under_way().is_none() && at + self.patience <= now,
+        };
+        if is_due {
             let outcome = self.notify(|_| Some(Vec::new()))?;
             self.start(now, None, 0, outcome);
         }
@@ -172,25 +178,20 @@ impl SideChannel {
             sent: now,
             payload: last.map(|last| last.trim_end_matches(';').to_owned()),
             announcements,
-            state: State::Busy(outcome),
+            outcome: Some(outcome),
         });
     }
 
     /// What came of the last announcements, once: how many were made.
     pub(crate) fn poll_outcome(&mut self, now: Instant) -> Option<Result<u64>> {
         let last = self.last.as_mut()?;
-        let State::Busy(outcome) = &last.state else {
-            return None;
-        };
-        let outcome = match outcome.try_recv() {
+        let outcome = match last.outcome.as_ref()?.try_recv() {
             Ok(outcome) => outcome,
             Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Disconnected) => Err(ended_early()),
         };
-        last.state = match outcome {
-            Ok(_) => State::Done,
-            Err(_) => State::Failed(now),
-        };
+        last.outcome = None;
+        self.failed = outcome.is_err().then_some(now);
         let announced = outcome.map(|session| {
             self.session = session;
             last.announcements
@@ -211,7 +212,7 @@ impl SideChannel {
 
     /// The flood is over.
     pub(crate) fn stop(&mut self) {
-        (self.looked, self.last) = (None, None);
+        (self.looked, self.last, self.failed) = (None, None, None);
         self.session.take().into_iter().for_each(end);
     }
 }
@@ -305,9 +306,44 @@ mod tests {
         side_channel.start(at(2_200), Some("a@h"), 1, outcome);
         drop(done);
         assert!(matches!(side_channel.poll_outcome(at(3_000)), Some(Err(_))));
-        assert_eq!(side_channel.state(at(4_999)), Aside::Failed);
-        assert_eq!(side_channel.state(at(5_000)), Aside::Ready, "once more");
+        assert_eq!(side_channel.state(at(60_000)), Aside::Failed);
         side_channel.stop();
-        assert_eq!(side_channel.state(at(4_999)), Aside::Ready);
+        assert_eq!(side_channel.state(at(60_000)), Aside::Ready);
+    }
+
+    #[test]
+    fn after_a_failure_connecting_is_tried_again_with_nothing_to_say() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut side_channel = side_channel();
+        let fail = |side_channel: &mut SideChannel, now| {
+            let (_, outcome) = bounded(1);
+            side_channel.start(now, None, 0, outcome);
+            assert!(matches!(side_channel.poll_outcome(now), Some(Err(_))));
+        };
+        fail(&mut side_channel, at(0));
+        for (millis, tried) in [(0, false), (1_999, false), (2_000, true)] {
+            side_channel.prepare(at(millis)).expect("a thread");
+            assert_eq!(side_channel.under_way().is_some(), tried, "{millis}");
+            assert_eq!(
+                side_channel.state(at(millis)),
+                Aside::Failed,
+                "the link does"
+            );
+        }
+        side_channel.prepare(at(9_000)).expect("nothing to do");
+        assert_eq!(
+            side_channel.under_way().map(|last| last.sent),
+            Some(at(2_000)),
+            "one at a time"
+        );
+        let (done, outcome) = bounded(1);
+        side_channel.start(at(9_000), None, 0, outcome);
+        done.send(Ok(None)).expect("room");
+        assert!(
+            side_channel.poll_outcome(at(9_001)).is_none(),
+            "nobody waits for that"
+        );
+        assert_eq!(side_channel.state(at(9_001)), Aside::Ready);
     }
 }

@@ -376,7 +376,9 @@ fn a_hundred_departures_are_told_at_once_300_ms_away() {
     expect(&far, "online");
     let mut stranger = Raw::listen(&server, "cluster");
     for n in 0..100 {
-        stranger.say(&format!("pg-peers/1 beat name=p{n:02} inc=1 seq=1 due=600000;"));
+        stranger.say(&format!(
+            "pg-peers/1 beat name=p{n:02} inc=1 seq=1 due=600000;"
+        ));
         stranger.say(&format!("pg-peers/1 bye name=p{n:02} inc=1 seq=2;"));
     }
     stranger.say("pg-peers/1 beat name=fence inc=1 seq=1 due=600000;");

@@ -15,7 +15,7 @@ use crate::peer::Incarnation;
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
 /// Where all were away each tells what it knows within this time.
-const TOLD_WITHIN: Duration = Duration::from_millis(200);
+pub(super) const TOLD_WITHIN: Duration = Duration::from_millis(200);
 
 /// At most this many departures are told to all at a time: more would cost the server more than they are worth.
 const MOST_TOLD: usize = 100;

@@ -115,9 +115,11 @@ impl Roster {
         attempt: u64,
     ) {
         if attempt >= ASK_ALL {
+            // It settles what this member asks as well, which may have been away for longer.
+            let away = question.away.max(self.away(now));
             self.sync.handle_query_to_all(now);
             self.queries.handle_query_to_all();
-            if let Some(away) = question.away {
+            if let Some(away) = away {
                 self.plan_departures(now, away);
             }
             return self.announce_soon(now);

@@ -401,6 +401,23 @@ fn what_comes_while_a_statement_is_under_way_is_a_flood_if_it_is_as_much() {
 }
 
 #[test]
+fn a_statement_that_was_slow_once_is_no_reason_to_ask_nothing_for_long() {
+    let (mut hearing, start) = opened();
+    let asked = start + ms(2_000);
+    hearing.handle_answer(start, asked, received(0));
+    let mut flooded = Vec::new();
+    for millis in (0..15_000).step_by(100) {
+        let now = asked + ms(millis);
+        // Less than is loud, and heard in time.
+        hearing.handle_notification(now, LOUD / 30);
+        hearing.handle_silence(now);
+        flooded.push(hearing.is_flooded(now));
+    }
+    assert!(flooded[20..100].iter().all(|&flooded| flooded));
+    assert!(!flooded[120..].contains(&true));
+}
+
+#[test]
 fn what_an_observer_hears_does_not_prove_its_link() {
     let now = Instant::now();
     let mut hearing = Hearing::<()>::new(now, HEARTBEAT, false, false);

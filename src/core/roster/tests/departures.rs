@@ -1,6 +1,7 @@
 //! Who was away learns who left meanwhile (rule 6).
 
 use super::*;
+use crate::core::roster::departures::TOLD_WITHIN;
 
 /// How soon a departure that was missed is known.
 const KNOWN_WITHIN: Duration = Duration::from_secs(1);
@@ -292,4 +293,106 @@ fn an_answer_to_an_earlier_question_settles_nothing() {
     }
     net.run(SETTLED);
     assert_eq!(net.seen_by(observer), net.truth_for(observer));
+}
+
+#[test]
+fn what_was_missed_in_one_outage_is_not_asked_for_in_the_next() {
+    let mut net = Net::new(1);
+    let ids = crowd(&mut net, 5);
+    for &id in &ids {
+        net.disconnect(id);
+    }
+    net.run(ms(700));
+    for &id in &ids {
+        net.reconnect(id);
+    }
+    net.run(secs(60));
+    net.disconnect(ids[0]);
+    net.reconnect(ids[0]);
+    net.run(KNOWN_WITHIN);
+    let hellos = net.sent_by(ids[0]).filter_map(|sent| {
+        let payload = sent.payload.split_once(" hello ")?.1;
+        let (_, away) = payload.split_once(" away=")?;
+        Some(away.trim_end_matches(';').parse().expect("a number"))
+    });
+    let away: Vec<u64> = hellos.collect();
+    assert!(away.iter().all(|&away| away < 10_000), "{away:?}");
+    assert_eq!(away.len(), 2);
+}
+
+/// A member that knows `p`, and nobody else, and has a new link that time after it lost its last, on which its hello is out. `meanwhile`
+/// happens in the last second of the link before.
+fn back_after(time: Duration, meanwhile: &str) -> (Roster, Instant) {
+    let mut now = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(now, Pid::new(77));
+    drain(&mut roster, now);
+    answer(
+        &mut roster,
+        now,
+        "part=1 parts=1; name=p inc=5 seq=1 due=3600000 pid=9;",
+    );
+    hear(&mut roster, now, meanwhile);
+    now += secs(1);
+    let _ = roster.handle_timeout(now, now);
+    roster.handle_link_down();
+    now += time;
+    roster.handle_link_up(now, Pid::new(78));
+    drain(&mut roster, now);
+    (roster, now)
+}
+
+/// What it has to say now.
+fn drain(roster: &mut Roster, now: Instant) -> Vec<String> {
+    let mut said = Vec::new();
+    while let Some(message) = roster.poll_announcement(now) {
+        said.push(wire::encode(&message));
+    }
+    roster.handle_sent(now);
+    said
+}
+
+fn hear(roster: &mut Roster, now: Instant, payload: &str) {
+    if let Some(message) = wire::decode(payload) {
+        roster.handle_message(now, STRANGER, &message);
+    }
+}
+
+fn answer(roster: &mut Roster, now: Instant, part: &str) {
+    let payload = format!("pg-peers/1 roster {part}");
+    let part = wire::decode_roster(&payload).expect("a part");
+    roster.handle_sync_part(now, STRANGER, &part);
+}
+
+fn tells(roster: &mut Roster, from: Instant) -> Vec<String> {
+    let told = drain(roster, from + TOLD_WITHIN);
+    told.into_iter()
+        .filter(|it| it.contains(" gone "))
+        .collect()
+}
+
+const GOODBYE: &str = "pg-peers/1 bye name=p inc=5 seq=2;";
+
+#[test]
+fn a_departure_that_was_heard_before_the_end_of_the_answer_is_not_told_again() {
+    let without_p = "ask=1 part=2 parts=2; name=q inc=6 seq=1 due=3600000 pid=10;";
+    for (meanwhile, heard, told) in [("", GOODBYE, 0), (GOODBYE, "", 1)] {
+        let (mut roster, now) = back_after(secs(5), meanwhile);
+        answer(&mut roster, now, "ask=1 part=1 parts=2;");
+        hear(&mut roster, now, heard);
+        answer(&mut roster, now, without_p);
+        assert_eq!(
+            tells(&mut roster, now).len(),
+            told,
+            "{meanwhile:?}, {heard:?}"
+        );
+    }
+}
+
+#[test]
+fn a_question_to_all_settles_also_that_of_one_who_was_away_for_longer() {
+    let (mut roster, now) = back_after(secs(60), GOODBYE);
+    let to_all = "pg-peers/1 ask name=x inbox=00000000000000ff try=3 away=1000;";
+    hear(&mut roster, now, to_all);
+    assert_eq!(tells(&mut roster, now).len(), 1);
 }
