@@ -70,6 +70,9 @@ impl Python {
         self.process.signal(Signal::TERM).expect("a process");
         let status = self.process.reap(PATIENCE).expect("it ends");
         assert!(status.success(), "{status}");
+        // One that has lost its session meanwhile cannot.
+        let last: Vec<String> = self.lines.iter().collect();
+        assert!(last.is_empty(), "{last:?}");
     }
 }
 
