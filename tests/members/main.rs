@@ -6,15 +6,18 @@
 mod support;
 
 mod delivery;
+mod encoding;
 mod growing;
 mod guest;
 mod hangs;
 mod link;
+mod logging;
 mod membership;
 mod pooler;
 mod privileges;
 mod python;
 mod quoting;
+mod recipes;
 mod rules;
 
 #[test]

@@ -1,13 +1,12 @@
 //! What is logged, and under which target: hosts filter by it, and an outage does not fill a disk.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pg_peers::postgres::{Client, NoTls};
 use pg_peers::{Cluster, Config};
-use support::*;
+
+use crate::support::*;
 
 #[test]
 fn an_outage_is_two_lines_however_many_attempts_fail() {

@@ -1,48 +1,20 @@
 //! Databases that take for text what has no equivalent in UTF-8: there everybody can end the sessions of all who listen.
 
-mod support;
-
-use std::sync::{Mutex, PoisonError};
-
 use pg_peers::postgres::error::SqlState;
 use pg_peers::postgres::{Client, NoTls};
 use pg_peers::{Cluster, Config, Event};
-use support::*;
 
-static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-struct Logger;
-
-impl log::Log for Logger {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn && metadata.target().starts_with("pg_peers")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
-            warnings.push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
+use crate::support::*;
 
 /// How often such a participant warned of such an encoding.
 fn warnings(channel: &str, encoding: &str) -> usize {
-    let warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
-    let of = |warning: &&String| {
-        warning.starts_with(&format!(
-            "{channel:?}: the database has the encoding {encoding}"
-        ))
-    };
-    warnings.iter().filter(of).count()
-}
-
-fn log_warnings() {
-    // Another test may have been faster.
-    let _ = log::set_logger(&Logger);
-    log::set_max_level(log::LevelFilter::Warn);
+    let warning =
+        format!("WARN pg_peers::trust: {channel:?}: the database has the encoding {encoding}");
+    let lines = logged();
+    lines
+        .iter()
+        .filter(|line| line.starts_with(&warning))
+        .count()
 }
 
 fn join(server: &Server, name: &str, channel: &str) -> Cluster {
@@ -62,7 +34,7 @@ fn create(server: &Server, encoding: &str) {
 
 #[test]
 fn members_survive_what_is_no_text_and_warn_of_it_once() {
-    log_warnings();
+    keep_logs();
     let any_byte = [
         "NOTIFY meeting, E'\\xff'",
         "SET client_encoding = 'SQL_ASCII'; NOTIFY meeting, E'pg-peers/1 hello name=\\xc3'",
@@ -122,7 +94,7 @@ fn survive(encoding: &str, statements: &[&str], code: &SqlState) {
 
 #[test]
 fn safe_encodings_cause_no_warning_and_no_harm() {
-    log_warnings();
+    keep_logs();
     let server = Server::start();
     create(&server, "LATIN1");
     let a = join(&server, "a", "harmless");
@@ -142,7 +114,7 @@ fn safe_encodings_cause_no_warning_and_no_harm() {
 
 #[test]
 fn a_warning_comes_again_when_the_encoding_changed_in_between() {
-    log_warnings();
+    keep_logs();
     let server = Server::start();
     create(&server, "SQL_ASCII");
     let a = join(&server, "a", "changing");

@@ -1,7 +1,5 @@
 //! The recipes in `examples/recipes`, and the demo, as processes of their own: each does what it claims.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +12,8 @@ use gethostname::gethostname;
 use pg_peers::Config;
 use pg_peers::crossbeam_channel::Receiver;
 use rustix::process::Signal;
-use support::*;
+
+use crate::support::*;
 
 #[test]
 fn a_shared_key_has_one_owner_and_moves_only_when_it_must() {
