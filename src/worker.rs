@@ -7,8 +7,7 @@
 
 use std::time::Instant;
 
-use crate::core::roster::queries::PIECE;
-use crate::core::roster::{Outcome, Roster};
+use crate::core::roster::{Outcome, Roster, queries::PIECE};
 use crate::core::stillness::Look;
 use crate::core::wire::{self, Body, Pid};
 use crate::error::{Error, Kind, Result};
@@ -137,14 +136,14 @@ impl Worker {
         let now = Instant::now();
         // What is still under way aside may fail, and the success of what is said here must not count for it.
         self.roster.handle_not_sent(now);
-        let (payloads, announcements) = self.poll_announcements(now);
+        let (payloads, own) = self.poll_announcements(now);
         if !payloads.is_empty() {
             let pid = self.up()?.link.pid();
             let sign = |payload| self.guard.sign(pid, None, payload);
             let signed = payloads.into_iter().map(sign).collect();
             let answer = self.call(Road::Notify, |link| link.notify(signed))?;
             self.roster.handle_sent(answer.answered);
-            self.host.status_mut().announced += announcements;
+            self.host.status_mut().announced += own.len() as u64;
             Ok(())
         } else if self.roster.poll_beat(now) {
             self.call(Road::Other, Link::beat).map(drop)
@@ -158,23 +157,26 @@ impl Worker {
     /// Says what is due, over a separate connection. Answers, and session checks, wait until the flood is over.
     fn announce_aside(&mut self) -> Result<()> {
         let now = Instant::now();
-        let (payloads, announcements) = self.poll_announcements(now);
+        let (payloads, own) = self.poll_announcements(now);
         let sign = self.guard.signer(payloads.clone());
-        let side_channel = &mut self.up()?.side_channel;
-        side_channel.announce(now, &payloads, announcements, sign)
+        self.up()?.side_channel.announce(now, &payloads, &own, sign)
     }
 
-    /// What is due to be said to all, as much as goes out in one statement, and how many announcements of this member it has.
-    fn poll_announcements(&mut self, now: Instant) -> (Vec<String>, u64) {
-        let (mut payloads, mut announcements) = (Vec::new(), 0);
-        while payloads.iter().map(String::len).sum::<usize>() < PIECE {
+    /// What is due to be said to all, as much as goes out in one statement, and which of it announce this member.
+    fn poll_announcements(&mut self, now: Instant) -> (Vec<String>, Vec<usize>) {
+        let (mut payloads, mut own, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < PIECE {
             let Some(message) = self.roster.poll_announcement(now) else {
                 break;
             };
-            announcements += u64::from(matches!(message.body, Body::Announce(_) | Body::Bare));
-            payloads.push(wire::encode(&message));
+            if matches!(message.body, Body::Announce(_) | Body::Bare) {
+                own.push(payloads.len());
+            }
+            let payload = wire::encode(&message);
+            bytes += payload.len() + wire::LONGEST_SIGNATURE;
+            payloads.push(payload);
         }
-        (payloads, announcements)
+        (payloads, own)
     }
 
     fn note_side_channel(&mut self, now: Instant) -> Result<()> {

@@ -540,7 +540,7 @@ impl Roster {
                     self.confirm(now, name, announce);
                     self.review(sender, name, announce);
                 }
-                // Who was here all the time has heard of it, or one witness is not enough.
+                // A member that reviews was here all the time. What it did not hear itself it does not take from one witness.
                 Body::Gone { why, .. } if self.review.is_some() && why != Reason::Goodbye => {}
                 Body::Gone {
                     incarnation,
@@ -637,7 +637,7 @@ impl Roster {
 
     /// The next message that is to be sent to all now.
     pub(crate) fn poll_announcement(&mut self, now: Instant) -> Option<Message<'_>> {
-        // Before what there is to tell of others: each takes a round trip, and peers wait for this one.
+        // First, since what does not fit into this statement waits for the next, and peers wait for this.
         if self.is_announcement_due(now) {
             let (interval, away) = (self.interval(), self.away(now));
             // Who does not know everybody yet says nothing of it.

@@ -23,7 +23,7 @@ pub(crate) struct RosterSync {
     inbox: Inbox,
     /// The number of the question that is under way, or was last.
     number: Option<u64>,
-    /// Until then it heard who leaves, and has not been told who left since; `None` for a newcomer, and once it has settled.
+    /// Until then it heard who leaves, and has not been told who left since; `None` for a newcomer, and once its question is settled.
     away_since: Option<Instant>,
     stage: Stage,
     /// It knew who is there, and asks since others know other members.

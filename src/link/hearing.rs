@@ -35,8 +35,8 @@ const LOUD: usize = 4 * FLOOD;
 /// A flood goes on until it was not seen for this long. A moment in which nothing arrives may be between two of its waves.
 const FLOOD_COOLDOWN: Duration = Duration::from_secs(1);
 
-/// For this long the last statement tells how long the next one would take. A server that was slow once must not be left unasked for as
-/// long as much is said on the channel.
+/// For this long the last statement tells how long the next one would take. Otherwise a server that was slow once would not be asked
+/// again before the channel is quiet.
 const TELLING: Duration = Duration::from_secs(10);
 
 /// What a session has heard, and what waits in it.

@@ -25,7 +25,7 @@ pub(crate) enum Aside {
     Ready,
     /// The last announcement is under way, or was made just now.
     Busy,
-    /// The last announcement failed a moment ago, or takes too long: the link must do.
+    /// The last announcement failed, and none has succeeded since, or one takes too long: the link must do.
     Failed,
 }
 
@@ -38,8 +38,8 @@ pub(crate) struct SideChannel {
     patience: Duration,
     looked: Option<Instant>,
     last: Option<Announcing>,
-    /// When the last attempt failed; `None` once one has not. What made it fail may pass, so connecting is tried again some time after
-    /// that.
+    /// When the last attempt failed; `None` if it succeeded, or there was none. What made it fail may pass, so connecting is tried again
+    /// some time after that.
     failed: Option<Instant>,
     session: Option<Session>,
 }
@@ -52,9 +52,10 @@ type Outcome = Result<Option<Session>>;
 
 struct Announcing {
     sent: Instant,
-    /// The last of its payloads, without what a signature adds; `None` if there was nothing to say yet.
-    payload: Option<String>,
-    announcements: u64,
+    /// What it says of this member, without what a signature adds. Of others somebody else may say the very same.
+    own: Option<String>,
+    /// How many announcements of this member it has; `None` if there was nothing to say yet.
+    announcements: Option<u64>,
     /// `None` once it has come.
     outcome: Option<Receiver<Outcome>>,
 }
@@ -106,23 +107,26 @@ impl SideChannel {
         };
         if is_due {
             let outcome = self.notify(|_| Some(Vec::new()))?;
-            self.start(now, None, 0, outcome);
+            self.start(now, None, None, outcome);
         }
         Ok(())
     }
 
-    /// Makes these announcements, if there are any. `sign` is told the backend that makes them, if that is known.
+    /// Makes these announcements, if there are any, of which those at `own` are of this member. `sign` is told the backend that makes
+    /// them, if that is known.
     pub(crate) fn announce(
         &mut self,
         now: Instant,
         payloads: &[String],
-        announcements: u64,
+        own: &[usize],
         sign: impl FnOnce(Option<Pid>) -> Option<Vec<String>> + Send + 'static,
     ) -> Result<()> {
         self.looked = Some(now);
-        if let Some(last) = payloads.last() {
+        if !payloads.is_empty() {
             let outcome = self.notify(sign)?;
-            self.start(now, Some(last), announcements, outcome);
+            let last = own.last().and_then(|&at| payloads.get(at));
+            let last = last.map(String::as_str);
+            self.start(now, last, Some(own.len() as u64), outcome);
         }
         Ok(())
     }
@@ -170,13 +174,13 @@ impl SideChannel {
     fn start(
         &mut self,
         now: Instant,
-        last: Option<&str>,
-        announcements: u64,
+        own: Option<&str>,
+        announcements: Option<u64>,
         outcome: Receiver<Outcome>,
     ) {
         self.last = Some(Announcing {
             sent: now,
-            payload: last.map(|last| last.trim_end_matches(';').to_owned()),
+            own: own.map(|own| own.trim_end_matches(';').to_owned()),
             announcements,
             outcome: Some(outcome),
         });
@@ -192,19 +196,22 @@ impl SideChannel {
         };
         last.outcome = None;
         self.failed = outcome.is_err().then_some(now);
-        let announced = outcome.map(|session| {
-            self.session = session;
-            last.announcements
-        });
-        // Where there was nothing to say yet nobody waits to hear that it was said.
-        (announced.is_err() || last.payload.is_some()).then_some(announced)
+        let announcements = last.announcements;
+        match outcome {
+            // Where there was nothing to say yet nobody waits to hear that it was said.
+            Ok(session) => {
+                self.session = session;
+                announcements.map(Ok)
+            }
+            Err(error) => Some(Err(error)),
+        }
     }
 
     /// When the last announcement was made, if this is what it says. Postgres keeps the order, so all from before has been
     /// heard.
     pub(crate) fn sent_at_if_own(&self, payload: &str) -> Option<Instant> {
         let last = self.last.as_ref()?;
-        let rest = payload.strip_prefix(last.payload.as_deref()?)?;
+        let rest = payload.strip_prefix(last.own.as_deref()?)?;
         // A longer name or number begins with ours, too.
         let ends = rest.is_empty() || rest.starts_with([' ', ';']);
         ends.then_some(last.sent)
@@ -258,7 +265,7 @@ mod tests {
         let is_own = |payload, heard| {
             let mut side_channel = side_channel();
             let (_outcome, never) = bounded(1);
-            side_channel.start(now, Some(payload), 1, never);
+            side_channel.start(now, Some(payload), Some(1), never);
             side_channel.sent_at_if_own(heard) == Some(now)
         };
         let beat = "pg-peers/1 beat name=a@h inc=7 seq=1 due=5000 pid=4;";
@@ -285,12 +292,12 @@ mod tests {
         let mut side_channel = side_channel();
         assert_eq!(side_channel.state(start), Aside::Ready);
         side_channel
-            .announce(start, &[], 0, |_| Some(Vec::new()))
+            .announce(start, &[], &[], |_| Some(Vec::new()))
             .expect("nothing to do");
         assert_eq!(side_channel.state(at(99)), Aside::Busy);
         assert_eq!(side_channel.state(at(100)), Aside::Ready);
         let (done, outcome) = bounded(1);
-        side_channel.start(at(100), Some("a@h"), 3, outcome);
+        side_channel.start(at(100), Some("a@h"), Some(3), outcome);
         assert!(side_channel.poll_outcome(at(2_100)).is_none());
         assert_eq!(side_channel.state(at(2_100)), Aside::Busy);
         assert_eq!(
@@ -303,7 +310,7 @@ mod tests {
         assert!(side_channel.poll_outcome(at(2_101)).is_none(), "once");
         assert_eq!(side_channel.state(at(2_101)), Aside::Ready);
         let (done, outcome) = bounded(1);
-        side_channel.start(at(2_200), Some("a@h"), 1, outcome);
+        side_channel.start(at(2_200), Some("a@h"), Some(1), outcome);
         drop(done);
         assert!(matches!(side_channel.poll_outcome(at(3_000)), Some(Err(_))));
         assert_eq!(side_channel.state(at(60_000)), Aside::Failed);
@@ -318,7 +325,7 @@ mod tests {
         let mut side_channel = side_channel();
         let fail = |side_channel: &mut SideChannel, now| {
             let (_, outcome) = bounded(1);
-            side_channel.start(now, None, 0, outcome);
+            side_channel.start(now, None, None, outcome);
             assert!(matches!(side_channel.poll_outcome(now), Some(Err(_))));
         };
         fail(&mut side_channel, at(0));
@@ -338,7 +345,7 @@ mod tests {
             "one at a time"
         );
         let (done, outcome) = bounded(1);
-        side_channel.start(at(9_000), None, 0, outcome);
+        side_channel.start(at(9_000), None, None, outcome);
         done.send(Ok(None)).expect("room");
         assert!(
             side_channel.poll_outcome(at(9_001)).is_none(),

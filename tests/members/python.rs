@@ -70,7 +70,7 @@ impl Python {
         self.process.signal(Signal::TERM).expect("a process");
         let status = self.process.reap(PATIENCE).expect("it ends");
         assert!(status.success(), "{status}");
-        // One that has lost its session meanwhile cannot.
+        // One that has lost its session cannot say goodbye, and prints why.
         let last: Vec<String> = self.lines.iter().collect();
         assert!(last.is_empty(), "{last:?}");
     }

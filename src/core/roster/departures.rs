@@ -12,7 +12,7 @@ use crate::event::Reason;
 use crate::peer::Incarnation;
 
 /// Departures are asked for from this much before the last that was heard: what was said then may still have been on its way.
-const ON_ITS_WAY: Duration = Duration::from_secs(2);
+pub(super) const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
 /// Where all were away each tells what it knows within this time.
 pub(super) const TOLD_WITHIN: Duration = Duration::from_millis(200);

@@ -4,14 +4,15 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Roster;
+use super::departures::ON_ITS_WAY;
 use crate::core::roster_sync::ASK_ALL;
 use crate::core::wire::{self, Announce, Body, Inbox, Message, Question, WireTags};
 
 /// This many queries may wait for an answer.
 const MAX_WAITING: usize = 100;
 
-/// The bytes of an answer that go out in one statement, signatures included. A statement must be done within a bounded time,
-/// and an answer may have any length. Between two pieces there is time for everything else.
+/// The bytes that go out in one statement, signatures included. A statement must be done within a bounded time, and an answer, or what
+/// there is to tell of others, may have any length. Between two pieces there is time for everything else.
 pub(crate) const PIECE: usize = 16_000;
 
 /// The inboxes that await an answer from us.
@@ -115,11 +116,12 @@ impl Roster {
         attempt: u64,
     ) {
         if attempt >= ASK_ALL {
-            // It settles what this member asks as well, which may have been away for longer.
-            let away = question.away.max(self.away(now));
-            self.sync.handle_query_to_all(now);
+            // Who was away for longer than the one that asks still has to ask who left before that.
+            if self.away(now) <= question.away.map(|away| away + ON_ITS_WAY) {
+                self.sync.handle_query_to_all(now);
+            }
             self.queries.handle_query_to_all();
-            if let Some(away) = away {
+            if let Some(away) = question.away {
                 self.plan_departures(now, away);
             }
             return self.announce_soon(now);

@@ -320,8 +320,7 @@ fn what_was_missed_in_one_outage_is_not_asked_for_in_the_next() {
     assert_eq!(away.len(), 2);
 }
 
-/// A member that knows `p`, and nobody else, and has a new link that time after it lost its last, on which its hello is out. `meanwhile`
-/// happens in the last second of the link before.
+/// A member that knows only `p`, was offline for `time`, and has said hello again. It heard `meanwhile` a second before it lost its link.
 fn back_after(time: Duration, meanwhile: &str) -> (Roster, Instant) {
     let mut now = Instant::now();
     let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
@@ -390,9 +389,22 @@ fn a_departure_that_was_heard_before_the_end_of_the_answer_is_not_told_again() {
 }
 
 #[test]
-fn a_question_to_all_settles_also_that_of_one_who_was_away_for_longer() {
-    let (mut roster, now) = back_after(secs(60), GOODBYE);
-    let to_all = "pg-peers/1 ask name=x inbox=00000000000000ff try=3 away=1000;";
-    hear(&mut roster, now, to_all);
-    assert_eq!(tells(&mut roster, now).len(), 1);
+fn a_question_to_all_settles_that_of_others_unless_they_were_away_for_longer() {
+    for (away, settles) in [("", false), (" away=1000", false), (" away=63000", true)] {
+        let (mut roster, mut now) = back_after(secs(60), GOODBYE);
+        let to_all = format!("pg-peers/1 ask name=x inbox=00000000000000ff try=3{away};");
+        hear(&mut roster, now, &to_all);
+        let mut said = Vec::new();
+        for _ in 0..10 {
+            now += ms(100);
+            said.extend(drain(&mut roster, now));
+        }
+        let count = |part: &str| said.iter().filter(|it| it.contains(part)).count();
+        assert_eq!(count(" ask "), if settles { 0 } else { 3 }, "{away}");
+        assert_eq!(
+            count(" gone name=p "),
+            1,
+            "{away}: told with what it asks itself, or is asked"
+        );
+    }
 }
