@@ -395,9 +395,8 @@ fn a_hundred_departures_are_told_at_once_300_ms_away() {
 #[test]
 fn long_answers_disturb_nobody_300_ms_away() {
     const TAG: usize = 7_000;
-    let long = long();
-    let count = if long { 80 } else { 20 };
-    let _alone = long.then(one_crowd);
+    let count = if long() { 80 } else { 20 };
+    let _alone = one_crowd();
     // A piece takes a round trip, and two members fit into its 16 kB.
     let longest_answer = ms(300) * (count as u32).div_ceil(2);
     let server = Server::start_with(&["max_connections = 300"]);
