@@ -162,7 +162,7 @@ impl Worker {
         self.up()?.side_channel.announce(now, &payloads, &own, sign)
     }
 
-    /// What is due to be said to all, as much as goes out in one statement, and which of it announce this member.
+    /// What is due to be said to all, until it fills a statement, and the places in it of what announces this member.
     fn poll_announcements(&mut self, now: Instant) -> (Vec<String>, Vec<usize>) {
         let (mut payloads, mut own, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < PIECE {

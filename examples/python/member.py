@@ -237,7 +237,7 @@ class Member:
         self.pids.add(pid)
         for peer in self.roster.present():
             peer["deadline"] = now + 3 * peer["due"] / 1000  # all have the full time again
-        untold = self.question and self.question["since"]  # an outage before that one
+        untold = self.question and self.question["since"]  # left open by an outage before this one
         self.ask(now, untold or self.last_heard if self.has_answer else None)
 
     def handle_message(self, m, pid, now):

@@ -112,7 +112,7 @@ impl SideChannel {
         Ok(())
     }
 
-    /// Makes these announcements, if there are any, of which those at `own` are of this member. `sign` is told the backend that makes
+    /// Makes these announcements, if there are any; those at the places `own` are of this member. `sign` is told the backend that makes
     /// them, if that is known.
     pub(crate) fn announce(
         &mut self,

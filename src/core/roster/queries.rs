@@ -11,8 +11,9 @@ use crate::core::wire::{self, Announce, Body, Inbox, Message, Question, WireTags
 /// This many queries may wait for an answer.
 const MAX_WAITING: usize = 100;
 
-/// The bytes that go out in one statement, signatures included. A statement must be done within a bounded time, and an answer, or what
-/// there is to tell of others, may have any length. Between two pieces there is time for everything else.
+/// The bytes that go out in one statement, signatures included; what is said to all may have one payload more. A statement must be done
+/// within a bounded time, and an answer, or what there is to tell of others, may have any length. Between two statements there is time
+/// for everything else.
 pub(crate) const PIECE: usize = 16_000;
 
 /// The inboxes that await an answer from us.
