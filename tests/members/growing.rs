@@ -164,30 +164,38 @@ fn a_death_is_known_as_soon_where_the_oldest_are_stopped() {
 fn a_peer_that_dies_and_is_reported_is_known_gone_a_moment_after_it_might_be_back() {
     let server = Server::start();
     let members = acquainted(["a", "b", "c"].map(rare), &server.params());
-    checked_twice(&members.each_ref());
-    for name in ["x", "y", "z"] {
-        let victim = Process::join_with(&server, name, RARE);
-        for member in &members {
-            expect(member, &format!("join {name}"));
-        }
-        let [_, b, _] = &members;
-        let infos = b.peer_infos().recv().expect("an answer");
-        let info = infos.iter().find(|info| info.peer.name() == name);
-        let info = info.expect("a peer");
-        let back = info.back.expect("it announces itself in full");
-        let killed = Instant::now();
-        victim.kill();
-        b.report_unreachable(&info.peer);
-        for member in &members {
-            expect(member, &format!("leave {name}: SessionGone"));
-        }
-        let took = killed.elapsed();
-        println!("known after {took:?}, where it might be back in {back:?}");
-        assert!(
-            took < back + Duration::from_millis(1_100),
-            "{took:?}, {back:?}"
-        );
+    // From here on: a checker remembers for some answers how slow the server was.
+    let (tries, slower) = slack_while(&server, &members, || {
+        checked_twice(&members.each_ref());
+        ["x", "y", "z"].map(|name| reported_death(&server, &members, name))
+    });
+    for (known, back) in tries {
+        println!("known after {known:?}, where it might be back in {back:?}, or {slower:?} later");
+        // And within what the report waits, what asking takes, twice, and what confirmations are apart.
+        let slack = Duration::from_millis(1_100) + slower;
+        assert!(known < back + slack, "{known:?}, {back:?}, {slack:?}");
     }
+}
+
+/// A process of that name joins, is killed and reported by one of these: how soon all knew it, and within what time it would have been
+/// back.
+fn reported_death(server: &Server, members: &[Cluster; 3], name: &str) -> (Duration, Duration) {
+    let victim = Process::join_with(server, name, RARE);
+    for member in members {
+        expect(member, &format!("join {name}"));
+    }
+    let [_, b, _] = members;
+    let infos = b.peer_infos().recv().expect("an answer");
+    let info = infos.iter().find(|info| info.peer.name() == name);
+    let info = info.expect("a peer");
+    let back = info.back.expect("it announces itself in full");
+    let killed = Instant::now();
+    victim.kill();
+    b.report_unreachable(&info.peer);
+    for member in members {
+        expect(member, &format!("leave {name}: SessionGone"));
+    }
+    (killed.elapsed(), back)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pg_peers::{Cluster, Config};
 
-use super::{PATIENCE, Usage, expect, words};
+use super::{PATIENCE, Server, Usage, expect, words};
 
 /// Members of these configurations that are online and know each other; the events that told so are drained.
 pub fn acquainted<const N: usize>(configs: [Config; N], params: &str) -> [Cluster; N] {
@@ -105,6 +105,39 @@ impl Drop for SetAtEnd<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// Does this, and returns how much later a death may be known because of how slow the server was meanwhile: by 15 times what it took
+/// longer to answer than at best, 5 seconds at most (`guide/wire.md`). So it did for a session of the test's and, as they say
+/// themselves, for these members, whose threads also wait for a core.
+pub fn slack_while<T>(
+    server: &Server,
+    members: &[Cluster],
+    work: impl FnOnce() -> T,
+) -> (T, Duration) {
+    let mut client = server.client();
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let excess = scope.spawn(|| {
+            let (mut least, mut slowest) = (Duration::MAX, Duration::ZERO);
+            while !over.load(Ordering::Relaxed) {
+                let asked = Instant::now();
+                let sessions = client.query("SELECT pid FROM pg_stat_activity", &[]);
+                assert!(!sessions.expect("rows").is_empty());
+                let of_members = members.iter().filter_map(|it| it.status().round_trip);
+                for took in of_members.chain([asked.elapsed()]) {
+                    (least, slowest) = (least.min(took), slowest.max(took));
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            slowest.saturating_sub(least)
+        });
+        let done = SetAtEnd(&over);
+        let result = work();
+        drop(done);
+        let excess = excess.join().expect("answers");
+        (result, (excess * 15).min(Duration::from_secs(5)))
+    })
 }
 
 /// A call of something that should answer at once; ordered by time.
