@@ -202,8 +202,8 @@ pub struct Leavers {
 
 impl Leavers {
     /// As documented at `leave` and `Cluster`, and some for a busy machine.
-    const LEAVE: Duration = Duration::from_millis(3_500 + 500);
-    const DROP: Duration = Duration::from_millis(1_000 + 500);
+    pub const LEAVE: Duration = Duration::from_millis(3_500 + 500);
+    pub const DROP: Duration = Duration::from_millis(1_000 + 500);
 
     pub fn join(params: &str) -> Self {
         let leavers = Self::start(params);
