@@ -386,8 +386,7 @@ impl Roster {
 
     /// Nothing can be said on the link now, since a flood waits in it: others must not judge this member by its session.
     pub(crate) fn handle_flood(&mut self, now: Instant) {
-        let promised = self.promises_beats();
-        if self.beats.withhold(now) && promised {
+        if self.beats.withhold(now) {
             // In time for those who would miss a beat.
             self.announce_within(now, self.spread().min(self.limits.heartbeat));
         }

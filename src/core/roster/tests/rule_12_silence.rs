@@ -290,6 +290,34 @@ fn who_died_while_the_link_was_down_is_not_kept_for_long() {
 }
 
 #[test]
+fn who_is_not_heard_after_an_outage_has_its_time_from_when_it_is_known_who_is_there() {
+    // All may take seconds to announce themselves.
+    let (mut net, a) = listener(Setup {
+        delivery_budget: 1,
+        ..thrifty("a", 1)
+    });
+    for n in 0..20 {
+        net.inject(&format!(
+            "pg-peers/1 beat name=b{n} inc=1 seq=1 due=600000 pid=7 beat=1000 back=2000;"
+        ));
+    }
+    net.run(SETTLED);
+    net.disconnect(a);
+    net.run(ms(300));
+    net.reconnect(a);
+    let spread = net.processes[a].participant.roster.spread();
+    assert!(spread > secs(4), "{spread:?}");
+    let knows = |net: &Net| net.processes[a].participant.roster.sync.is_settled();
+    assert!(net.run_until(secs(60), knows));
+    let known = net.now;
+    let none = |net: &Net| net.seen_by(a).is_empty();
+    assert!(net.run_until(secs(60), none));
+    let expected = secs(1) * MISSED + secs(2) + spread;
+    let took = net.now - known;
+    assert!(took.abs_diff(expected) < ms(50), "{took:?} {expected:?}");
+}
+
+#[test]
 fn what_was_reported_before_the_link_was_lost_heals_after_it() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 100);

@@ -217,6 +217,28 @@ fn a_running_process_that_is_replaced_falls_silent() {
 }
 
 #[test]
+fn a_replaced_process_whose_link_was_lost_asks_who_is_there() {
+    let mut net = Net::new(1);
+    let ids = quiet_crowd(&mut net, 10, |_| ms(20));
+    let old = net.start("b", 5);
+    net.run(SETTLED);
+    net.start("b", 7);
+    net.run(SETTLED);
+    assert!(net.processes[old].participant.silenced);
+    net.disconnect(old);
+    net.leave(ids[3]);
+    net.start_as(Setup {
+        heartbeat: secs(24 * 60 * 60),
+        ..Setup::new("q", 1)
+    });
+    net.run(ms(300));
+    net.told(old);
+    net.reconnect(old);
+    net.run(LATENCY * 3);
+    assert_eq!(net.told(old), ["online", "join q.1", "leave p03.1 Goodbye"]);
+}
+
+#[test]
 fn a_replaced_process_does_not_correct_others_either() {
     let (mut net, b) = listener(Setup::new("b", 5));
     net.run(SETTLED);

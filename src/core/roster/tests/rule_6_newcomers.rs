@@ -32,6 +32,8 @@ fn an_observer_is_told_everybody_without_announcing_itself() {
     quiet_crowd(&mut net, 10, |_| ms(20));
     net.run(SETTLED);
     let observer = net.start_as(Setup::observer());
+    let is_observer = |id: Id| net.processes[id].participant.roster.is_observer();
+    assert_eq!([0, observer].map(is_observer), [false, true]);
     net.run(LATENCY * 3);
     assert_eq!(net.seen_by(observer).len(), 10);
     net.run(secs(60));
