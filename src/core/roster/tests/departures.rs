@@ -373,6 +373,23 @@ fn tells(roster: &mut Roster, from: Instant) -> Vec<String> {
 const GOODBYE: &str = "pg-peers/1 bye name=p inc=5 seq=2;";
 
 #[test]
+fn a_departure_that_the_answer_names_is_not_told_again() {
+    for (answered, told) in [
+        ("name=q inc=6 seq=1 due=3600000 pid=10;", 1),
+        ("name=p inc=5 seq=2 why=goodbye;", 0),
+        ("name=p inc=5 seq=1 due=3600000 pid=9;", 0),
+    ] {
+        let (mut roster, now) = back_after(secs(5), GOODBYE);
+        answer(
+            &mut roster,
+            now,
+            &format!("ask=1 part=1 parts=1; {answered}"),
+        );
+        assert_eq!(tells(&mut roster, now).len(), told, "{answered:?}");
+    }
+}
+
+#[test]
 fn a_departure_that_was_heard_before_the_end_of_the_answer_is_not_told_again() {
     let without_p = "ask=1 part=2 parts=2; name=q inc=6 seq=1 due=3600000 pid=10;";
     for (meanwhile, heard, told) in [("", GOODBYE, 0), (GOODBYE, "", 1)] {

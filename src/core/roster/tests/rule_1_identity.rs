@@ -295,6 +295,25 @@ fn a_correction_that_comes_too_late_is_not_said() {
 }
 
 #[test]
+fn a_correction_that_another_has_said_is_not_repeated() {
+    for (said, more) in [(99, 1), (100, 0), (101, 0)] {
+        let (mut net, a) = listener(Setup::new("a", 1));
+        for payload in [
+            beat("b", 100, 1),
+            hello("b", 5, 1),
+            format!("pg-peers/1 newer name=b inc={said};"),
+        ] {
+            net.inject(&payload);
+        }
+        net.run(SETTLED);
+        let corrections = net
+            .sent_by(a)
+            .filter(|sent| sent.payload.contains(" newer "));
+        assert_eq!(corrections.count(), more, "{said}");
+    }
+}
+
+#[test]
 fn a_process_takes_its_name_back_from_a_successor_that_left() {
     let mut net = Net::new(1);
     let a = net.start("a", 1);

@@ -22,6 +22,14 @@ fn expiry_follows_the_announced_interval() {
 }
 
 #[test]
+fn what_is_heard_is_new_whatever_age_it_claims() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject("pg-peers/1 beat name=b inc=1 seq=1 due=1000 age=60000;");
+    net.run(secs(2));
+    assert_eq!(net.seen_by(a), ["b.1"]);
+}
+
+#[test]
 fn the_latest_announcement_decides() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.inject(&beat_due("b", 5, 1, secs(1_000)));

@@ -64,6 +64,21 @@ fn a_bare_member_and_the_others_know_each_other_at_once() {
 }
 
 #[test]
+fn who_hears_a_bare_name_again_and_again_says_nothing_for_it() {
+    let (mut net, a) = listener(Setup {
+        heartbeat: secs(60 * 60),
+        ..Setup::new("a", 1)
+    });
+    net.run(SETTLED);
+    let before = net.count_sent_by(a);
+    for _ in 0..20 {
+        net.inject("b@h");
+        net.run(secs(5));
+    }
+    assert_eq!(net.count_sent_by(a), before + 1, "when it came");
+}
+
+#[test]
 fn a_bare_member_says_its_name_and_nothing_else() {
     let mut net = Net::new(1);
     let bare = net.start_as(Setup::bare("b@h"));
