@@ -363,6 +363,16 @@ fn answer(roster: &mut Roster, now: Instant, part: &str) {
     roster.handle_sync_part(now, STRANGER, &part);
 }
 
+/// How long after that there is no peer left.
+fn gone_by_silence(roster: &mut Roster, from: Instant) -> Option<Duration> {
+    let times = (0..1_000).map(|tenths| ms(100) * tenths);
+    times.into_iter().find(|&time| {
+        let now = from + time;
+        let _ = roster.handle_timeout(now, now);
+        here(roster).is_empty()
+    })
+}
+
 fn tells(roster: &mut Roster, from: Instant) -> Vec<String> {
     let told = drain(roster, from + TOLD_WITHIN);
     told.into_iter()
@@ -402,6 +412,57 @@ fn a_departure_that_was_heard_before_the_end_of_the_answer_is_not_told_again() {
             told,
             "{meanwhile:?}, {heard:?}"
         );
+    }
+}
+
+#[test]
+fn who_is_named_after_all_has_the_rest_of_its_time() {
+    let said = |incarnation: u64, age: u64| {
+        format!(" name=p inc={incarnation} seq=1 due=20000 age={age} beat=1000 pid=9;")
+    };
+    for (named, gone) in [
+        (said(5, 0), secs(60)),
+        (said(5, 10_000), secs(50)),
+        (said(4, 0), ms(4_300)),
+        (String::new(), ms(4_300)),
+    ] {
+        let mut now = Instant::now();
+        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+        for (number, members) in [said(5, 0), String::new(), named.clone()]
+            .iter()
+            .enumerate()
+        {
+            match number {
+                0 | 1 => roster.handle_link_up(now, Pid::new(77)),
+                _ => assert!(roster.sync.begin_review(now)),
+            }
+            drain(&mut roster, now);
+            let part = format!("ask={number} part=1 parts=1;{members}");
+            answer(&mut roster, now, &part);
+            if number == 0 {
+                roster.handle_link_down();
+                now += secs(1);
+            }
+        }
+        let took = gone_by_silence(&mut roster, now);
+        assert_eq!(took, Some(gone), "{named:?}");
+    }
+}
+
+#[test]
+fn an_answer_tells_the_session_of_who_has_said_nothing_since() {
+    for (seq, session) in [
+        (1, Session::Unknown),
+        (2, Session::At(Pid::new(9).expect("a pid"))),
+    ] {
+        let now = Instant::now();
+        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+        roster.handle_link_up(now, Pid::new(77));
+        drain(&mut roster, now);
+        hear(&mut roster, now, &beat("p", 5, 2));
+        let part = format!("part=1 parts=1; name=p inc=5 seq={seq} due=1000 pid=9;");
+        answer(&mut roster, now, &part);
+        assert_eq!(roster.entries["p"].session, session, "{seq}");
     }
 }
 
