@@ -207,6 +207,47 @@ fn how_often_a_bare_name_comes_is_learned() {
 }
 
 #[test]
+fn the_interval_of_a_bare_name_follows_its_gaps() {
+    let (mut net, a) = beside_a_node();
+    // In milliseconds.
+    for (gap, interval) in [
+        (1_000, 5_000),
+        (5_000, 5_000),
+        (13_400, 6_700),
+        // Almost too late.
+        (20_000, 20_000),
+        (20_000, 17_500),
+        // Too long to be believed once.
+        (60_000, 15_312),
+        (60_000, 60_000),
+        // It is forgotten slowly.
+        (1_000, 52_500),
+    ] {
+        net.run(ms(gap) - LATENCY * 2);
+        net.inject("node@h");
+        net.run(LATENCY * 2);
+        let due = net.processes[a].participant.roster.entries["node@h"].due;
+        assert_eq!(due, interval, "{gap}");
+    }
+    // Nor is what was not heard.
+    net.disconnect(a);
+    net.run(secs(1));
+    net.reconnect(a);
+    net.run(secs(100));
+    net.inject("node@h");
+    net.run(LATENCY * 2);
+    let due = net.processes[a].participant.roster.entries["node@h"].due;
+    assert_eq!(due, 52_500);
+    // Nor one of a member that says more.
+    net.inject(&beat("node@h", 5, 1));
+    net.run(secs(1));
+    net.inject("node@h");
+    net.run(LATENCY * 2);
+    let entry = &net.processes[a].participant.roster.entries["node@h"];
+    assert_eq!((entry.due, entry.last_gap), (1_000, 0));
+}
+
+#[test]
 fn an_outage_of_a_bare_name_is_not_its_interval() {
     let (mut net, a) = beside_a_node();
     let speaks = |net: &mut Net| {
