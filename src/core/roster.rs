@@ -729,7 +729,7 @@ impl Roster {
     fn due_query(&mut self, now: Instant) -> Option<Message<'static>> {
         self.begin_review(now);
         let attempt = self.sync.poll(now, self.spread());
-        if self.sync.is_closed() {
+        if !self.sync.is_open() {
             self.review = None;
         }
         self.begin_session_check(now);

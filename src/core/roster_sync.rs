@@ -109,11 +109,6 @@ impl RosterSync {
         self.stage == Stage::Settled || self.review
     }
 
-    /// Whether no answer is awaited.
-    pub(crate) fn is_closed(&self) -> bool {
-        !self.is_open()
-    }
-
     /// Whether nobody is left to be asked, though not all may have been heard yet.
     pub(crate) fn has_asked_all(&self) -> bool {
         matches!(self.stage, Stage::Listening { .. } | Stage::Settled)
@@ -347,3 +342,6 @@ impl RosterSync {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
