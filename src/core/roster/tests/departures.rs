@@ -1,7 +1,7 @@
 //! Who was away learns who left meanwhile (rule 6).
 
 use super::*;
-use crate::core::roster::departures::TOLD_WITHIN;
+use crate::core::roster::departures::{ON_ITS_WAY, TOLD_WITHIN};
 
 /// How soon a departure that was missed is known.
 const KNOWN_WITHIN: Duration = Duration::from_secs(1);
@@ -380,6 +380,20 @@ fn tells(roster: &mut Roster, from: Instant) -> Vec<String> {
         .collect()
 }
 
+#[test]
+fn who_was_away_asks_for_somewhat_longer_than_that() {
+    let (mut roster, now) = back_after(secs(60), "");
+    let away = secs(60) + ON_ITS_WAY;
+    assert_eq!(roster.away(now), Some(away));
+    roster.round_trip.handle(ms(300));
+    let far = roster.round_trip.twice();
+    assert_eq!(roster.away(now), Some(away + far));
+    let (roster, now) = back_after(wire::MOST_AWAY, "");
+    assert_eq!(roster.away(now), Some(wire::MOST_AWAY));
+    let newcomer = Setup::new("a", 1).roster(1, Inbox::new(1));
+    assert_eq!(newcomer.away(now), None);
+}
+
 const GOODBYE: &str = "pg-peers/1 bye name=p inc=5 seq=2;";
 
 #[test]
@@ -446,6 +460,48 @@ fn who_is_named_after_all_has_the_rest_of_its_time() {
         }
         let took = gone_by_silence(&mut roster, now);
         assert_eq!(took, Some(gone), "{named:?}");
+    }
+}
+
+#[test]
+fn who_was_said_to_be_silent_and_is_there_for_another_heals() {
+    let mut now = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(now, Pid::new(77));
+    drain(&mut roster, now);
+    let p = " name=p inc=5 seq=1 due=3600000 pid=9;";
+    answer(&mut roster, now, &format!("part=1 parts=1;{p}"));
+    let gone = "pg-peers/1 gone name=p inc=5 seq=1 why=silent;";
+    for (number, there) in [(1, vec!["p.5"]), (2, vec![])] {
+        hear(&mut roster, now, gone);
+        assert!(here(&roster).is_empty());
+        roster.doubt.handle_same(now);
+        for other in ["x", "y"] {
+            let doubt = &mut roster.doubt;
+            doubt.handle_different(now, &other.into(), true, Duration::ZERO);
+        }
+        now += secs(100);
+        assert_eq!(
+            roster.away(now),
+            None,
+            "nothing was missed that is known of"
+        );
+        let asked = drain(&mut roster, now);
+        // Since somebody knew the same.
+        let away = secs(100) + ON_ITS_WAY;
+        assert_eq!(roster.away(now), Some(away));
+        let asks = format!(" away={} ", away.as_millis());
+        assert!(asked.iter().any(|it| it.contains(&asks)), "{asked:?}");
+        if there.is_empty() {
+            // What is said meanwhile is newer than the answer may be.
+            hear(&mut roster, now, gone);
+        }
+        answer(
+            &mut roster,
+            now,
+            &format!("ask={number} part=1 parts=1;{p}"),
+        );
+        assert_eq!(here(&roster), there);
     }
 }
 

@@ -120,6 +120,32 @@ fn who_is_missing_at_a_pause_has_its_time_again() {
 }
 
 #[test]
+fn where_much_is_said_who_was_not_heard_has_the_time_of_its_beats_more() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject("pg-peers/1 beat name=b inc=1 seq=1 due=10000 pid=7 beat=1000;");
+    net.run(ms(10));
+    let entries = &mut net.processes[a].participant.roster.entries;
+    let entry = entries.get_mut("b").expect("a peer");
+    let until = entry.until;
+    for (confirmed, loud_for, more) in [
+        (true, 1_000, 0),
+        (true, 30_000, 0),
+        (true, 70_000, 40_000),
+        (true, 200_000, 60_000),
+        (false, 57_000, 0),
+        (false, 59_000, 2_000),
+        (false, 200_000, 6_000),
+    ] {
+        entry.confirmed = confirmed;
+        // A minute before it is overdue, and later.
+        let loud_until = until - secs(60) + ms(loud_for);
+        let overdue_at = entry.overdue_at(Some(loud_until), MISSED);
+        assert_eq!(overdue_at - until, ms(more), "{confirmed} {loud_for}");
+        assert_eq!(entry.overdue_at(None, MISSED), until);
+    }
+}
+
+#[test]
 fn where_much_is_said_peers_have_longer_and_not_for_ever() {
     // If the channel is loud until this many milliseconds after that.
     let gone_after = |loud: u64| {
