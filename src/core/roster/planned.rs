@@ -55,3 +55,38 @@ impl Planned {
         self.0.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_is_said_once_within_the_time() {
+        const WITHIN: Duration = Duration::from_millis(200);
+        let (now, mut jitter) = (Instant::now(), Jitter::new(1));
+        let mut planned = Planned::default();
+        assert_eq!((planned.len(), planned.deadline()), (0, None));
+        let names: Vec<Arc<str>> = ["a", "b", "c"].map(Arc::from).into();
+        for name in &names {
+            planned.plan(now, name, WITHIN, &mut jitter);
+            assert!(planned.has(name));
+        }
+        // What is planned stays as it is.
+        let first = planned.deadline();
+        for name in &names {
+            planned.plan(now - WITHIN, name, Duration::ZERO, &mut jitter);
+        }
+        assert_eq!((planned.len(), planned.deadline()), (3, first));
+        planned.cancel("b");
+        assert_eq!((planned.len(), planned.has("b")), (2, false));
+        let first = first.expect("a name");
+        assert!(first > now);
+        assert_eq!(planned.pop(first - Duration::from_nanos(1)), None);
+        let mut said: Vec<_> = std::iter::from_fn(|| planned.pop(now + WITHIN)).collect();
+        said.sort_unstable();
+        assert_eq!(said, [Arc::clone(&names[0]), Arc::clone(&names[2])]);
+        planned.plan(now, &names[0], WITHIN, &mut jitter);
+        planned.clear();
+        assert_eq!(planned.len(), 0);
+    }
+}

@@ -217,3 +217,91 @@ impl Roster {
         Some(wire::encode_roster(question.number, all))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(inbox: u64, number: u64) -> Question {
+        Question {
+            number,
+            ..Question::at(Inbox::new(inbox))
+        }
+    }
+
+    fn waiting(queries: &Queries) -> Vec<(Inbox, u64)> {
+        let waiting = queries.waiting.iter();
+        waiting.map(|(_, it)| (it.inbox, it.number)).collect()
+    }
+
+    /// One that answers this question.
+    fn answering(now: Instant, question: Question, payloads: &[usize]) -> Queries {
+        Queries {
+            answer: Some(Answer {
+                asked: now,
+                question,
+                payloads: payloads.iter().map(|&bytes| "x".repeat(bytes)).collect(),
+            }),
+            ..Queries::default()
+        }
+    }
+
+    #[test]
+    fn the_last_question_from_an_inbox_is_the_one_that_waits() {
+        let now = Instant::now();
+        let mut queries = answering(now, question(7, 3), &[1]);
+        queries.push(now, question(7, 3));
+        assert_eq!(waiting(&queries), [], "it is being answered");
+        for asked in [question(7, 4), question(8, 3), question(7, 5)] {
+            queries.push(now, asked);
+        }
+        let expected = [(Inbox::new(7), 5), (Inbox::new(8), 3)];
+        assert_eq!(waiting(&queries), expected);
+        queries.restart(Inbox::new(8));
+        assert_eq!(queries.deadline(), Some(now));
+        assert!(queries.answer.is_some(), "of another");
+        queries.restart(Inbox::new(7));
+        assert!(queries.answer.is_none());
+        queries.clear();
+        assert_eq!(queries.deadline(), None);
+    }
+
+    #[test]
+    fn no_more_than_the_bound_wait() {
+        let now = Instant::now();
+        let mut queries = Queries::default();
+        for inbox in 1..=MAX_WAITING as u64 + 1 {
+            queries.push(now, question(inbox, 0));
+        }
+        assert_eq!(waiting(&queries).len(), MAX_WAITING);
+        assert!(queries.is_bounded());
+        queries.waiting.push_back((now, question(0, 0)));
+        assert!(!queries.is_bounded());
+    }
+
+    #[test]
+    fn a_question_to_all_leaves_those_about_departures() {
+        let now = Instant::now();
+        let mut queries = Queries::default();
+        let away = Question {
+            away: Some(Duration::from_secs(5)),
+            ..question(8, 0)
+        };
+        for asked in [question(7, 0), away] {
+            queries.push(now, asked);
+        }
+        queries.handle_query_to_all();
+        assert_eq!(waiting(&queries), [(Inbox::new(8), 0)]);
+    }
+
+    #[test]
+    fn a_statement_has_as_much_as_fits_and_at_least_one_payload() {
+        let now = Instant::now();
+        let half = PIECE / 2 - wire::LONGEST_SIGNATURE;
+        let mut queries = answering(now, question(7, 0), &[half, half, 1, PIECE, half]);
+        let pieces = std::iter::from_fn(|| queries.pop_piece());
+        let pieces: Vec<_> = pieces.map(|it| (it.payloads.len(), it.is_last)).collect();
+        let expected = [(2, false), (1, false), (1, false), (1, true)];
+        assert_eq!(pieces, expected);
+    }
+}

@@ -30,3 +30,26 @@ impl Tombstones {
         self.0.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_forgotten_after_an_hour_or_if_there_are_more_than_the_bound() {
+        let now = Instant::now();
+        let mut tombstones = Tombstones::default();
+        for (name, after) in [("a", 0), ("b", 1), ("c", 2)] {
+            tombstones.push(now + Duration::from_secs(after), Arc::from(name));
+        }
+        let mut pop = |at, bound| tombstones.pop(at, bound).map(|(_, name)| name.to_string());
+        assert_eq!(pop(now + REMEMBERED, 3), None);
+        assert_eq!(pop(now, 2).as_deref(), Some("a"));
+        assert_eq!(pop(now + REMEMBERED, 2), None);
+        let hour_after_b = now + REMEMBERED + Duration::from_secs(1);
+        assert_eq!(pop(hour_after_b, 2), None);
+        let more = Duration::from_millis(1);
+        assert_eq!(pop(hour_after_b + more, 2).as_deref(), Some("b"));
+        assert_eq!(pop(hour_after_b + more, 2), None);
+    }
+}

@@ -56,6 +56,26 @@ fn a_peer_that_was_away_for_longer_than_it_is_remembered_joins() {
 }
 
 #[test]
+fn who_left_twice_is_remembered_from_the_second_time() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    let minutes = |count: u64| secs(60 * count);
+    net.inject(&beat("b", 1, 1));
+    net.run(minutes(30));
+    net.inject(&beat("b", 1, 2));
+    // It is there while the first time is forgotten.
+    net.inject(&beat_due("c", 1, 1, secs(1)));
+    net.run(secs(10));
+    net.inject(&beat_due("c", 1, 2, minutes(60)));
+    net.run(ms(10));
+    net.told(a);
+    net.run(minutes(40));
+    net.inject(&beat("b", 1, 3));
+    net.run(ms(10));
+    assert_eq!(net.told(a), ["heal b.1"]);
+    assert_eq!(net.seen_by(a), ["b.1", "c.1"]);
+}
+
+#[test]
 fn the_next_heartbeat_of_a_peer_reported_lost_is_a_heal_once() {
     let mut net = Net::new(1);
     let a = net.start("a", 1);
