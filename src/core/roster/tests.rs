@@ -128,6 +128,30 @@ fn told_of<const N: usize>(payloads: [String; N]) -> Vec<String> {
     net.told(a)
 }
 
+/// What a roster has to say now.
+fn drain(roster: &mut Roster, now: Instant) -> Vec<String> {
+    let mut said = Vec::new();
+    while let Some(message) = roster.poll_announcement(now) {
+        said.push(wire::encode(&message));
+    }
+    roster.handle_sent(now);
+    said
+}
+
+/// It hears this on the channel.
+fn hear(roster: &mut Roster, now: Instant, payload: &str) {
+    if let Some(message) = wire::decode(payload) {
+        roster.handle_message(now, STRANGER, &message);
+    }
+}
+
+/// It hears this part of an answer.
+fn answer(roster: &mut Roster, now: Instant, part: &str) {
+    let payload = format!("pg-peers/1 roster {part}");
+    let part = wire::decode_roster(&payload).expect("a part");
+    roster.handle_sync_part(now, STRANGER, &part);
+}
+
 /// Starts `count` processes that announce themselves too rarely for heartbeats to help a newcomer.
 fn quiet_crowd(net: &mut Net, count: usize, gap: impl Fn(usize) -> Duration) -> Vec<Id> {
     let start = |n| {

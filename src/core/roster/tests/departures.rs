@@ -341,28 +341,6 @@ fn back_after(time: Duration, meanwhile: &str) -> (Roster, Instant) {
     (roster, now)
 }
 
-/// What it has to say now.
-fn drain(roster: &mut Roster, now: Instant) -> Vec<String> {
-    let mut said = Vec::new();
-    while let Some(message) = roster.poll_announcement(now) {
-        said.push(wire::encode(&message));
-    }
-    roster.handle_sent(now);
-    said
-}
-
-fn hear(roster: &mut Roster, now: Instant, payload: &str) {
-    if let Some(message) = wire::decode(payload) {
-        roster.handle_message(now, STRANGER, &message);
-    }
-}
-
-fn answer(roster: &mut Roster, now: Instant, part: &str) {
-    let payload = format!("pg-peers/1 roster {part}");
-    let part = wire::decode_roster(&payload).expect("a part");
-    roster.handle_sync_part(now, STRANGER, &part);
-}
-
 /// How long after that there is no peer left.
 fn gone_by_silence(roster: &mut Roster, from: Instant) -> Option<Duration> {
     let times = (0..1_000).map(|tenths| ms(100) * tenths);

@@ -43,6 +43,21 @@ fn processes_that_were_paused_together_do_not_drop_each_other() {
 }
 
 #[test]
+fn who_was_paused_believes_no_word_of_silence_for_a_heartbeat_interval() {
+    let now = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(now, Pid::new(77));
+    hear(&mut roster, now, &beat("b", 5, 1));
+    roster.handle_pause(now);
+    for (later, there) in [(HEARTBEAT - ms(1), vec!["b.5"]), (HEARTBEAT, vec![])] {
+        let _ = roster.handle_timeout(now + later, now);
+        let gone = "pg-peers/1 gone name=b inc=5 seq=1 why=silent;";
+        hear(&mut roster, now + later, gone);
+        assert_eq!(here(&roster), there, "{later:?}");
+    }
+}
+
+#[test]
 fn who_died_during_the_pause_is_gone_a_grace_period_after_it() {
     let mut net = Net::new(1);
     let a = net.start_as(Setup {

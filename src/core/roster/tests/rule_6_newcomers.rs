@@ -41,6 +41,47 @@ fn an_observer_is_told_everybody_without_announcing_itself() {
 }
 
 #[test]
+fn of_those_that_know_all_the_lowest_rank_answers() {
+    let now = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(now, Pid::new(77));
+    drain(&mut roster, now);
+    let others = " name=p inc=5 seq=1 due=1000; name=q inc=6 seq=1 due=1000;";
+    answer(&mut roster, now, &format!("part=1 parts=1;{others}"));
+    for inbox in 1..100 {
+        let question = Question::at(Inbox::new(inbox));
+        let rank = |name: &str, start| question.rank(name, Incarnation::new(start));
+        let own = rank("a", 1);
+        let lower = [rank("p", 5), rank("q", 6)].map(|other| u64::from(other < own));
+        let place = lower[0] + lower[1];
+        let answers = [0, 1, 2].map(|attempt| roster.is_ranked(attempt, "x", question));
+        assert_eq!(
+            answers,
+            [0, 1, 2].map(|attempt| attempt == place),
+            "{inbox}"
+        );
+        // Who asks does not answer itself.
+        let without_q = roster.is_ranked(lower[0], "q", question);
+        assert!(without_q, "{inbox}");
+    }
+}
+
+#[test]
+fn who_does_not_know_all_itself_announces_itself_to_who_asks_first() {
+    for (attempt, announces) in [(0, true), (1, false), (2, false)] {
+        let now = Instant::now();
+        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+        roster.handle_link_up(now, Pid::new(77));
+        drain(&mut roster, now);
+        let ask = format!("pg-peers/1 ask name=x inbox=00000000000000ff try={attempt};");
+        hear(&mut roster, now, &ask);
+        let said = drain(&mut roster, now + ms(20));
+        let announced = said.iter().any(|it| it.contains(" name=a inc="));
+        assert_eq!(announced, announces, "{attempt}: {said:?}");
+    }
+}
+
+#[test]
 fn if_the_first_in_rank_is_dead_the_next_answers() {
     let mut attempts = [0; 5];
     for seed in 0..60 {
