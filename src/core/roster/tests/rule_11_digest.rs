@@ -254,6 +254,83 @@ fn who_doubts_while_it_asks_does_not_ask_all() {
 }
 
 #[test]
+fn only_who_knows_all_and_speaks_and_does_not_ask_already_is_in_doubt() {
+    for (state, doubts) in [
+        ("settled", true),
+        ("asking", false),
+        ("replaced", false),
+        ("reviewing", false),
+    ] {
+        let mut now = Instant::now();
+        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+        roster.handle_link_up(now, Pid::new(77));
+        drain(&mut roster, now);
+        if state == "replaced" {
+            hear(&mut roster, now, &hello("a", 2, 1));
+        }
+        if state != "asking" {
+            let others = " name=p inc=5 seq=1 due=1000; name=q inc=6 seq=1 due=1000;";
+            let number = roster.sync.question(None).number;
+            answer(
+                &mut roster,
+                now,
+                &format!("ask={number} part=1 parts=1;{others}"),
+            );
+            assert!(roster.sync.is_settled(), "{state}");
+        }
+        for seq in 2..5 {
+            now += secs(1);
+            for (name, incarnation) in [("p", 5), ("q", 6)] {
+                let said = beat(name, incarnation, seq).replace(';', " digest=9.00000000000000ff;");
+                hear(&mut roster, now, &said);
+            }
+            if state == "reviewing" && roster.review.is_none() {
+                now += secs(2);
+                drain(&mut roster, now);
+                assert!(roster.review.is_some() && roster.sync.is_settled());
+            }
+        }
+        assert_eq!(roster.doubt.deadline().is_some(), doubts, "{state}");
+    }
+}
+
+#[test]
+fn it_takes_two_peers_or_the_only_one_twice_to_be_in_doubt() {
+    let [p, q, r] = ["name=p inc=5", "name=q inc=6", "name=r inc=7"];
+    for (known, speaks, doubts) in [
+        (vec![p], [p, p], true),
+        (vec![p, q], [p, p], false),
+        (vec![p, q], [p, q], true),
+        (vec![p, q, r], [p, p], false),
+    ] {
+        let mut now = Instant::now();
+        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+        roster.handle_link_up(now, Pid::new(77));
+        drain(&mut roster, now);
+        let known: Vec<_> = known
+            .iter()
+            .map(|it| format!(" {it} seq=1 due=1000;"))
+            .collect();
+        answer(
+            &mut roster,
+            now,
+            &format!("part=1 parts=1;{}", known.concat()),
+        );
+        for (seq, speaker) in (2..).zip(speaks) {
+            now += secs(1);
+            let said =
+                format!("pg-peers/1 beat {speaker} seq={seq} due=1000 digest=9.00000000000000ff;");
+            hear(&mut roster, now, &said);
+        }
+        assert_eq!(
+            roster.doubt.deadline().is_some(),
+            doubts,
+            "{known:?} {speaks:?}"
+        );
+    }
+}
+
+#[test]
 fn a_peer_that_answers_differently_is_not_believed_alone() {
     let (mut net, ids) = cluster(10, 1_800);
     net.told(ids[0]);
