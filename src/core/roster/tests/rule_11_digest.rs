@@ -449,6 +449,50 @@ fn tags_that_two_say_of_a_peer_that_has_left_meanwhile_are_not_taken() {
 }
 
 #[test]
+fn tags_that_two_say_are_not_taken_if_something_newer_is_heard_before_they_end() {
+    for (meanwhile, expected) in [
+        (String::new(), vec!["p.5 v=old", "q.6"]),
+        (tagged_beat("p", 5, 2, "new"), vec!["p.5 v=new", "q.6"]),
+        (hello("p", 7, 1), vec!["p.7", "q.6"]),
+        (bye("p", 5, 2), vec!["q.6"]),
+        // It is not there, and its start and number are those that are told of.
+        (
+            "pg-peers/1 gone name=p inc=5 seq=1 why=silent;".to_owned(),
+            vec!["q.6"],
+        ),
+    ] {
+        let mut now = Instant::now();
+        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+        roster.handle_link_up(now, Pid::new(77));
+        drain(&mut roster, now);
+        let [p, q] = [
+            " name=p inc=5 seq=1 due=600000",
+            " name=q inc=6 seq=1 due=600000",
+        ];
+        answer(&mut roster, now, &format!("part=1 parts=1;{p};{q};"));
+        for other in ["x", "y"] {
+            let doubt = &mut roster.doubt;
+            doubt.handle_different(now, &other.into(), true, Duration::ZERO);
+        }
+        now += secs(10);
+        drain(&mut roster, now);
+        assert!(roster.review.is_some());
+        let parts = [format!("{p} tag.v=old;"), format!("{q};")];
+        for (part, members) in (1..).zip(parts) {
+            let payload = format!("pg-peers/1 roster ask=1 part={part} parts=2;{members}");
+            for pid in [78, 79].map(|pid| Pid::new(pid).expect("a number")) {
+                let part = wire::decode_roster(&payload).expect("a part");
+                roster.handle_sync_part(now, pid, &part);
+            }
+            if part == 1 && !meanwhile.is_empty() {
+                hear(&mut roster, now, &meanwhile);
+            }
+        }
+        assert_eq!(here(&roster), expected, "{meanwhile}");
+    }
+}
+
+#[test]
 fn one_that_alone_takes_a_peer_for_gone_is_not_believed() {
     let gone = answer_with(" name=p001 inc=101 seq=SEQ why=silent;");
     let there = answer_with(" name=p001 inc=101 seq=SEQ due=5000 age=1;");

@@ -1,6 +1,7 @@
 //! Rule 12: a process that hangs is known by its session, which stands still, however rarely it would announce itself.
 
 use super::*;
+use crate::core::stillness::Look;
 
 const BEAT: Duration = Duration::from_secs(5);
 
@@ -357,4 +358,86 @@ fn what_the_host_cannot_reach_and_hangs_does_not_heal() {
     net.report_unreachable(ids[0], "p009");
     net.run(HUNG);
     assert_eq!(net.told(ids[0]), ["leave p009.10 Expired"]);
+}
+
+/// A member that knows p, of backend 9, which promises a beat each second, with these fields in its announcement.
+fn beside_p(fields: &str) -> (Roster, Instant) {
+    let now = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(now, Pid::new(77));
+    drain(&mut roster, now);
+    let p = format!(" name=p inc=5 seq=1 due=600000 beat=1000{fields};");
+    answer(&mut roster, now, &format!("part=1 parts=1;{p}"));
+    (roster, now)
+}
+
+/// A look that takes no time, and finds the session of p idle for so long.
+fn look(roster: &mut Roster, asked: Instant, idle: Option<Duration>, seen: bool) {
+    let took = Duration::ZERO;
+    let pid = Pid::new(9).expect("a number");
+    let idle = idle.map(|idle| (pid, Some(idle))).into_iter().collect();
+    let look = Look { asked, took };
+    roster.handle_session_check(asked, look, &HashSet::new(), &idle, seen);
+}
+
+#[test]
+fn a_session_stands_still_for_too_long_after_the_beats_that_may_be_missed() {
+    // In milliseconds before a look: the last statement, the last announcement, and when the channel was last loud.
+    for (idle, silent, loud, late) in [
+        (3_000, 100_000, None, false),
+        (3_001, 100_000, None, true),
+        (100_000, 3_000, None, false),
+        (100_000, 3_001, None, true),
+        (3_001, 100_000, Some(3_000), true),
+        (9_000, 100_000, Some(2_999), false),
+        (9_001, 100_000, Some(2_999), true),
+    ] {
+        let (mut roster, heard) = beside_p(" pid=9");
+        let last = heard + ms(silent);
+        roster.handle_loud(loud.map(|ago| last - ms(ago)));
+        for before in [secs(2), ms(0)] {
+            look(&mut roster, last - before, Some(ms(idle) - before), true);
+        }
+        let found = roster.stillness.overdue("p").is_some();
+        assert_eq!(found, late, "{idle} {silent} {loud:?}");
+    }
+}
+
+#[test]
+fn what_the_host_cannot_reach_heals_by_a_statement_that_came_after_the_report() {
+    for (idle, heals) in [(4_999, true), (5_000, false), (5_001, false)] {
+        let (mut roster, now) = beside_p(" pid=9");
+        let peer = roster.entries["p"].peer.clone();
+        assert!(!roster.has_unreachable());
+        roster.report_unreachable(now, &peer);
+        assert!(roster.has_unreachable());
+        look(&mut roster, now + secs(5), Some(ms(idle)), true);
+        let standing = roster.entries["p"].standing;
+        assert_eq!(standing == Standing::Alive, heals, "{idle}");
+    }
+}
+
+#[test]
+fn who_is_seen_by_nobody_that_looks_is_not_judged_and_says_so_once() {
+    for (fields, seen, judged) in [
+        (" pid=9", true, true),
+        (" pid=9", false, false),
+        (" pid=9 check=0", true, false),
+        ("", true, false),
+    ] {
+        let (mut roster, mut now) = beside_p(fields);
+        let mut round = |roster: &mut Roster, seen| {
+            now += secs(2);
+            drain(roster, now);
+            roster.poll_session_check(now);
+            look(roster, now, None, seen);
+            let said = drain(roster, now + ms(20));
+            said.iter().any(|it| it.contains(" name=a inc="))
+        };
+        assert!(!round(&mut roster, seen), "it announces itself at {fields}");
+        assert_eq!(roster.is_judged_by_session(), judged, "{fields} {seen}");
+        assert_eq!(round(&mut roster, false), judged, "{fields} {seen}");
+        assert!(!round(&mut roster, false));
+        assert!(!roster.is_judged_by_session());
+    }
 }
