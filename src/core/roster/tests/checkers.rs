@@ -374,3 +374,27 @@ fn a_peer_ended_by_a_later_goodbye_is_no_longer_looked_for() {
     let count = net.checks - checks;
     assert!(count <= 4, "{count} questions");
 }
+
+#[test]
+fn of_two_that_are_told_of_with_one_backend_it_is_of_the_one_heard_last() {
+    for (ages, session_of) in [
+        ([1_000, 2_000], "p"),
+        ([2_000, 1_000], "q"),
+        // Then of the one that is told of last.
+        ([1_000, 1_000], "q"),
+    ] {
+        let now = Instant::now();
+        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+        roster.handle_link_up(now, Pid::new(77));
+        drain(&mut roster, now);
+        let [p, q] = ["p inc=5", "q inc=6"];
+        let members = [(p, ages[0]), (q, ages[1])]
+            .map(|(it, age)| format!(" name={it} seq=1 due=10000 age={age} pid=9;"));
+        let part = format!("part=1 parts=1;{}", members.concat());
+        answer(&mut roster, now, &part);
+        for (name, entry) in &roster.entries {
+            let expected = (**name == *session_of).then(|| Pid::new(9)).flatten();
+            assert_eq!(entry.session.pid(), expected, "{name} {ages:?}");
+        }
+    }
+}
