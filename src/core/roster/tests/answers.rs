@@ -296,3 +296,32 @@ fn if_who_answers_loses_its_link_another_does() {
         "{told:?}"
     );
 }
+
+#[test]
+fn an_answer_goes_on_until_who_asked_asks_from_the_beginning() {
+    let now = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(now, Pid::new(77));
+    drain(&mut roster, now);
+    let long = "x".repeat(7_000);
+    let peers = ["p inc=5", "q inc=6", "r inc=7"];
+    for (part, peer) in (1..).zip(peers) {
+        let member = format!(" name={peer} seq=1 due=10000 tag.t={long};");
+        answer(&mut roster, now, &format!("part={part} parts=3;{member}"));
+    }
+    let first_in_rank = |inbox: &u64| roster.is_ranked(0, "x", Question::at(Inbox::new(*inbox)));
+    let inbox = (1..).find(first_in_rank).expect("one of four");
+    let mut ask = |number: u64, attempt: u64| {
+        let again = if number > 0 { " ask=1" } else { "" };
+        let ask = format!("pg-peers/1 ask name=x inbox={inbox:016x}{again} try={attempt};");
+        hear(&mut roster, now, &ask);
+        let piece = roster.poll_answer(now);
+        piece.map(|it| (it.payloads.len(), it.is_last))
+    };
+    let whole = ask(0, 0).expect("the first of two pieces");
+    assert!(!whole.1);
+    let rest = ask(0, 1).expect("the rest of it");
+    assert!(rest.1);
+    assert_eq!(ask(0, 0), Some(whole));
+    assert_eq!(ask(1, 0), Some(whole), "it may have missed the first piece");
+}
