@@ -210,11 +210,20 @@ impl Cluster {
     /// The peers that are there now, sorted by name. A snapshot; returns at once, in every state.
     ///
     /// ```
+    /// use pg_peers::Config;
+    ///
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
     /// # fn main() -> pg_peers::Result<()> {
-    /// # let cluster = pg_peers::Config::new("a").join("host=localhost")?;
+    /// # let server = support::Server::start();
+    /// # let database_url = server.params();
+    /// # let other = Config::new("b").tag("zone", "eu-1").join(&database_url)?;
+    /// let cluster = Config::new("a").join(&database_url)?;
+    /// # cluster.wait_for_peers(1, std::time::Duration::from_secs(10))?;
     /// for peer in cluster.peers() {
     ///     println!("{} in {}", peer.name(), peer.tag("zone").unwrap_or("an unknown zone"));
     /// }
+    /// # assert_eq!(cluster.peers()[0].tag("zone"), Some("eu-1"));
     /// # Ok(())
     /// # }
     /// ```
@@ -258,10 +267,19 @@ impl Cluster {
     /// receiver is disconnected. So is the receiver once this member has left, and in a fork of the process that joined.
     ///
     /// ```
+    /// use pg_peers::Config;
+    ///
+    /// # #[allow(dead_code, unreachable_pub)]
+    /// # mod support { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/postgres.rs")); }
     /// # fn main() -> pg_peers::Result<()> {
-    /// # let cluster = pg_peers::Config::new("a").join("host=127.0.0.1 port=1")?;
+    /// # let server = support::Server::start();
+    /// # let database_url = server.params();
+    /// # let other = Config::new("b").join(&database_url)?;
+    /// let cluster = Config::new("a").join(&database_url)?;
+    /// # cluster.wait_for_peers(1, std::time::Duration::from_secs(10))?;
     /// for info in cluster.peer_infos().recv().expect("an answer") {
     ///     println!("{}: heard {:?} ago", info.peer.name(), info.heard.elapsed());
+    /// #   assert!(info.peer.name() == "b" && info.backend.is_some());
     /// }
     /// # Ok(())
     /// # }

@@ -1,9 +1,10 @@
-//! The house stays as `ARCHITECTURE.md` draws it: which wing may use what, how long a file may be, and that each rule which is
-//! cited exists.
+//! The house stays as `ARCHITECTURE.md` draws it: which wing may use what, how long a file may be, that each rule which is cited
+//! exists, and what of it is in a package.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The most lines of a file.
 const LONGEST: usize = 800;
@@ -228,4 +229,49 @@ fn each_rule_is_proven_under_its_number() {
         .collect();
     let missing: Vec<_> = rules().difference(&proven).copied().collect();
     assert!(missing.is_empty(), "no test cites rules {missing:?}");
+}
+
+/// What a package has beside what cargo puts there.
+const PACKAGED: [&str; 11] = [
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "README.md",
+    "SECURITY.md",
+    "benches",
+    "examples",
+    "proptest-regressions",
+    "src",
+    "tests",
+];
+
+/// Most of a package is source that somebody reads.
+const LARGEST_PACKAGED: u64 = 100_000;
+
+#[test]
+fn the_package_has_what_is_read_and_built_and_nothing_large() {
+    // A package cannot be packed again.
+    if !root().join(".ci").exists() {
+        return;
+    }
+    let list = Command::new(env!("CARGO"))
+        .args(["package", "--list", "--allow-dirty", "--offline", "--quiet"])
+        .current_dir(root())
+        .output()
+        .expect("cargo");
+    let list = String::from_utf8(list.stdout).expect("paths");
+    let of_cargo = |path: &&str| path.starts_with("Cargo.") || path.starts_with(".cargo_vcs_info");
+    let files: Vec<&str> = list.lines().filter(|path| !of_cargo(path)).collect();
+    let top = files
+        .iter()
+        .map(|path| path.split('/').next().expect("a name"));
+    let top: BTreeSet<&str> = top.collect();
+    assert_eq!(top, BTreeSet::from(PACKAGED));
+    let size = |path: &str| fs::metadata(root().join(path)).map_or(0, |file| file.len());
+    let large: Vec<_> = files
+        .into_iter()
+        .filter(|path| size(path) > LARGEST_PACKAGED)
+        .collect();
+    assert!(large.is_empty(), "{large:?}");
 }
