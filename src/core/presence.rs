@@ -81,12 +81,21 @@ struct Schedule {
     regular: Option<Instant>,
     /// The next announcement is a hello.
     hello: bool,
-    /// A hello was polled, and is not known to have got out.
-    in_flight: bool,
+    /// What was polled, and is not known to have got out.
+    in_flight: InFlight,
     /// When the last one went out.
     last: Option<Instant>,
     /// The time within which it promised the next one.
     due: Duration,
+}
+
+/// An announcement on its way to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum InFlight {
+    #[default]
+    Nothing,
+    Beat,
+    Hello,
 }
 
 /// What a message under our own name means.
@@ -157,7 +166,7 @@ impl Presence {
     /// The link is down, so nothing is due.
     pub(crate) fn handle_link_down(&mut self) {
         self.schedule.next = None;
-        self.schedule.in_flight = false;
+        self.schedule.in_flight = InFlight::Nothing;
     }
 
     /// Announces from now on that it would be back within this time if its session ended.
@@ -302,7 +311,12 @@ impl Presence {
     ) -> Option<Message<'_>> {
         self.schedule.next.filter(|&next| next <= now)?;
         let hello = std::mem::take(&mut self.schedule.hello);
-        self.schedule.in_flight |= hello;
+        let sent = if hello {
+            InFlight::Hello
+        } else {
+            InFlight::Beat
+        };
+        self.schedule.in_flight = sent.max(self.schedule.in_flight);
         // After a hello, or with a longer interval, at any time within it: those that come to it together, as after a restart
         // of the server, should not go on in step.
         let apart = hello || interval > self.schedule.due.mul_f64(1.1);
@@ -323,7 +337,7 @@ impl Presence {
 
     /// What was polled has got out.
     pub(crate) fn handle_sent(&mut self, now: Instant) {
-        if !std::mem::take(&mut self.schedule.in_flight) {
+        if std::mem::take(&mut self.schedule.in_flight) != InFlight::Hello {
             return;
         }
         self.stage = match self.stage {
@@ -335,10 +349,12 @@ impl Presence {
         };
     }
 
-    /// What was polled has not got out, so a hello is due still.
+    /// What was polled has not got out: a hello, or a beat that may have had other tags, is due still.
     pub(crate) fn handle_not_sent(&mut self, now: Instant) {
-        if std::mem::take(&mut self.schedule.in_flight) && self.schedule.next.is_some() {
-            self.say_hello(now);
+        match std::mem::take(&mut self.schedule.in_flight) {
+            InFlight::Hello if self.schedule.next.is_some() => self.say_hello(now),
+            InFlight::Beat => self.announce_by(now),
+            InFlight::Hello | InFlight::Nothing => {}
         }
     }
 

@@ -11,8 +11,8 @@
 //!    only the host's requests and [`poll_change`](Roster::poll_change) have a meaning; the other polls return nothing.
 //! 2. When it is time by [`poll_timeout`](Roster::poll_timeout): [`poll_announcement`](Roster::poll_announcement) until it
 //!    returns nothing, each time with the same `now`. Each message is sent to all, and
-//!    [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again, but for a
-//!    hello of which [`handle_not_sent`](Roster::handle_not_sent) says that it has not gone out.
+//!    [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again, but for an
+//!    announcement of which [`handle_not_sent`](Roster::handle_not_sent) says that it has not gone out.
 //! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing, or until there is something else to do; each piece of an
 //!    answer is sent to its inbox, in one statement (rule 6).
 //! 4. If [`poll_beat`](Roster::poll_beat) says so, an empty statement (rule 12).
@@ -454,7 +454,9 @@ impl Roster {
         {
             let bound = self.limits.max_departed;
             self.sync.note_departure(name, incarnation, seq, bound);
-            self.departures.cancel(name);
+            if self.knows_none_later(name, incarnation) {
+                self.departures.cancel(name);
+            }
         }
         match message.body {
             Body::Announce(ref announce) => {
@@ -500,8 +502,7 @@ impl Roster {
                 why,
             } => self.handle_departure(now, name, (incarnation, seq), why),
             Body::Newer { incarnation } => {
-                let known = self.entries.get(name).and_then(|e| e.peer.incarnation());
-                if known.is_some_and(|known| known <= incarnation) {
+                if self.knows_none_later(name, incarnation) {
                     self.corrections.cancel(name);
                 }
                 Outcome::News
@@ -550,8 +551,8 @@ impl Roster {
                 }
                 _ => {}
             }
-            if let Some(entry) = self.entries.get(name) {
-                if !entry.standing.is_alive() {
+            if let (Some(entry), Some(named)) = (self.entries.get(name), message.incarnation()) {
+                if !entry.standing.is_alive() && entry.peer.incarnation() <= Some(named) {
                     self.sync.note_named(entry.peer.shared_name());
                 }
             }
@@ -675,7 +676,8 @@ impl Roster {
         }
     }
 
-    /// What was polled has not gone out, and is to be said again.
+    /// What was polled has not gone out. What it said of this member is to be said again; what others do not know of others, some
+    /// other member says as well.
     pub(crate) fn handle_not_sent(&mut self, now: Instant) {
         if let Some(presence) = &mut self.presence {
             presence.handle_not_sent(now);

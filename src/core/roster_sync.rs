@@ -206,14 +206,16 @@ impl RosterSync {
         }
     }
 
-    /// An answer names a peer that has left, as far as is known here.
+    /// An answer names a peer that has left, as far as is known here, by the start that has left or a later one.
     pub(crate) fn note_named(&mut self, name: Arc<str>) {
         self.named.insert(name);
     }
 
-    /// Whether an answer named this peer, which has left as far as is known here, or it was said to have left meanwhile.
-    pub(crate) fn has_named(&self, name: &str) -> bool {
-        self.named.contains(name) || self.departures.contains_key(name)
+    /// Whether an answer named this peer, which has left as far as is known here, or this start of it, or a later one, was said to have
+    /// left meanwhile.
+    pub(crate) fn has_named(&self, name: &str, incarnation: Incarnation) -> bool {
+        let heard = self.departures.get(name).map(|(start, _)| *start);
+        self.named.contains(name) || heard >= Some(incarnation)
     }
 
     /// Whether a peer was said to have left after it announced this.

@@ -185,6 +185,19 @@ impl<'a> WireTags<'a> {
     }
 }
 
+impl Message<'_> {
+    /// The start of the member that it names, if it names one.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        match &self.body {
+            Body::Announce(announce) => Some(announce.incarnation),
+            Body::Bye { incarnation, .. }
+            | Body::Gone { incarnation, .. }
+            | Body::Newer { incarnation } => Some(*incarnation),
+            Body::Bare | Body::Query { .. } => None,
+        }
+    }
+}
+
 /// The text of tags in a payload.
 pub(crate) fn encode_tags(tags: &Tags) -> String {
     let mut text = String::new();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Roster;
 use crate::core::presence::Presence;
 use crate::core::wire::{Announce, Body, Message};
+use crate::peer::Incarnation;
 
 /// A correction is said within this time.
 const SAID_WITHIN: Duration = Duration::from_millis(50);
@@ -41,5 +42,14 @@ impl Roster {
             }
         }
         None
+    }
+
+    /// Whether no later start of this name than that is known.
+    pub(super) fn knows_none_later(&self, name: &str, incarnation: Incarnation) -> bool {
+        let known = self
+            .entries
+            .get(name)
+            .and_then(|entry| entry.peer.incarnation());
+        known <= Some(incarnation)
     }
 }

@@ -58,7 +58,8 @@ impl Roster {
             return;
         };
         let mut names = self.names_departed_within(now, away);
-        names.retain(|name| !self.sync.has_named(name));
+        let start = |name: &str| self.entries.get(name)?.peer.incarnation();
+        names.retain(|name| !start(name).is_some_and(|start| self.sync.has_named(name, start)));
         self.plan_to_tell(now, names);
     }
 

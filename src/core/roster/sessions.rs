@@ -189,7 +189,11 @@ impl Roster {
             return;
         }
         if let Session::At(before) = std::mem::replace(&mut entry.session, session) {
-            self.backends.remove(&before);
+            // That of a bare name is nobody's, and may serve another by now.
+            let of_it = self.backends.get(&before).is_some_and(|it| **it == *name);
+            if of_it {
+                self.backends.remove(&before);
+            }
         }
         let Some(pid) = pid else {
             return;

@@ -112,18 +112,21 @@ fn departures_are_remembered_while_an_answer_is_awaited() {
     assert_eq!(sync.departures(), 2, "no more than the bound");
     assert!(has_departed(&sync, 7) && !has_departed(&sync, 8));
     sync.note_named(Arc::from("n"));
-    let named = ["n", "p", "q", "r"].map(|name| sync.has_named(name));
+    let named = ["n", "p", "q", "r"].map(|name| sync.has_named(name, start));
     assert_eq!(named, [true, true, true, false]);
+    let later = Incarnation::new(6);
+    let earlier = Incarnation::new(4);
+    assert!(sync.has_named("p", earlier) && !sync.has_named("p", later));
     // With the answer it is over.
     sync.settle();
     sync.note_departure("p", start, 7, 2);
     assert!(!has_departed(&sync, 7));
-    assert!(!sync.has_named("p") && !sync.has_named("n"));
+    assert!(!sync.has_named("p", start) && !sync.has_named("n", start));
     // A new question has new answers.
     sync.begin(now);
     sync.note_named(Arc::from("n"));
     sync.begin(now);
-    assert!(!sync.has_named("n"));
+    assert!(!sync.has_named("n", start));
     sync.note_departure("p", start, 7, 2);
     sync.stop();
     assert_eq!(sync.departures(), 0);

@@ -309,8 +309,12 @@ fn an_answer_goes_on_until_who_asked_asks_from_the_beginning() {
         let member = format!(" name={peer} seq=1 due=10000 tag.t={long};");
         answer(&mut roster, now, &format!("part={part} parts=3;{member}"));
     }
-    let first_in_rank = |inbox: &u64| roster.is_ranked(0, "x", Question::at(Inbox::new(*inbox)));
-    let inbox = (1..).find(first_in_rank).expect("one of four");
+    let first_in_rank = |inbox: &u64| {
+        let first = Question::at(Inbox::new(*inbox));
+        let ranked = |number| roster.is_ranked(0, "x", Question { number, ..first });
+        ranked(0) && ranked(1)
+    };
+    let inbox = (1..).find(first_in_rank).expect("one of sixteen");
     let mut ask = |number: u64, attempt: u64| {
         let again = if number > 0 { " ask=1" } else { "" };
         let ask = format!("pg-peers/1 ask name=x inbox={inbox:016x}{again} try={attempt};");

@@ -376,6 +376,20 @@ fn a_peer_ended_by_a_later_goodbye_is_no_longer_looked_for() {
 }
 
 #[test]
+fn the_end_of_a_bare_name_takes_no_backend_from_another() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    let pid = Pid::new(9).expect("a number");
+    let member = "pg-peers/1 beat name=q inc=6 seq=1 due=10000 pid=9;";
+    for said in ["b@h", "b@h", member, "pg-peers/1 bye name=b@h inc=5 seq=1;"] {
+        net.send(None, pid, said);
+    }
+    net.run(ms(10));
+    assert_eq!(net.seen_by(a), ["q.6"]);
+    let backends = &net.processes[a].participant.roster.backends;
+    assert_eq!(backends.get(&pid).map(|name| &**name), Some("q"));
+}
+
+#[test]
 fn of_two_that_are_told_of_with_one_backend_it_is_of_the_one_heard_last() {
     for (ages, session_of) in [
         ([1_000, 2_000], "p"),

@@ -164,9 +164,13 @@ fn a_departure_that_was_missed_is_known_when_all_come_back_in_turn() {
 }
 
 #[test]
-fn a_departure_that_was_missed_is_known_when_400_are_back() {
+fn a_departure_that_was_missed_is_known_by_400_that_are_back() {
     if large() {
-        departures_are_missed_by_all(1, 400, Return::IgnorantFirst);
+        for seed in [1, 2] {
+            for way in [Return::AtOnce, Return::IgnorantFirst] {
+                departures_are_missed_by_all(seed, 400, way);
+            }
+        }
     }
 }
 
@@ -379,7 +383,10 @@ fn a_departure_that_the_answer_names_is_not_told_again() {
     for (answered, told) in [
         ("name=q inc=6 seq=1 due=3600000 pid=10;", 1),
         ("name=p inc=5 seq=2 why=goodbye;", 0),
+        ("name=p inc=4 seq=9 why=goodbye;", 1),
+        // Whoever answers with one that has left was told of that since.
         ("name=p inc=5 seq=1 due=3600000 pid=9;", 0),
+        ("name=p inc=4 seq=1 due=3600000 pid=9;", 1),
     ] {
         let (mut roster, now) = back_after(secs(5), GOODBYE);
         answer(
@@ -394,7 +401,12 @@ fn a_departure_that_the_answer_names_is_not_told_again() {
 #[test]
 fn a_departure_that_was_heard_before_the_end_of_the_answer_is_not_told_again() {
     let without_p = "ask=1 part=2 parts=2; name=q inc=6 seq=1 due=3600000 pid=10;";
-    for (meanwhile, heard, told) in [("", GOODBYE, 0), (GOODBYE, "", 1)] {
+    let of_an_earlier_start = "pg-peers/1 bye name=p inc=4 seq=9;";
+    for (meanwhile, heard, told) in [
+        ("", GOODBYE, 0),
+        (GOODBYE, "", 1),
+        (GOODBYE, of_an_earlier_start, 1),
+    ] {
         let (mut roster, now) = back_after(secs(5), meanwhile);
         answer(&mut roster, now, "ask=1 part=1 parts=2;");
         hear(&mut roster, now, heard);
@@ -497,6 +509,17 @@ fn an_answer_tells_the_session_of_who_has_said_nothing_since() {
         let part = format!("part=1 parts=1; name=p inc=5 seq={seq} due=1000 pid=9;");
         answer(&mut roster, now, &part);
         assert_eq!(roster.entries["p"].session, session, "{seq}");
+    }
+}
+
+#[test]
+fn what_another_tells_of_the_same_start_or_a_later_one_is_not_told_as_well() {
+    for (incarnation, told) in [(4, 1), (5, 0), (6, 0)] {
+        let (mut roster, now) = back_after(secs(5), GOODBYE);
+        answer(&mut roster, now, "ask=1 part=1 parts=1;");
+        let gone = format!("pg-peers/1 gone name=p inc={incarnation} seq=9 why=silent;");
+        hear(&mut roster, now, &gone);
+        assert_eq!(tells(&mut roster, now).len(), told, "{incarnation}");
     }
 }
 

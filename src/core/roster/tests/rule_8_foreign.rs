@@ -229,7 +229,7 @@ fn the_interval_of_a_bare_name_follows_its_gaps() {
         let due = net.processes[a].participant.roster.entries["node@h"].due;
         assert_eq!(due, interval, "{gap}");
     }
-    // Nor is what was not heard.
+    // What was not heard while the link was down is no gap.
     net.disconnect(a);
     net.run(secs(1));
     net.reconnect(a);
@@ -238,7 +238,7 @@ fn the_interval_of_a_bare_name_follows_its_gaps() {
     net.run(LATENCY * 2);
     let due = net.processes[a].participant.roster.entries["node@h"].due;
     assert_eq!(due, 52_500);
-    // Nor one of a member that says more.
+    // A member that says more has its interval from that.
     net.inject(&beat("node@h", 5, 1));
     net.run(secs(1));
     net.inject("node@h");

@@ -143,6 +143,22 @@ fn who_is_replaced_while_it_asks_learns_all_the_same() {
 }
 
 #[test]
+fn tags_that_have_not_gone_out_are_said_again() {
+    let now = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(now, Pid::new(77));
+    drain(&mut roster, now);
+    let now = now + ms(100);
+    roster.set_tags("tag.v=2".to_owned(), now);
+    for _ in 0..3 {
+        let said = roster.poll_announcement(now).map(|it| wire::encode(&it));
+        assert!(said.is_some_and(|it| it.contains(" beat ") && it.contains(" tag.v=2")));
+        assert!(roster.poll_announcement(now).is_none());
+        roster.handle_not_sent(now);
+    }
+}
+
+#[test]
 fn a_hello_that_has_not_gone_out_is_said_again() {
     let now = Instant::now();
     let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
