@@ -40,8 +40,8 @@ pub(crate) const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A member's or an observer's handle. A thread behind it announces the member and hears its peers.
 ///
-/// No method waits for Postgres unless its name says so, whatever state Postgres is in, and none panics inside an async runtime.
-/// Dropping the handle leaves the cluster as [`leave`](Cluster::leave) does, but waits at most a second and ignores failures. A program
+/// Only [`leave`](Cluster::leave) and the methods whose names say so wait for Postgres, whatever state it is in. No method panics inside
+/// an async runtime. Dropping the handle leaves the cluster as `leave` does, but waits at most a second and ignores failures. A program
 /// may hold several, for several channels or servers. It is `Send` and `Sync`: put it in an `Arc` to use it from several threads.
 ///
 /// ```
@@ -445,8 +445,8 @@ impl Cluster {
 
     /// Replaces all tags and announces them, unless they are the same.
     ///
-    /// If the link is up they are announced within milliseconds, within 100 ms if called often, or within 0.8 s if no second connection can be
-    /// opened; otherwise with the next hello. The rules are those of [`Config::tag`](crate::Config::tag).
+    /// If the link is up they are announced [soon](crate::guide::tuning#how-fast), mostly within milliseconds; otherwise with the next hello.
+    /// The rules are those of [`Config::tag`](crate::Config::tag).
     ///
     /// # Errors
     ///

@@ -221,15 +221,15 @@ impl Config {
 
     /// Sets how many deliveries a second the announcements of the whole cluster may cause, at least 1.
     ///
-    /// Every announcement is delivered to every member, so N members cause N² deliveries in each interval, at 30 to 100 us of the server's
-    /// CPU each. Past `sqrt(budget * interval)` members (31 with the defaults) each announces itself less often than its
-    /// [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds, which is 50 s at 100 members and 800 s at 400.
-    /// Peers learn the interval from each announcement. Joins, goodbyes, tags, deaths and hangs are known as soon as before.
+    /// Every announcement is delivered to every member. So past `sqrt(budget * interval)` members each announces itself less often than its
+    /// [`heartbeat_interval`](Config::heartbeat_interval): every `N² / budget` seconds. Peers learn the interval from each announcement.
+    /// Joins, goodbyes, tags, deaths and hangs are known as soon as before.
+    /// [Tuning](crate::guide::tuning#why-the-cost-stays-flat) has the numbers, and the cost.
     ///
     /// A member whose peers cannot see its session (see [`Status::judged_by_session`](crate::Status::judged_by_session)), and one that
     /// announces its bare name, may spend ten times as much.
     ///
-    /// Set it equally at all members. Defaults to 200, which takes 1 to 2% of a core.
+    /// Set it equally at all members. Defaults to 200, however many members there are.
     ///
     /// ```
     /// # fn main() -> pg_peers::Result<()> {
@@ -246,18 +246,16 @@ impl Config {
 
     /// Sets whether this member asks Postgres (`pg_stat_get_activity`) whose session is gone or has stood still.
     ///
-    /// The two oldest and the two youngest members ask every two seconds, for all; one of the others asks about every four seconds.
-    /// What they find:
+    /// A few members [ask for all](crate::guide::tuning#why-the-cost-stays-flat). [What happens
+    /// when](crate::guide::faults#a-process-fails) has the times. What they find:
     ///
-    /// - A killed process has left within 3.7 seconds, with [`Reason::SessionGone`](crate::Reason::SessionGone). It takes some seconds
-    ///   more if all four were killed with it, and up to five seconds more while the server is slow.
-    /// - A process whose host died has left within 8 seconds if Postgres notices it, else as one that hangs.
-    /// - A process that hangs leaves, with [`Reason::Expired`](crate::Reason::Expired), two seconds after its session has stood still for
+    /// - A killed process leaves with [`Reason::SessionGone`](crate::Reason::SessionGone), within seconds. So does a process whose host died,
+    ///   if Postgres notices it; else it leaves as one that hangs.
+    /// - A process that hangs leaves with [`Reason::Expired`](crate::Reason::Expired), soon after its session has stood still for
     ///   [`missed_heartbeats`](Config::missed_heartbeats) of its heartbeat intervals. A process that died behind a pooler in session mode,
     ///   where sessions outlive their clients, leaves the same way, unless the pooler gave its session to another client. For both use the
     ///   same role for all members: it must see what its peers' sessions do.
-    /// - A process that takes long to connect announces that, and is given that time: one and a half times what connecting took, and 0.75
-    ///   seconds.
+    /// - A process that takes long to connect announces that, and is given [that time](crate::guide::regions).
     ///
     /// Every role may execute that function unless the right was revoked. A member without the right, or with `false`, says so, and others
     /// ask. If nobody asks, such peers expire. A member that does not ask still believes what others find.
@@ -316,12 +314,9 @@ impl Config {
     /// # }
     /// ```
     ///
-    /// **The clocks of all members must agree within 60 seconds.** A member whose clock does not is neither heard nor hears others; that is
-    /// logged, with its name and the difference, and counted in [`Status::clock_skewed`](crate::Status::clock_skewed). What is not signed
-    /// is ignored, counted in [`Status::forged`](crate::Status::forged) and logged once; so are the bare names of Elixir nodes.
-    ///
-    /// Called several times it makes a list: the first secret signs, each one verifies. [Signing](crate::guide::signing) says how to
-    /// change and to introduce a secret, and what it does not defend against.
+    /// **The clocks of all members must agree within 60 seconds.** Called several times, this makes a list: the first secret signs, each one
+    /// verifies. [Signing](crate::guide::signing) says what becomes of messages that are not valid, how to change and to introduce a secret,
+    /// and what it does not defend against.
     #[cfg(feature = "auth")]
     #[cfg_attr(docsrs, doc(cfg(feature = "auth")))]
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
@@ -367,11 +362,9 @@ impl Config {
 
     /// Joins with TLS by a connector of `tokio-postgres-rustls`, `postgres-native-tls` or `postgres-openssl`.
     ///
-    /// The connection string decides whether TLS is required: write `sslmode=require`. The default, `prefer`, goes on without TLS if the
-    /// server, or somebody between, says that there is none. The connector decides what is verified; these three verify the chain and the
-    /// host name, as libpq does with `verify-full`. `channel_binding=require` binds a SCRAM password to the server's certificate. A server
-    /// that the connector refuses is an [`Event::Offline`](crate::Event::Offline) with the connector's reason.
-    /// [TLS](crate::guide::tls) has a program in full. Otherwise as [`join`](Config::join).
+    /// The connection string decides whether TLS is required: write `sslmode=require`. The connector decides what is verified. A server that
+    /// the connector refuses is an [`Event::Offline`](crate::Event::Offline). [TLS](crate::guide::tls) has a program in full, and says what
+    /// `sslmode` and `channel_binding` do. Otherwise as [`join`](Config::join).
     ///
     /// # Errors
     ///
@@ -406,10 +399,8 @@ impl Config {
     /// Joins over connections that a closure opens: for passwords that change, and for settings that a connection string cannot have.
     ///
     /// The closure is called twice at every attempt: the second connection lives for a moment, and proves that the first carries
-    /// notifications. It is called once more when the thread must be woken, by [`set_tag`](Cluster::set_tag),
-    /// [`report_unreachable`](Cluster::report_unreachable) or [`leave`](Cluster::leave), and when the channel is flooded, since then this
-    /// member announces itself over another connection. It runs on a thread where it may block. While one call hangs, another may be
-    /// made. Each call must return a new session with the primary. Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in
+    /// notifications. It is called once more for each [further session](crate::guide::database#sessions). It runs on a thread where it
+    /// may block. While one call hangs, another may be made. Each call must return a new session with the primary. Set `connect_timeout`, `keepalives_idle` and `tcp_user_timeout` in
     /// it; server-side settings are made by this crate.
     ///
     /// A login that the server rejects is tried again after one second, then after longer pauses, up to five seconds.

@@ -71,12 +71,10 @@ impl Error {
         self.0.kind == Kind::Config
     }
 
-    /// No session with Postgres could be opened, or the session broke. It is tried again until it works, within a second. If the server rejects
-    /// the login ([`code`](Error::code) of class 28), it is tried every 30 seconds, or, if the closure of
-    /// [`join_with`](crate::Config::join_with) supplies the credentials, after one second and then longer pauses, up to five seconds.
-    /// Some providers ban an address after two rejected logins, for half
-    /// an hour or longer; then "connection refused" can be what this error says. In a fork of the process that joined, and after a panic of
-    /// the thread, nothing is tried again.
+    /// No session with Postgres could be opened, or the session broke. It is tried again within a second, until it works. After a login
+    /// that the server rejects ([`code`](Error::code) of class 28) the pauses are longer: [`join`](crate::Config::join) and
+    /// [`join_with`](crate::Config::join_with) say how long. If a provider then [bans](crate::guide::deployment#supabase) the address, this
+    /// error can be "connection refused". In a fork of the process that joined, and after a panic of the thread, nothing is tried again.
     ///
     /// ```
     /// # fn main() -> pg_peers::Result<()> {
@@ -91,8 +89,8 @@ impl Error {
     }
 
     /// Most likely the connection goes through a pooler in transaction or statement mode, which carries no notifications. The text says
-    /// what was seen. Connect to Postgres directly, or to a pool in session mode. If one name leads to two servers, the error is
-    /// [`is_link`](Self::is_link) instead.
+    /// what was seen. Connect to Postgres directly, or to a pool in session mode. If it is known that one name leads to two
+    /// servers, the error is [`is_link`](Self::is_link) instead.
     ///
     /// ```
     /// fn advice(reason: &pg_peers::Error) -> Option<&'static str> {

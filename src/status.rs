@@ -47,8 +47,8 @@ pub struct Status {
     /// Whether peers know by this member's session that it is there. Then it announces itself no more often than the
     /// [`delivery_budget`](crate::Config::delivery_budget) allows; otherwise it may spend ten times as much. It is false if peers have
     /// another role, so that they may not see this session; if this role does not track what its sessions do (`track_activities`); if this
-    /// member, or all of its peers, do not ask ([`session_check`](crate::Config::session_check)); for an observer; and for a member that
-    /// announces its bare name.
+    /// member, or all of its peers, do not ask ([`session_check`](crate::Config::session_check)); until it has asked, some two seconds after
+    /// each connect; while the channel is flooded, and for a minute after; for an observer; and for a member that announces its bare name.
     pub judged_by_session: bool,
     /// How many announcements went out.
     pub announced: u64,

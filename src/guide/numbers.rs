@@ -158,11 +158,6 @@ fn intervals_follow_from_the_budget() {
         ),
     );
     says(WIRE, &format!("`N² / {delivery_budget}` seconds"));
-    says(CONFIG, &format!("({few} with the defaults)"));
-    says(
-        CONFIG,
-        &format!("which is {many} s at 100 members and {more} s at 400"),
-    );
     let budget = f64::from(delivery_budget);
     for times in [BURST, UNSEEN] {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]

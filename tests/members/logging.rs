@@ -78,9 +78,22 @@ fn what_full_announcements_do_to_elixir_nodes_is_a_warning_once() {
         expect_beside(&a, &format!("join {node}"));
         expect_beside(&same, &format!("join {node}"));
     }
-    let lines = lines_of("elixir");
+    assert_eq!(warnings_of_bare_names("elixir"), 1);
+    // What an observer asks is an atom, too.
+    let observer = online(Config::observer().channel("watched"), &server);
+    let mut nodes = Raw::listen(&server, "watched");
+    for node in ["one@h", "two@h"] {
+        nodes.say(node);
+        expect(&observer, &format!("join {node}"));
+    }
+    assert_eq!(warnings_of_bare_names("watched"), 1);
+}
+
+/// How many times it was said on a channel what full announcements do to those that announce bare names.
+fn warnings_of_bare_names(channel: &str) -> usize {
+    let lines = lines_of(channel);
     let warned = |line: &&String| line.starts_with("WARN") && line.contains("bare_name(true)");
-    assert_eq!(lines.iter().filter(warned).count(), 1, "{lines:#?}");
+    lines.iter().filter(warned).count()
 }
 
 /// The next event but those of the other member.
