@@ -128,6 +128,23 @@ fn told_of<const N: usize>(payloads: [String; N]) -> Vec<String> {
     net.told(a)
 }
 
+/// The member a, whose link is up, and which has asked who is there.
+fn asking() -> (Roster, Instant) {
+    let now = Instant::now();
+    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
+    roster.handle_link_up(now, Pid::new(77));
+    drain(&mut roster, now);
+    (roster, now)
+}
+
+/// Two peers say that they know other members.
+fn two_differ(roster: &mut Roster, now: Instant) {
+    for peer in ["x", "y"] {
+        let doubt = &mut roster.doubt;
+        doubt.handle_different(now, &peer.into(), true, Duration::ZERO);
+    }
+}
+
 /// What a roster has to say now.
 fn drain(roster: &mut Roster, now: Instant) -> Vec<String> {
     let mut said = Vec::new();

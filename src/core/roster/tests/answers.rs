@@ -299,10 +299,7 @@ fn if_who_answers_loses_its_link_another_does() {
 
 #[test]
 fn an_answer_goes_on_until_who_asked_asks_from_the_beginning() {
-    let now = Instant::now();
-    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-    roster.handle_link_up(now, Pid::new(77));
-    drain(&mut roster, now);
+    let (mut roster, now) = asking();
     let long = "x".repeat(7_000);
     let peers = ["p inc=5", "q inc=6", "r inc=7"];
     for (part, peer) in (1..).zip(peers) {

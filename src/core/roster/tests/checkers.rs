@@ -397,10 +397,7 @@ fn of_two_that_are_told_of_with_one_backend_it_is_of_the_one_heard_last() {
         // Then of the one that is told of last.
         ([1_000, 1_000], "q"),
     ] {
-        let now = Instant::now();
-        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-        roster.handle_link_up(now, Pid::new(77));
-        drain(&mut roster, now);
+        let (mut roster, now) = asking();
         let [p, q] = ["p inc=5", "q inc=6"];
         let members = [(p, ages[0]), (q, ages[1])]
             .map(|(it, age)| format!(" name={it} seq=1 due=10000 age={age} pid=9;"));

@@ -326,10 +326,7 @@ fn what_was_missed_in_one_outage_is_not_asked_for_in_the_next() {
 
 /// A member that knows only `p`, was offline for `time`, and has said hello again. It heard `meanwhile` a second before it lost its link.
 fn back_after(time: Duration, meanwhile: &str) -> (Roster, Instant) {
-    let mut now = Instant::now();
-    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-    roster.handle_link_up(now, Pid::new(77));
-    drain(&mut roster, now);
+    let (mut roster, mut now) = asking();
     answer(
         &mut roster,
         now,
@@ -455,10 +452,7 @@ fn who_is_named_after_all_has_the_rest_of_its_time() {
 
 #[test]
 fn who_was_said_to_be_silent_and_is_there_for_another_heals() {
-    let mut now = Instant::now();
-    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-    roster.handle_link_up(now, Pid::new(77));
-    drain(&mut roster, now);
+    let (mut roster, mut now) = asking();
     let p = " name=p inc=5 seq=1 due=3600000 pid=9;";
     answer(&mut roster, now, &format!("part=1 parts=1;{p}"));
     let gone = "pg-peers/1 gone name=p inc=5 seq=1 why=silent;";
@@ -466,10 +460,7 @@ fn who_was_said_to_be_silent_and_is_there_for_another_heals() {
         hear(&mut roster, now, gone);
         assert!(here(&roster).is_empty());
         roster.doubt.handle_same(now);
-        for other in ["x", "y"] {
-            let doubt = &mut roster.doubt;
-            doubt.handle_different(now, &other.into(), true, Duration::ZERO);
-        }
+        two_differ(&mut roster, now);
         now += secs(100);
         assert_eq!(
             roster.away(now),
@@ -501,10 +492,7 @@ fn an_answer_tells_the_session_of_who_has_said_nothing_since() {
         (1, Session::Unknown),
         (2, Session::At(Pid::new(9).expect("a pid"))),
     ] {
-        let now = Instant::now();
-        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-        roster.handle_link_up(now, Pid::new(77));
-        drain(&mut roster, now);
+        let (mut roster, now) = asking();
         hear(&mut roster, now, &beat("p", 5, 2));
         let part = format!("part=1 parts=1; name=p inc=5 seq={seq} due=1000 pid=9;");
         answer(&mut roster, now, &part);

@@ -261,10 +261,7 @@ fn only_who_knows_all_and_speaks_and_does_not_ask_already_is_in_doubt() {
         ("replaced", false),
         ("reviewing", false),
     ] {
-        let mut now = Instant::now();
-        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-        roster.handle_link_up(now, Pid::new(77));
-        drain(&mut roster, now);
+        let (mut roster, mut now) = asking();
         if state == "replaced" {
             hear(&mut roster, now, &hello("a", 2, 1));
         }
@@ -303,10 +300,7 @@ fn it_takes_two_peers_or_the_only_one_twice_to_be_in_doubt() {
         (vec![p, q], [p, q], true),
         (vec![p, q, r], [p, p], false),
     ] {
-        let mut now = Instant::now();
-        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-        roster.handle_link_up(now, Pid::new(77));
-        drain(&mut roster, now);
+        let (mut roster, mut now) = asking();
         let known: Vec<_> = known
             .iter()
             .map(|it| format!(" {it} seq=1 due=1000;"))
@@ -389,11 +383,7 @@ fn reviewed(between: &[String], answers: [[&str; 2]; 2]) -> Vec<String> {
     net.told(id);
     let now = net.clock();
     let roster = &mut net.processes[id].participant.roster;
-    for peer in ["x", "y"] {
-        roster
-            .doubt
-            .handle_different(now, &peer.into(), true, Duration::ZERO);
-    }
+    two_differ(roster, now);
     // Nobody else hears the question, which is answered by hand.
     for &other in &ids[1..] {
         net.pause(other);
@@ -461,19 +451,13 @@ fn tags_that_two_say_are_not_taken_if_something_newer_is_heard_before_they_end()
             vec!["q.6"],
         ),
     ] {
-        let mut now = Instant::now();
-        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-        roster.handle_link_up(now, Pid::new(77));
-        drain(&mut roster, now);
+        let (mut roster, mut now) = asking();
         let [p, q] = [
             " name=p inc=5 seq=1 due=600000",
             " name=q inc=6 seq=1 due=600000",
         ];
         answer(&mut roster, now, &format!("part=1 parts=1;{p};{q};"));
-        for other in ["x", "y"] {
-            let doubt = &mut roster.doubt;
-            doubt.handle_different(now, &other.into(), true, Duration::ZERO);
-        }
+        two_differ(&mut roster, now);
         now += secs(10);
         drain(&mut roster, now);
         assert!(roster.review.is_some());

@@ -362,10 +362,7 @@ fn what_the_host_cannot_reach_and_hangs_does_not_heal() {
 
 /// A member that knows p, of backend 9, which promises a beat each second, with these fields in its announcement.
 fn beside_p(fields: &str) -> (Roster, Instant) {
-    let now = Instant::now();
-    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-    roster.handle_link_up(now, Pid::new(77));
-    drain(&mut roster, now);
+    let (mut roster, now) = asking();
     let p = format!(" name=p inc=5 seq=1 due=600000 beat=1000{fields};");
     answer(&mut roster, now, &format!("part=1 parts=1;{p}"));
     (roster, now)

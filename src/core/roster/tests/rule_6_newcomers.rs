@@ -42,10 +42,7 @@ fn an_observer_is_told_everybody_without_announcing_itself() {
 
 #[test]
 fn of_those_that_know_all_the_lowest_rank_answers() {
-    let now = Instant::now();
-    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-    roster.handle_link_up(now, Pid::new(77));
-    drain(&mut roster, now);
+    let (mut roster, now) = asking();
     let others = " name=p inc=5 seq=1 due=1000; name=q inc=6 seq=1 due=1000;";
     answer(&mut roster, now, &format!("part=1 parts=1;{others}"));
     for inbox in 1..100 {
@@ -69,10 +66,7 @@ fn of_those_that_know_all_the_lowest_rank_answers() {
 #[test]
 fn who_does_not_know_all_itself_announces_itself_to_who_asks_first() {
     for (attempt, announces) in [(0, true), (1, false), (2, false)] {
-        let now = Instant::now();
-        let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-        roster.handle_link_up(now, Pid::new(77));
-        drain(&mut roster, now);
+        let (mut roster, now) = asking();
         let ask = format!("pg-peers/1 ask name=x inbox=00000000000000ff try={attempt};");
         hear(&mut roster, now, &ask);
         let said = drain(&mut roster, now + ms(20));

@@ -144,10 +144,7 @@ fn who_is_replaced_while_it_asks_learns_all_the_same() {
 
 #[test]
 fn tags_that_have_not_gone_out_are_said_again() {
-    let now = Instant::now();
-    let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
-    roster.handle_link_up(now, Pid::new(77));
-    drain(&mut roster, now);
+    let (mut roster, now) = asking();
     let now = now + ms(100);
     roster.set_tags("tag.v=2".to_owned(), now);
     for _ in 0..3 {
