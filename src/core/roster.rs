@@ -676,8 +676,8 @@ impl Roster {
         }
     }
 
-    /// What was polled has not gone out. What it said of this member is to be said again; what others do not know of others, some
-    /// other member says as well.
+    /// What was polled has not gone out. What it said of this member is to be said again. What it said of others is left to the other
+    /// members that know it.
     pub(crate) fn handle_not_sent(&mut self, now: Instant) {
         if let Some(presence) = &mut self.presence {
             presence.handle_not_sent(now);

@@ -190,8 +190,7 @@ impl Roster {
         }
         if let Session::At(before) = std::mem::replace(&mut entry.session, session) {
             // That of a bare name is nobody's, and may serve another by now.
-            let of_it = self.backends.get(&before).is_some_and(|it| **it == *name);
-            if of_it {
+            if self.backends.get(&before).is_some_and(|of| **of == *name) {
                 self.backends.remove(&before);
             }
         }
