@@ -9,7 +9,7 @@ use crate::support::*;
 /// So rarely that neither a heartbeat nor an expiry comes in the time of a test.
 const RARE: Duration = Duration::from_secs(60 * 60);
 
-/// A death is known in 3.7 seconds at most; a busy machine may take somewhat longer.
+/// A death is known sooner (`guide/faults.md`), but a busy machine may take longer.
 const SOON: Duration = Duration::from_secs(8);
 
 fn rare(name: &str) -> Config {
