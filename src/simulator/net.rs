@@ -52,8 +52,8 @@ pub(crate) struct Net {
     turns: usize,
     /// How many times the server was asked for sessions.
     pub(crate) checks: usize,
-    /// For each backend that there ever was: whether its session lasts.
-    sessions: Vec<bool>,
+    /// For each backend that there ever was: the process that it serves, while the session lasts.
+    sessions: Vec<Option<Id>>,
     /// The backends of others than the processes whose sessions last.
     sessions_of_strangers: HashSet<Pid>,
     /// How much the server's clock has jumped ahead.
@@ -166,7 +166,7 @@ impl Net {
         self.deaf_online -= usize::from(!process.hears);
         self.last_ended = process.pid.take();
         if let Some(place) = self.last_ended.and_then(place) {
-            self.sessions[place] = false;
+            self.sessions[place] = None;
         }
     }
 
@@ -177,12 +177,12 @@ impl Net {
         if !std::mem::replace(&mut process.online, true) {
             process.pid = Some(match self.next_pid.take() {
                 Some(pid) => {
-                    self.sessions[place(pid).expect("a backend that was")] = true;
+                    self.sessions[place(pid).expect("a backend that was")] = Some(id);
                     pid
                 }
                 None => {
                     let pid = i32::try_from(FIRST_PID + self.sessions.len());
-                    self.sessions.push(true);
+                    self.sessions.push(Some(id));
                     pid.ok().and_then(Pid::new).expect("a number")
                 }
             });
@@ -379,23 +379,23 @@ impl Net {
     /// What Postgres tells of these backends: those that it does not have, and for how long the others have been idle.
     fn sessions(&mut self, asked: &[Pid]) -> (HashSet<Pid>, HashMap<Pid, Option<Duration>>) {
         self.checks += 1;
-        let idle = |process: &Process| {
-            let pid = process.pid.filter(|pid| asked.contains(pid))?;
-            let clock = self.now + self.server_is_ahead;
-            let idle = Some(clock.saturating_sub(process.last_statement));
-            let idle = idle.filter(|_| !process.hidden);
-            Some((pid, idle))
-        };
-        let mut idle: HashMap<_, _> = self.processes.iter().filter_map(idle).collect();
-        // Strangers say nothing on their sessions.
-        let strangers = asked
-            .iter()
-            .filter(|it| self.sessions_of_strangers.contains(it));
-        idle.extend(strangers.map(|&pid| (pid, Some(self.now))));
-        let lasts = |pid| place(pid).is_some_and(|place| self.sessions.get(place) == Some(&true));
-        let is_there = |pid| lasts(pid) || self.sessions_of_strangers.contains(&pid);
-        let missing = asked.iter().copied().filter(|&pid| !is_there(pid));
-        (missing.collect(), idle)
+        let clock = self.now + self.server_is_ahead;
+        let (mut missing, mut idle) = (HashSet::new(), HashMap::new());
+        for &pid in asked {
+            let served = place(pid).and_then(|place| self.sessions.get(place).copied().flatten());
+            if let Some(id) = served {
+                let process = &self.processes[id];
+                let is_idle =
+                    (!process.hidden).then(|| clock.saturating_sub(process.last_statement));
+                idle.insert(pid, is_idle);
+            } else if self.sessions_of_strangers.contains(&pid) {
+                // Strangers say nothing on their sessions.
+                idle.insert(pid, Some(self.now));
+            } else {
+                missing.insert(pid);
+            }
+        }
+        (missing, idle)
     }
 
     pub(crate) fn run(&mut self, time: Duration) {
