@@ -2,10 +2,11 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
+use super::pace::TimeAwake;
 use super::seats::Seated;
 use crate::error::{Error, Kind, Result};
 
@@ -44,14 +45,15 @@ pub(super) fn receive_awake<T>(
     result: &Receiver<T>,
     timeout: Duration,
 ) -> std::result::Result<T, RecvTimeoutError> {
-    const STEPS: u32 = 15;
-    for _ in 1..STEPS {
-        match result.recv_timeout(timeout / STEPS) {
-            Err(RecvTimeoutError::Timeout) => {}
+    let mut left = TimeAwake::new(timeout);
+    while let Some(step) = left.poll() {
+        let start = Instant::now();
+        match result.recv_timeout(step) {
+            Err(RecvTimeoutError::Timeout) => left.handle_wait(start.elapsed()),
             received => return received,
         }
     }
-    result.recv_timeout(timeout / STEPS)
+    Err(RecvTimeoutError::Timeout)
 }
 
 /// Closes a client on a detached thread, and waits a moment for it.

@@ -25,6 +25,40 @@ const NEAR: Duration = Duration::from_millis(20);
 /// A look at the clock that comes this late means that the whole process was stopped.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Into so many steps a time in which this process runs is divided.
+const STEPS: u32 = 15;
+
+/// What is left of a time in which this process runs: while it is stopped, as by SIGSTOP, nobody can be late.
+#[derive(Debug)]
+pub(super) struct TimeAwake {
+    left: Duration,
+    step: Duration,
+}
+
+impl TimeAwake {
+    pub(super) fn new(time: Duration) -> Self {
+        Self {
+            left: time,
+            step: time / STEPS,
+        }
+    }
+
+    /// For how long to wait before the next look at the clock; `None` when the time is over.
+    pub(super) fn poll(&self) -> Option<Duration> {
+        let step = self.step.min(self.left);
+        Some(step).filter(|step| !step.is_zero())
+    }
+
+    /// The wait that was polled took so long. A machine that is merely busy wakes those late that wait, too, and what they wait for
+    /// has had that time.
+    pub(super) fn handle_wait(&mut self, took: Duration) {
+        let step = self.step.min(self.left);
+        let stopped = took > step + PAUSE;
+        let awake = if stopped { step } else { took };
+        self.left = self.left.saturating_sub(awake);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Pace {
     /// When the thread last looked at the clock, or when what it waited for on purpose was there, if that is later.
@@ -122,6 +156,30 @@ mod tests {
         draining: false,
         asking: false,
     };
+
+    #[test]
+    fn a_time_is_over_when_it_has_passed_but_for_stops() {
+        let time = Duration::from_millis(1_500);
+        // How much later than it wants to each wait ends, and how many waits there are.
+        for (late, waits) in [
+            (0, 15),
+            (1, 15),
+            (50, 10),
+            (200, 5),
+            (1_000, 2),
+            (1_001, 15),
+        ] {
+            let late = Duration::from_millis(late);
+            let mut left = TimeAwake::new(time);
+            let mut waited = Vec::new();
+            while let Some(step) = left.poll() {
+                waited.push(step);
+                left.handle_wait(step + late);
+            }
+            assert_eq!(waited.len(), waits, "{late:?} late: {waited:?}");
+        }
+        assert_eq!(TimeAwake::new(Duration::ZERO).poll(), None);
+    }
 
     #[test]
     fn it_sleeps_for_long_only_where_it_can_be_woken() {
