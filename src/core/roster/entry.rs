@@ -85,9 +85,14 @@ impl Entry {
         self.until = now + self.grace(missed).saturating_sub(age);
     }
 
-    /// How long it may be silent (rule 2).
+    /// How long it may be silent (rule 2). The session of one that takes long to be back may have ended just before an announcement.
     pub(super) fn grace(&self, missed: u32) -> Duration {
-        Duration::from_millis(self.due.into()) * missed
+        let due = Duration::from_millis(self.due.into());
+        let back = Duration::from_millis(self.back.into());
+        match back > LEAST_BACK {
+            true => (due * missed).max(due + back),
+            false => due * missed,
+        }
     }
 
     /// How often it makes a statement on its session, if it promised to.

@@ -41,6 +41,29 @@ fn far_members_whose_sessions_end_are_never_gone() {
     }
 }
 
+#[test]
+fn a_short_interval_leaves_the_time_to_be_back() {
+    for took in [ms(500), ms(1_200), ms(2_400), secs(6)] {
+        for phase in 0..10 {
+            let mut net = Net::new(1);
+            let near = ["a", "b", "c"].map(|name| net.start(name, 1));
+            let far = net.start_offline(Setup::new("far", 100));
+            let roster = &mut net.processes[far].participant.roster;
+            roster.set_back(back_after(took));
+            net.reconnect(far);
+            net.run(SETTLED + ms(100 * phase));
+            near.iter().for_each(|&id| drop(net.told(id)));
+            net.disconnect(far);
+            net.run(took);
+            net.reconnect(far);
+            net.run(SETTLED);
+            for &id in &near {
+                assert_eq!(net.told(id), [""; 0], "{took:?}, {phase}");
+            }
+        }
+    }
+}
+
 /// All that the server does takes longer than when they said within what time they would be back.
 #[test]
 fn while_the_server_is_slow_those_that_connect_have_longer() {

@@ -22,6 +22,27 @@ fn expiry_follows_the_announced_interval() {
 }
 
 #[test]
+fn who_takes_long_to_be_back_has_that_time_after_its_next_announcement() {
+    for (due, back, silent) in [
+        (1_000, "", 3_000),
+        (1_000, " back=1250", 3_000),
+        (1_000, " back=1999", 3_000),
+        (1_000, " back=5000", 6_000),
+        (100, " back=1251", 1_351),
+        (10_000, " back=5000", 30_000),
+    ] {
+        let (mut net, a) = listener(Setup::new("a", 1));
+        net.inject(&format!(
+            "pg-peers/1 beat name=b inc=5 seq=1 due={due}{back};"
+        ));
+        net.run(LATENCY + ms(silent - 1));
+        assert_eq!(net.told(a), ["join b.5"], "{due}{back}");
+        net.run(ms(1));
+        assert_eq!(net.told(a), ["leave b.5 Expired"], "{due}{back}");
+    }
+}
+
+#[test]
 fn what_is_heard_is_new_whatever_age_it_claims() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.inject("pg-peers/1 beat name=b inc=1 seq=1 due=1000 age=60000;");
