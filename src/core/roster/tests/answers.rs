@@ -134,49 +134,84 @@ fn a_far_newcomer_waits_for_its_own_distance() {
     }
 }
 
+/// Whether the two members that are to answer a question first hear it.
+fn first_two_hear(members: &[(String, Incarnation, bool)], (inbox, number): (Inbox, u64)) -> bool {
+    let question = Question {
+        inbox,
+        number,
+        away: None,
+    };
+    let ranks = members
+        .iter()
+        .map(|(name, incarnation, hears)| (question.rank(name, *incarnation), *hears));
+    let mut ranked: Vec<_> = ranks.collect();
+    ranked.sort_unstable();
+    ranked[..2].iter().all(|(_, hears)| *hears)
+}
+
 #[test]
-fn a_large_roster_arrives_over_a_slow_link() {
+fn a_roster_of_1000_arrives_over_slow_links() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    // Of so many members so many hear. The others have announced themselves, and never answer.
+    let (size, hear) = if large() { (1_000, 200) } else { (200, 40) };
+    let incarnation = |n: usize| Incarnation::new(1 + n as u64);
+    let name = |n: usize| format!("p{n:03}");
+    let members: Vec<_> = (0..size)
+        .map(|n| (name(n), incarnation(n), n < hear))
+        .collect();
+    // Its first question, and the one when it is back, are to be heard by those that answer.
+    let mut inboxes = (1..).map(|n: u64| Inbox::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let are_heard = |inbox: &Inbox| {
+        let mut questions = (0..2).map(|number| (*inbox, number));
+        questions.all(|question| first_two_hear(&members, question))
+    };
+    let inbox = inboxes.find(are_heard);
     for rate in [125_000, 32_000, 16_000] {
         let mut net = Net::new(1);
-        let setup = |n: usize| Setup {
-            heartbeat: secs(24 * 60 * 60),
-            ..with_tags(&format!("p{n:02}"), 1 + n as u64, 500)
+        let setup = |n| Setup {
+            heartbeat: DAY,
+            ..with_tags(&name(n), 1 + n as u64, 500)
         };
-        let ids: Vec<_> = (0..10).map(|n| net.start_as(setup(n))).collect();
+        let ids: Vec<_> = (0..hear).map(|n| net.start_as(setup(n))).collect();
         net.run(SETTLED);
+        for &id in &ids {
+            net.processes[id].rate = Some(rate);
+        }
         let tag = "x".repeat(500);
-        for n in 0..990 {
+        for n in hear..size {
+            let (name, incarnation, due) = (name(n), 1 + n, DAY.as_millis());
             net.inject(&format!(
-                "pg-peers/1 beat name=q{n} inc=5 seq=1 due=86400000 tag.long={tag};"
+                "pg-peers/1 beat name={name} inc={incarnation} seq=1 due={due} tag.long={tag};"
             ));
         }
-        net.run(SETTLED);
-        // The 990 never answer, so these two are to be asked first.
-        let ranked = |rank, inbox| {
-            let mut ids = ids.iter();
-            ids.any(|&id| {
-                net.processes[id]
-                    .participant
-                    .roster
-                    .is_ranked(rank, "n", Question::at(inbox))
-            })
-        };
-        let mut inboxes = (1..).map(|n: u64| Inbox::new(n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        let inbox = inboxes.find(|&inbox| ranked(0, inbox) && ranked(1, inbox));
+        net.run(secs(60));
+        for &id in &ids {
+            assert_eq!(net.seen_by(id).len(), size - 1);
+            net.told(id);
+        }
         let newcomer = net.start_offline(Setup {
             inbox,
-            ..with_tags("n", 100, 10)
+            ..with_tags("n", 2_000, 10)
         });
         net.processes[newcomer].rate = Some(rate);
-        net.reconnect(newcomer);
-        net.run(secs(120));
-        assert_eq!(net.seen_by(newcomer).len(), 1_000);
-        let questions = questions(&net, newcomer);
-        assert!(
-            questions <= 3,
-            "{questions} questions at {rate} bytes a second"
-        );
-        assert!(answers_to(&net, newcomer).len() <= 2);
+        let mut asked = 0;
+        for away in [Duration::ZERO, ms(700)] {
+            // Its session ends.
+            net.disconnect(newcomer);
+            net.run(away);
+            net.reconnect(newcomer);
+            net.run(secs(120));
+            assert_eq!(net.seen_by(newcomer).len(), size);
+            let asks = questions(&net, newcomer) - asked;
+            assert!(asks <= 3, "{asks} questions at {rate} bytes a second");
+            asked += asks;
+        }
+        assert!(answers_to(&net, newcomer).len() <= 4);
+        let told = net.told(newcomer);
+        assert_eq!(told[told.len() - 2..], ["offline", "online"], "nobody left");
+        for &id in &ids {
+            assert_eq!(net.told(id), ["join n.2000 long=xxxxxxxxxx"]);
+        }
     }
 }
 
