@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example simulate                       # 100 and 1,000 members
-//! cargo run --release --example simulate -- --members 10000    # and 10,000, in a quarter of an hour
+//! cargo run --release --example simulate -- --members 10000    # and 10,000: takes 15 minutes
 //! ```
 //!
 //! Every member announces itself by the real rules. The oldest, which check sessions, every newcomer, and a sample of the

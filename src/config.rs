@@ -191,7 +191,8 @@ impl Config {
     /// Sets after how many silent intervals a peer has left, with [`Reason::Expired`](crate::Reason::Expired): 1 to 1,000.
     ///
     /// A peer has left if it is not heard for this many of the intervals at which it announces itself, or if its session has stood still
-    /// for this many of its heartbeat intervals. With 1, a single late heartbeat makes a peer leave.
+    /// for this many of its heartbeat intervals. With 1, a single late heartbeat makes a peer leave, unless its [reconnect
+    /// takes long](crate::guide::regions).
     ///
     /// Defaults to 3.
     ///

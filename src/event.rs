@@ -111,7 +111,7 @@ pub enum Reason {
     /// It said goodbye.
     Goodbye,
     /// It was silent for too long: it was not heard for [`missed_heartbeats`](crate::Config::missed_heartbeats) of the intervals that it
-    /// announced, while this member's own link was up, or its session has stood still for as many of its heartbeat intervals. It hangs, or
+    /// announced, or for one of them and the time of its [reconnect](crate::PeerInfo::back), if that is longer, while this member's own link was up, or its session has stood still for as many of its heartbeat intervals. It hangs, or
     /// it died behind a pooler.
     Expired,
     /// Postgres no longer has its session: the process was killed, its host died, or it was cut off. See

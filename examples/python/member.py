@@ -1,6 +1,6 @@
 """A member of a pg-peers cluster, written from src/guide/wire.md.
 
-All but `live` and `main` does no I/O, and is told the time.
+Only `live` and `main` do I/O and read the clock.
 """
 
 import argparse, functools, hmac, json, math, os, random, re, secrets, signal, threading, time
@@ -95,7 +95,8 @@ def is_genuine(payload, earliest, latest, *key):
 # ---- The roster.
 def patience(m):
     """For how many seconds a member may be silent."""
-    return max(3 * m["due"], m["due"] + (m.get("back") or 0)) / 1000
+    back = min(m.get("back") or 0, 60_000)
+    return max(3 * m["due"], m["due"] + back if back > 1_250 else 0) / 1000
 
 class Roster:
     """Each member as last heard, this one included: what it announced, when it was "heard", and the "deadline" until which
@@ -111,7 +112,7 @@ class Roster:
         """Takes an announcement, or a departure, which has no `due`; says whether it is news."""
         name, is_here, old = m["name"], "due" in m, self.known.get(m["name"], {"inc": 0, "seq": 0, "left": now})
         was_here, is_same = "left" not in old, old["inc"] == m["inc"]
-        next_seq = old["seq"] + int(is_here or m.get("kind") == "bye")  # of others that left the last that was heard is told
+        next_seq = old["seq"] + int(is_here or m.get("kind") == "bye")  # a `gone` tells the last that was heard
         if (m["inc"], m["seq"]) < (old["inc"], next_seq) or (is_same and old.get("why") == "goodbye"):
             return False
         kept = "inc seq due back check beat pid tags" if is_here else "inc seq why"
@@ -251,7 +252,8 @@ class Member:
             if tries < len(ranked) and ranked[tries]["name"] == self.name:
                 self.answer(m, now)
         if tries >= 3 and self.question and not is_mine:
-            if self.since is None or now - self.since <= m.get("away", -math.inf) / 1000 + 2:
+            away = self.to_say(now)["away"]
+            if away is None or away <= m.get("away", -math.inf) + 2_000:
                 self.ask_all(now)
 
     def answer(self, m, now):

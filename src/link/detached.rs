@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 
-use super::pace::TimeAwake;
+use super::pace::{STEPS, TimeAwake};
 use super::seats::Seated;
 use crate::error::{Error, Kind, Result};
 
@@ -53,7 +53,8 @@ pub(super) fn receive_awake<T>(
             received => return received,
         }
     }
-    Err(RecvTimeoutError::Timeout)
+    // After a stop what has arrived is still to be taken.
+    result.recv_timeout(timeout / STEPS)
 }
 
 /// Closes a client on a detached thread, and waits a moment for it.

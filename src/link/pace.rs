@@ -25,10 +25,10 @@ const NEAR: Duration = Duration::from_millis(20);
 /// A look at the clock that comes this late means that the whole process was stopped.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Into so many steps a time in which this process runs is divided.
-const STEPS: u32 = 15;
+/// A time limit is waited for in this many steps.
+pub(super) const STEPS: u32 = 15;
 
-/// What is left of a time in which this process runs: while it is stopped, as by SIGSTOP, nobody can be late.
+/// What is left of a time limit. Time in which this process was stopped, as by SIGSTOP, does not count.
 #[derive(Debug)]
 pub(super) struct TimeAwake {
     left: Duration,
@@ -49,8 +49,8 @@ impl TimeAwake {
         Some(step).filter(|step| !step.is_zero())
     }
 
-    /// The wait that was polled took so long. A machine that is merely busy wakes those late that wait, too, and what they wait for
-    /// has had that time.
+    /// The wait that was polled took so long. On a busy machine a wait ends late, too. What is waited for went on meanwhile, so that
+    /// time counts.
     pub(super) fn handle_wait(&mut self, took: Duration) {
         let step = self.step.min(self.left);
         let stopped = took > step + PAUSE;
@@ -158,7 +158,7 @@ mod tests {
     };
 
     #[test]
-    fn a_time_is_over_when_it_has_passed_but_for_stops() {
+    fn a_limit_counts_all_time_but_stops() {
         let time = Duration::from_millis(1_500);
         // How much later than it wants to each wait ends, and how many waits there are.
         for (late, waits) in [

@@ -294,7 +294,10 @@ fn a_server_frozen_for_two_heartbeats_again_and_again() {
             last_until(Instant::now() + 2 * HEARTBEAT);
             server.thaw();
             // During the grace period no peer can leave.
-            last_until(Instant::now() + 4 * HEARTBEAT);
+            let infos = near[0].peer_infos().recv().expect("an answer");
+            let back = infos.iter().filter_map(|it| it.back).max();
+            let expiry = (HEARTBEAT + back.unwrap_or_default()).max(3 * HEARTBEAT);
+            last_until(Instant::now() + expiry + HEARTBEAT);
             for member in &members {
                 member.wait_online(PATIENCE).expect("online");
             }

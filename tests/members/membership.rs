@@ -207,7 +207,11 @@ fn the_events_end_when_the_cluster_is_left() {
 #[test]
 fn a_process_that_dies_expires() {
     let server = Server::start();
-    let a = join_short(&server, "a");
+    // Else it may find the session gone first.
+    let a = Config::new("a")
+        .heartbeat_interval(SHORT)
+        .session_check(false);
+    let a = online(a, &server);
     let process = Process::join(&server, "victim");
     expect(&a, "join victim");
     process.kill();

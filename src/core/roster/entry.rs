@@ -85,7 +85,8 @@ impl Entry {
         self.until = now + self.grace(missed).saturating_sub(age);
     }
 
-    /// How long it may be silent (rule 2). The session of one that takes long to be back may have ended just before an announcement.
+    /// How long it may be silent (rule 2). If its reconnect takes long, its session may have ended just
+    /// before an announcement was due.
     pub(super) fn grace(&self, missed: u32) -> Duration {
         let due = Duration::from_millis(self.due.into());
         let back = Duration::from_millis(self.back.into());
@@ -102,10 +103,10 @@ impl Entry {
 
     /// When it has been silent for too long. That is at [`until`](Self::until), or, if the channel was loud, a grace period after
     /// it no longer was, but no later than two grace periods after `until` (rule 5). For one that is not
-    /// known to be there since the link came up, the time of the beats that it may miss stands for the grace period.
+    /// known to be there since the link came up, the time of the beats that it may miss, and to be back, stands for the grace period.
     pub(super) fn overdue_at(&self, loud_until: Option<Instant>, missed: u32) -> Instant {
         let grace = match self.beat() {
-            Some(beat) if !self.confirmed => beat * missed,
+            Some(beat) if !self.confirmed => beat * missed + self.back(),
             _ => self.grace(missed),
         };
         let after = loud_until.map_or(self.until, |loud_until| loud_until + grace);

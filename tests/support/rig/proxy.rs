@@ -1,4 +1,5 @@
-//! A TCP proxy in front of a server: a network that is slow, or swallows everything.
+//! A TCP proxy in front of a server: a network that is slow, or swallows everything. As over TCP, opening a connection costs a
+//! round trip, and slow start applies.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::Server;
 
-/// How many pieces of at most 64 kB are under way one way: 200 MB/s over 300 ms. Who sends more waits, as for a window of TCP.
+/// How many pieces of at most 64 kB are under way one way. Who sends more waits.
 const MOST_UNDER_WAY: usize = 512;
+
+/// What a connection may have under way one way at first: ten segments (RFC 6928).
+const FIRST_WINDOW: usize = 14_600;
 
 pub struct Proxy {
     port: u16,
@@ -168,13 +172,56 @@ impl Road {
     }
 }
 
-/// Forwards what comes from this end, each piece so much later and however many are under way. Opening the connection has cost a
-/// client one round trip by then.
+/// What a sender may have under way: little at first, twice as much after each round trip in which it used all of it, and little
+/// again after a rest (RFC 5681, slow start).
+struct Window {
+    size: usize,
+    left: usize,
+    /// When the round trip began in which this much is left.
+    since: Instant,
+    last_sent: Instant,
+}
+
+impl Window {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            size: FIRST_WINDOW,
+            left: FIRST_WINDOW,
+            since: now,
+            last_sent: now,
+        }
+    }
+
+    /// Waits until something may be sent. Returns how many of these bytes, and whether that took a round trip.
+    fn take(&mut self, bytes: usize, round_trip: Duration) -> (usize, bool) {
+        let begun = self.since.elapsed();
+        if self.last_sent.elapsed() > round_trip * 2 {
+            *self = Self::new();
+        } else if self.left > 0 && begun >= round_trip {
+            (self.left, self.since) = (self.size, Instant::now());
+        }
+        let waits = self.left == 0;
+        if waits {
+            thread::sleep(round_trip.saturating_sub(begun));
+            self.size = self.size.saturating_mul(2);
+            (self.left, self.since) = (self.size, Instant::now());
+        }
+        let taken = bytes.min(self.left);
+        self.left -= taken;
+        self.last_sent = Instant::now();
+        (taken, waits)
+    }
+}
+
+/// Forwards what comes from this end, each piece so much later and however many are under way. Slow start adds to that. Opening the
+/// connection has cost a client one round trip by then.
 fn forward(mut from: TcpStream, mut to: TcpStream, end: End, road: &Arc<Road>) {
     let (sender, under_way) = mpsc::sync_channel::<(Instant, u64, Vec<u8>)>(MOST_UNDER_WAY);
     let reading = Arc::clone(road);
     thread::spawn(move || {
         let mut buffer = [0; 65_536];
+        let mut window = Window::new();
         let mut halves = match end {
             End::Client => 3,
             End::Server => 1,
@@ -186,11 +233,18 @@ fn forward(mut from: TcpStream, mut to: TcpStream, end: End, road: &Arc<Road>) {
             let Ok(count @ 1..) = read else {
                 break;
             };
-            let due = Instant::now() + state.delay * halves;
-            let sent = reading.halves(end) + u64::from(halves);
-            halves = 1;
-            if sender.send((due, sent, buffer[..count].to_vec())).is_err() {
-                break;
+            let mut sent = reading.halves(end) + u64::from(halves);
+            let mut rest = &buffer[..count];
+            while !rest.is_empty() {
+                let (taken, waited) = window.take(rest.len(), state.delay * 2);
+                reading.wait_until_open();
+                let (piece, later) = rest.split_at(taken);
+                sent += if waited { 2 } else { 0 };
+                let due = Instant::now() + state.delay * halves;
+                if sender.send((due, sent, piece.to_vec())).is_err() {
+                    return;
+                }
+                (rest, halves) = (later, 1);
             }
         }
     });

@@ -147,9 +147,9 @@ fn where_much_is_said_who_was_not_heard_has_the_time_of_its_beats_more() {
         (true, 30_000, 0),
         (true, 70_000, 40_000),
         (true, 200_000, 60_000),
-        (false, 57_000, 0),
-        (false, 59_000, 2_000),
-        (false, 200_000, 6_000),
+        (false, 55_750, 0),
+        (false, 57_750, 2_000),
+        (false, 200_000, 8_500),
     ] {
         entry.confirmed = confirmed;
         // A minute before it is overdue, and later.
