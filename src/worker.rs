@@ -2,8 +2,7 @@
 //!
 //! `ARCHITECTURE.md` has the way of a notification and of a request. In short, a [`turn`](Worker::turn) says what is due,
 //! hears one notification or waits for one, tells the host what changed, and then brings the roster up to what was heard.
-//! When to speak, where and for how long to wait is for the [link](crate::link) to say; what to say, and what it means, for the
-//! [core](crate::core).
+//! When to speak, where and for how long to wait is for the [link](crate::link) to say; what to say, for the [core](crate::core).
 
 use std::time::Instant;
 
@@ -241,12 +240,13 @@ impl Worker {
         question: impl FnOnce(&mut Link) -> Result<T>,
     ) -> Result<Answer<T>> {
         let answer = self.up()?.ask(road, question)?;
+        let (answered, took) = (answer.answered, answer.round_trip());
+        self.pace.handle_progress(answered);
         if road == Road::Notify {
-            self.host.status_mut().round_trip = Some(answer.round_trip());
+            self.host.status_mut().round_trip = Some(took);
+            self.roster.handle_notify(answered);
         }
-        self.pace.handle_progress(answer.answered);
-        self.roster
-            .handle_round_trip(answer.answered, answer.round_trip());
+        self.roster.handle_round_trip(answered, took);
         Ok(answer)
     }
 

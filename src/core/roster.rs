@@ -38,6 +38,7 @@ mod corrections;
 mod departures;
 mod entry;
 mod expiry;
+mod lull;
 mod membership;
 mod planned;
 pub(crate) mod queries;
@@ -51,6 +52,7 @@ use std::time::{Duration, Instant};
 
 use self::entry::{Entry, Heartbeat, Session, Standing};
 use self::expiry::Expiry;
+use self::lull::Lull;
 use self::planned::Planned;
 use self::queries::Queries;
 use self::review::Review;
@@ -155,6 +157,8 @@ pub(crate) struct Roster {
     /// The peer that each backend serves (rule 10).
     backends: HashMap<Pid, Arc<str>>,
     expiry: Expiry,
+    /// Whether NOTIFY may have been held up lately.
+    lull: Lull,
     /// Until then so much is said on the channel that some cannot keep up.
     loud_until: Option<Instant>,
     tombstones: Tombstones,
@@ -211,6 +215,7 @@ impl Roster {
             review: None,
             backends: HashMap::new(),
             expiry: Expiry::default(),
+            lull: Lull::default(),
             tombstones: Tombstones::default(),
             corrections: Planned::default(),
             departures: Planned::default(),
@@ -285,6 +290,7 @@ impl Roster {
         // This server may be nearer than the last, or farther.
         self.round_trip = RoundTrip::default();
         self.sync.set_patience(self.round_trip.twice());
+        self.lull = Lull::default();
         self.grant_grace(now);
         self.set_may_check(true);
         self.incomplete = false;
@@ -443,6 +449,7 @@ impl Roster {
         message: &Message<'_>,
     ) -> Outcome {
         let name = &*message.name;
+        self.lull.handle_notify(now);
         if self.presence.as_ref().is_some_and(|p| p.name() == name) {
             self.handle_own_name(now, &message.body);
             return Outcome::Stale;
@@ -522,6 +529,7 @@ impl Roster {
         sender: Pid,
         part: &RosterPart<'_>,
     ) -> Outcome {
+        self.lull.handle_notify(now);
         if !self.sync.awaits(part.question) {
             return Outcome::Stale;
         }
@@ -666,6 +674,7 @@ impl Roster {
     /// What [`poll_announcement`](Self::poll_announcement) returned has gone out, so a query in it may be answered from now on, and
     /// others know this member. What was polled and is not reported may have gone out or not.
     pub(crate) fn handle_sent(&mut self, now: Instant) {
+        self.lull.handle_notify(now);
         self.sync.handle_sent(now);
         if let Some(presence) = &mut self.presence {
             presence.handle_sent(now);

@@ -440,20 +440,29 @@ impl Net {
 
     /// Calls [`handle_timeout`](crate::core::roster::Roster::handle_timeout) when nothing is due, which is harmless.
     fn tick_needlessly(&mut self) {
-        let now = self.clock();
+        let (now, proven) = (self.clock(), self.proven());
         let processes = self.processes.iter_mut();
         for process in processes.filter(|process| process.paused_since.is_none()) {
             let roster = &mut process.participant.roster;
-            assert!(
-                !roster.handle_timeout(now, now),
-                "the link was proven just now"
-            );
+            let must_prove = roster.handle_timeout(now, proven);
+            assert!(!must_prove || proven < now, "the link was proven just now");
             if !process.online {
                 assert_eq!(roster.poll_timeout(), None);
                 assert_eq!(roster.poll_announcement(now), None);
             }
             process.participant.settle();
         }
+    }
+
+    /// When links were last known to work.
+    fn proven(&self) -> Instant {
+        let is_held_up = self.now < self.held_up_until;
+        self.epoch
+            + if is_held_up {
+                self.held_up_since
+            } else {
+                self.now
+            }
     }
 
     fn next_turn(&mut self) -> Option<(Duration, Id)> {
@@ -533,6 +542,7 @@ impl Net {
             self.processes[id].receive(self.now + self.latency, sessions);
             self.wait_for_the_server(id, self.now);
         }
+        let proven = self.proven();
         let process = &mut self.processes[id];
         process.look_at_the_clock(self.now);
         process.hear(now, self.now);
@@ -540,17 +550,16 @@ impl Net {
         if self.now < self.loud_until {
             participant.roster.handle_loud(Some(now + LOUD));
         }
-        let is_held_up = self.now < self.held_up_until;
-        let proven = if is_held_up {
-            self.held_up_since
-        } else {
-            self.now
-        };
-        let must_prove = participant.roster.handle_timeout(now, self.epoch + proven);
+        let must_prove = participant.roster.handle_timeout(now, proven);
         participant.settle();
         if must_prove {
-            assert!(is_held_up, "the link was proven just now");
+            assert!(proven < now, "the link was proven just now");
             self.wait_for_the_server(id, self.held_up_until);
+            let answered = self.epoch + self.processes[id].busy_until;
+            self.processes[id]
+                .participant
+                .roster
+                .handle_notify(answered);
         }
         self.turns += 1;
         // To look at everything takes long where there are many.

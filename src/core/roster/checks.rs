@@ -42,6 +42,13 @@ pub(crate) fn check_bounds(roster: &Roster) {
     assert!(one.all(|entry| fingerprint(entry) == entry.fingerprint));
     assert!(roster.backends.len() <= roster.present);
     let mut alive = roster.alive();
-    let overdue_at = |entry: &Entry| entry.overdue_at(roster.loud_until, limits.missed);
+    let overdue_at = |entry: &Entry| {
+        // That of a lull which is over by now was later.
+        let overdue_at = entry.overdue_at(roster.loud_until, &roster.lull, limits.missed);
+        roster
+            .lull
+            .over_at()
+            .map_or(overdue_at, |over_at| overdue_at.max(over_at))
+    };
     assert!(alive.all(|entry| roster.expiry.is_expected(overdue_at(entry))));
 }

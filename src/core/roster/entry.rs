@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
+use super::lull::Lull;
 use crate::core::wire::{Announce, LEAST_BACK, Pid, WireTags};
 use crate::event::Reason;
 use crate::peer::{Incarnation, Peer};
@@ -85,11 +86,18 @@ impl Entry {
         self.until = now + self.grace(missed).saturating_sub(age);
     }
 
-    /// How long it may be silent (rule 2). If its reconnect takes long, its session may have ended just
-    /// before an announcement was due.
+    fn due(&self) -> Duration {
+        Duration::from_millis(self.due.into())
+    }
+
+    /// What it announces as that, or what is assumed.
+    fn announced_back(&self) -> Duration {
+        Duration::from_millis(self.back.into())
+    }
+
+    /// How long it may be silent (rule 2). If its reconnect takes long, its session may have ended just before an announcement was due.
     pub(super) fn grace(&self, missed: u32) -> Duration {
-        let due = Duration::from_millis(self.due.into());
-        let back = Duration::from_millis(self.back.into());
+        let (due, back) = (self.due(), self.announced_back());
         match back > LEAST_BACK {
             true => (due * missed).max(due + back),
             false => due * missed,
@@ -102,21 +110,31 @@ impl Entry {
     }
 
     /// When it has been silent for too long. That is at [`until`](Self::until), or, if the channel was loud, a grace period after
-    /// it no longer was, but no later than two grace periods after `until` (rule 5). For one that is not
-    /// known to be there since the link came up, the time of the beats that it may miss, and to be back, stands for the grace period.
-    pub(super) fn overdue_at(&self, loud_until: Option<Instant>, missed: u32) -> Instant {
-        let grace = match self.beat() {
-            Some(beat) if !self.confirmed => beat * missed + self.back(),
-            _ => self.grace(missed),
+    /// it no longer was, but no later than two grace periods after `until` (rule 5). For one that is not known to
+    /// be there since the link came up, the time of the beats that it may miss, and to be back, stands for the grace period. One that was
+    /// to announce itself in a lull has a moment after that, in which it says again what it gave up: far away that takes a round trip,
+    /// of which `back` has some ten (rule 4).
+    pub(super) fn overdue_at(
+        &self,
+        loud_until: Option<Instant>,
+        lull: &Lull,
+        missed: u32,
+    ) -> Instant {
+        let (due, grace) = match self.beat() {
+            Some(beat) if !self.confirmed => (beat, beat * missed + self.back()),
+            _ => (self.due(), self.grace(missed)),
         };
         let after = loud_until.map_or(self.until, |loud_until| loud_until + grace);
-        after.clamp(self.until, self.until + grace * 2)
+        let overdue_at = after.clamp(self.until, self.until + grace * 2);
+        let next = self.until.checked_sub(grace.saturating_sub(due));
+        let excused = next.and_then(|next| lull.excuses_until(next, self.announced_back() / 4));
+        excused.map_or(overdue_at, |until| overdue_at.max(until))
     }
 
     /// How long its session may be missing before it has left. One that announces its bare name may have another session by now,
     /// so it must also be silent for longer than it was before.
     pub(super) fn back(&self) -> Duration {
-        let back = Duration::from_millis(self.back.into());
+        let back = self.announced_back();
         match self.peer.incarnation() {
             Some(_) => back,
             None => back + Duration::from_millis(self.due.max(self.last_gap).into()),
@@ -132,8 +150,14 @@ impl Entry {
 
     /// How long ago it was heard, or was given a new grace period; less where the channel is loud, so that a newcomer keeps it for as
     /// long as we do.
-    pub(super) fn age(&self, now: Instant, loud_until: Option<Instant>, missed: u32) -> Duration {
-        let overdue_at = self.overdue_at(loud_until, missed);
+    pub(super) fn age(
+        &self,
+        now: Instant,
+        loud_until: Option<Instant>,
+        lull: &Lull,
+        missed: u32,
+    ) -> Duration {
+        let overdue_at = self.overdue_at(loud_until, lull, missed);
         let left = overdue_at.saturating_duration_since(now);
         self.grace(missed).saturating_sub(left)
     }

@@ -239,6 +239,11 @@ impl Roster {
         self.stillness.clear(name);
     }
 
+    /// A NOTIFY of this participant that announced nothing has got through.
+    pub(crate) fn handle_notify(&mut self, now: Instant) {
+        self.lull.handle_notify(now);
+    }
+
     /// Looks at all peers. Those that were overdue, or gone, when the link was last proven to work have left. Returns whether
     /// others are by now.
     pub(super) fn expire(&mut self, now: Instant, proven: Instant) -> bool {
@@ -250,7 +255,7 @@ impl Roster {
                 continue;
             }
             let name = entry.peer.name();
-            let by_silence = entry.overdue_at(self.loud_until, self.limits.missed);
+            let by_silence = entry.overdue_at(self.loud_until, &self.lull, self.limits.missed);
             let by_stillness = self.stillness.overdue(name);
             let by_session = self.session_check.gone_since(name);
             let found = by_stillness.into_iter().chain(by_session).min();

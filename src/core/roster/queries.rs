@@ -199,7 +199,7 @@ impl Roster {
                 due: Duration::from_millis(entry.due.into()),
                 pid: entry.session.pid(),
                 question: None,
-                age: Some(entry.age(now, self.loud_until, self.limits.missed)),
+                age: Some(entry.age(now, self.loud_until, &self.lull, self.limits.missed)),
                 back: entry.back(),
                 checks: entry.checks,
                 beat: entry.beat(),

@@ -3,6 +3,49 @@
 use super::*;
 use crate::core::session_check::MOST_FOR_SLOWNESS;
 
+/// It was given up waiting just before it would have got through, and is said again a moment later. Others were in the queue, and get
+/// through at once.
+#[test]
+fn whose_statement_is_given_up_just_before_the_others_get_through_is_not_overdue() {
+    for (others, late) in [0, 1, 3]
+        .into_iter()
+        .flat_map(|n| [(n, 0), (n, 100), (n, 300)])
+    {
+        // When it would expire it is held up still, or not any more.
+        for held_up in [2_700, 2_950, 2_990, 3_020, 3_300] {
+            let mut net = Net::new(1);
+            let rare = |name: &str| Setup {
+                heartbeat: secs(60),
+                session_check: false,
+                ..Setup::new(name, 1)
+            };
+            let watchers = ["v", "w"].map(|name| net.start_as(rare(name)));
+            for n in 0..others {
+                net.start(&format!("other{n}"), 3);
+            }
+            let b = net.start("b", 2);
+            net.run(SETTLED);
+            let said = net.count_sent_by(b);
+            net.run_until(secs(2), |net| net.count_sent_by(b) > said);
+            watchers.iter().for_each(|&id| drop(net.told(id)));
+            net.hold_up(ms(held_up));
+            net.run(ms(held_up - 10));
+            net.disconnect(b);
+            net.run(ms(late));
+            net.reconnect(b);
+            net.run(SETTLED);
+            for id in watchers {
+                assert_eq!(net.told(id), [""; 0], "{held_up}, {late}, {others}");
+            }
+            net.crash(b);
+            net.run(secs(3) + wire::LEAST_BACK / 4 + ms(10));
+            for id in watchers {
+                assert_eq!(net.told(id), ["leave b.2 Expired"], "{held_up}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_hello_that_took_long_gives_everybody_the_time_that_it_took() {
     let (mut net, a) = listener(Setup::new("a", 1));

@@ -154,9 +154,9 @@ fn where_much_is_said_who_was_not_heard_has_the_time_of_its_beats_more() {
         entry.confirmed = confirmed;
         // A minute before it is overdue, and later.
         let loud_until = until - secs(60) + ms(loud_for);
-        let overdue_at = entry.overdue_at(Some(loud_until), MISSED);
+        let overdue_at = entry.overdue_at(Some(loud_until), &Lull::default(), MISSED);
         assert_eq!(overdue_at - until, ms(more), "{confirmed} {loud_for}");
-        assert_eq!(entry.overdue_at(None, MISSED), until);
+        assert_eq!(entry.overdue_at(None, &Lull::default(), MISSED), until);
     }
 }
 
