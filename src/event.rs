@@ -110,9 +110,10 @@ impl Event {
 pub enum Reason {
     /// It said goodbye.
     Goodbye,
-    /// It was silent for too long: it was not heard for [`missed_heartbeats`](crate::Config::missed_heartbeats) of the intervals that it
-    /// announced, or for one of them and the time of its [reconnect](crate::PeerInfo::back), if that is longer, while this member's own link was up, or its session has stood still for as many of its heartbeat intervals. It hangs, or
-    /// it died behind a pooler.
+    /// It was silent for too long: while this member's own link was up it was not heard for
+    /// [`missed_heartbeats`](crate::Config::missed_heartbeats) of the intervals that it announced (longer if its
+    /// [reconnect](crate::PeerInfo::back) takes long, or where something [holds up or floods](crate::guide::faults) the channel), or its
+    /// session has stood still for as many of its heartbeat intervals. It hangs, or it died behind a pooler.
     Expired,
     /// Postgres no longer has its session: the process was killed, its host died, or it was cut off. See
     /// [`Config::session_check`](crate::Config::session_check).

@@ -165,9 +165,9 @@ pub struct PeerInfo {
     /// announces its bare name, the backend that its last two announcements came from.
     pub backend: Option<i32>,
     /// Within this time the peer would be back if its session ended, as it announces: longer the farther it is from the server or the
-    /// slower its logins are, and 1.25 s at least. A session that is missing for longer is [gone](crate::Reason::SessionGone), and
-    /// a peer that is silent does not [expire](crate::Reason::Expired) before it. `None` for a peer that announces its bare name, which
-    /// promises nothing.
+    /// slower its logins are, and 1.25 s at least. A session that is missing for longer is [gone](crate::Reason::SessionGone). If it is
+    /// above 1.25 s, a silent peer does not [expire](crate::Reason::Expired) before it has passed since an announcement was due. `None`
+    /// for a peer that announces its bare name, which promises nothing.
     pub back: Option<Duration>,
 }
 

@@ -64,7 +64,7 @@ use crate::core::presence::{OwnName, Presence};
 use crate::core::roster_sync::{ASK_ALL, RosterSync};
 use crate::core::session_check::SessionCheck;
 use crate::core::stillness::Stillness;
-use crate::core::wire::{self, Announce, Body, Inbox, Message, Pid, RosterPart};
+use crate::core::wire::{self, Body, Inbox, Message, Pid, RosterPart};
 use crate::event::Reason;
 use crate::jitter::Jitter;
 use crate::peer::{Incarnation, Peer, PeerInfo};
@@ -575,22 +575,6 @@ impl Roster {
         }
         self.begin_session_check(now);
         Outcome::News
-    }
-
-    /// An answer names this peer, so it has a link, whether its announcement was news or not.
-    fn confirm(&mut self, now: Instant, name: &str, announce: &Announce<'_>) {
-        if let Some(entry) = self.entries.get_mut(name) {
-            if entry.standing.is_alive() && entry.peer.incarnation() == Some(announce.incarnation) {
-                if !std::mem::replace(&mut entry.confirmed, true) {
-                    let age = announce.age.unwrap_or_default();
-                    let left = entry.grace(self.limits.missed).saturating_sub(age);
-                    entry.until = entry.until.max(now + left);
-                }
-                if entry.seq == announce.seq && entry.session == Session::Unknown {
-                    self.set_backend(name, announce.pid);
-                }
-            }
-        }
     }
 
     /// Until then so much is said on the channel that some of those who hear it cannot keep up, and speak late (rule 5); `None` if

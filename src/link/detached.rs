@@ -46,15 +46,21 @@ pub(super) fn receive_awake<T>(
     timeout: Duration,
 ) -> std::result::Result<T, RecvTimeoutError> {
     let mut left = TimeAwake::new(timeout);
+    let mut stopped = false;
     while let Some(step) = left.poll() {
         let start = Instant::now();
         match result.recv_timeout(step) {
-            Err(RecvTimeoutError::Timeout) => left.handle_wait(start.elapsed()),
+            Err(RecvTimeoutError::Timeout) => stopped = left.handle_wait(start.elapsed()),
             received => return received,
         }
     }
     // After a stop what has arrived is still to be taken.
-    result.recv_timeout(timeout / STEPS)
+    let more = if stopped {
+        timeout / STEPS
+    } else {
+        Duration::ZERO
+    };
+    result.recv_timeout(more)
 }
 
 /// Closes a client on a detached thread, and waits a moment for it.

@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// A time limit is waited for in this many steps.
 pub(super) const STEPS: u32 = 15;
 
-/// What is left of a time limit. Time in which this process was stopped, as by SIGSTOP, does not count.
+/// What is left of a time limit. Time in which this process was stopped for more than a moment, as by SIGSTOP, does not count.
 #[derive(Debug)]
 pub(super) struct TimeAwake {
     left: Duration,
@@ -50,12 +50,13 @@ impl TimeAwake {
     }
 
     /// The wait that was polled took so long. On a busy machine a wait ends late, too. What is waited for went on meanwhile, so that
-    /// time counts.
-    pub(super) fn handle_wait(&mut self, took: Duration) {
+    /// time counts. Returns whether this process was stopped meanwhile.
+    pub(super) fn handle_wait(&mut self, took: Duration) -> bool {
         let step = self.step.min(self.left);
         let stopped = took > step + PAUSE;
         let awake = if stopped { step } else { took };
         self.left = self.left.saturating_sub(awake);
+        stopped
     }
 }
 
@@ -174,7 +175,8 @@ mod tests {
             let mut waited = Vec::new();
             while let Some(step) = left.poll() {
                 waited.push(step);
-                left.handle_wait(step + late);
+                let stopped = left.handle_wait(step + late);
+                assert_eq!(stopped, late > PAUSE);
             }
             assert_eq!(waited.len(), waits, "{late:?} late: {waited:?}");
         }

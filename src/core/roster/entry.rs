@@ -112,8 +112,8 @@ impl Entry {
     /// When it has been silent for too long. That is at [`until`](Self::until), or, if the channel was loud, a grace period after
     /// it no longer was, but no later than two grace periods after `until` (rule 5). For one that is not known to
     /// be there since the link came up, the time of the beats that it may miss, and to be back, stands for the grace period. One that was
-    /// to announce itself in a lull has a moment after that, in which it says again what it gave up: far away that takes a round trip,
-    /// of which `back` has some ten (rule 4).
+    /// to announce itself in a lull, for the first time since it was heard or the link came up, has a moment after that, in which it says
+    /// again what it gave up: far away that takes a round trip, of which `back` has some ten (rule 4).
     pub(super) fn overdue_at(
         &self,
         loud_until: Option<Instant>,
@@ -126,7 +126,8 @@ impl Entry {
         };
         let after = loud_until.map_or(self.until, |loud_until| loud_until + grace);
         let overdue_at = after.clamp(self.until, self.until + grace * 2);
-        let next = self.until.checked_sub(grace.saturating_sub(due));
+        let silent = grace.min(self.grace(missed));
+        let next = self.until.checked_sub(silent.saturating_sub(due));
         let excused = next.and_then(|next| lull.excuses_until(next, self.announced_back() / 4));
         excused.map_or(overdue_at, |until| overdue_at.max(until))
     }
@@ -148,8 +149,8 @@ impl Entry {
         heard.unwrap_or(self.until)
     }
 
-    /// How long ago it was heard, or was given a new grace period; less where the channel is loud, so that a newcomer keeps it for as
-    /// long as we do.
+    /// How long ago it was heard, or was given a new grace period; less where it has longer than that, so that a newcomer keeps it for
+    /// as long as we do.
     pub(super) fn age(
         &self,
         now: Instant,

@@ -1,23 +1,25 @@
-//! A time in which no NOTIFY of anybody is known to have got through: something may have held them all up (rule 4).
+//! A second or more in which no NOTIFY of anybody is known to have got through: something may have held them all up (rule 4).
 
 use std::time::{Duration, Instant};
 
-/// The most that a peer has after a lull to say what was held up.
-pub(super) const MOST_AFTER: Duration = Duration::from_secs(1);
+/// Nobody gives a statement up that waits for a lock sooner than that.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// The most that a peer has after a lull to say what was held up. The next lull ends no sooner.
+const MOST_AFTER: Duration = SHORTEST;
 
 #[derive(Debug, Default)]
 pub(super) struct Lull {
     /// When a NOTIFY last got through; `None` if none has since the link came up.
     last: Option<Instant>,
-    /// The lull that ended last, or, for as long as that may excuse anybody, the one before.
+    /// The lull that ended last.
     ended: Option<(Instant, Instant)>,
 }
 
 impl Lull {
     /// A NOTIFY has got through by now, of whomever.
     pub(super) fn handle_notify(&mut self, now: Instant) {
-        let was_over = self.ended.is_none_or(|(_, to)| to + MOST_AFTER < now);
-        if let (Some(last), true) = (self.last.filter(|last| *last < now), was_over) {
+        if let Some(last) = self.last.filter(|last| *last + SHORTEST <= now) {
             self.ended = Some((last, now));
         }
         self.last = self.last.max(Some(now));
@@ -65,18 +67,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lull_is_kept_for_as_long_as_it_excuses() {
+    fn only_a_time_in_which_somebody_may_give_up_is_a_lull() {
         let start = Instant::now();
         let mut lull = Lull::default();
-        for at in [0, 2_000, 2_001, 2_500, 3_000] {
+        for at in [0, 2_000, 2_001, 3_000, 3_999] {
             lull.handle_notify(start + ms(at));
             // What is heard late changes nothing.
             lull.handle_notify(start);
         }
         assert!(lull.excuses_until(start + ms(1_000), ms(300)).is_some());
+        assert_eq!(lull.excuses_until(start + ms(2_500), ms(300)), None);
         assert_eq!(lull.over_at(), Some(start + ms(3_000)));
-        lull.handle_notify(start + ms(3_001));
+        lull.handle_notify(start + ms(4_999));
         assert_eq!(lull.excuses_until(start + ms(1_000), ms(300)), None);
-        assert_eq!(lull.over_at(), Some(start + ms(4_001)));
+        assert_eq!(lull.over_at(), Some(start + ms(5_999)));
     }
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::entry::{Entry, Heartbeat, Session, Standing};
 use super::{Change, Kind, Outcome, Roster};
+use crate::core::wire::Announce;
 use crate::event::Reason;
 use crate::peer::{Incarnation, Peer, Tags};
 
@@ -237,6 +238,24 @@ impl Roster {
     pub(super) fn clear_suspicion(&mut self, name: &str) {
         self.session_check.clear(name);
         self.stillness.clear(name);
+    }
+
+    /// An answer names this peer, so it has a link, whether its announcement was news or not.
+    pub(super) fn confirm(&mut self, now: Instant, name: &str, announce: &Announce<'_>) {
+        let entry = self.entries.get_mut(name).filter(|entry| {
+            entry.standing.is_alive() && entry.peer.incarnation() == Some(announce.incarnation)
+        });
+        let Some(entry) = entry else { return };
+        if !std::mem::replace(&mut entry.confirmed, true) {
+            let age = announce.age.unwrap_or_default();
+            let left = entry.grace(self.limits.missed).saturating_sub(age);
+            entry.until = entry.until.max(now + left);
+            // Where the channel is loud that may be sooner than was allowed for.
+            self.expiry.expect(entry.until);
+        }
+        if entry.seq == announce.seq && entry.session == Session::Unknown {
+            self.set_backend(name, announce.pid);
+        }
     }
 
     /// A NOTIFY of this participant that announced nothing has got through.

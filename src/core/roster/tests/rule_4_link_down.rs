@@ -46,6 +46,45 @@ fn whose_statement_is_given_up_just_before_the_others_get_through_is_not_overdue
     }
 }
 
+/// The same where the watchers' hello had just gone out, so that they have not heard of it since.
+#[test]
+fn whose_statement_is_given_up_while_its_peers_are_new_here_is_not_overdue() {
+    for late in [0, 100, 300] {
+        for held_up in [2_950, 2_990, 3_020, 3_300] {
+            let mut net = Net::new(1);
+            let b = net.start("b", 2);
+            net.run(SETTLED);
+            let watchers = ["v", "w"].map(|name| {
+                let rare = Setup {
+                    heartbeat: secs(60),
+                    session_check: false,
+                    ..Setup::new(name, 3)
+                };
+                net.start_as(rare)
+            });
+            net.run(SETTLED);
+            let said = net.count_sent_by(b);
+            net.run_until(secs(2), |net| net.count_sent_by(b) > said);
+            for id in watchers {
+                net.disconnect(id);
+                net.reconnect(id);
+                let said = net.count_sent_by(id);
+                net.run_until(secs(1), |net| net.count_sent_by(id) > said);
+                drop(net.told(id));
+            }
+            net.hold_up(ms(held_up));
+            net.run(ms(held_up - 10));
+            net.disconnect(b);
+            net.run(ms(late));
+            net.reconnect(b);
+            net.run(SETTLED);
+            for id in watchers {
+                assert_eq!(net.told(id), [""; 0], "{held_up}, {late}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_hello_that_took_long_gives_everybody_the_time_that_it_took() {
     let (mut net, a) = listener(Setup::new("a", 1));

@@ -161,6 +161,28 @@ fn where_much_is_said_who_was_not_heard_has_the_time_of_its_beats_more() {
 }
 
 #[test]
+fn where_much_is_said_who_is_told_of_late_has_no_more_than_who_was_heard() {
+    let (mut net, a) = listener(Setup::new("a", 1));
+    net.inject("pg-peers/1 beat name=b inc=1 seq=1 due=100 pid=7 beat=100;");
+    net.run(ms(10));
+    net.disconnect(a);
+    net.reconnect(a);
+    net.loud_until = net.now + ms(10);
+    // It looks when the grace period is over.
+    net.run(ms(350));
+    drop(net.told(a));
+    let key = net.processes[a].key;
+    net.send_to(
+        key,
+        "pg-peers/1 roster ask=1 part=1 parts=1; name=b inc=1 seq=1 due=100 age=90 pid=7 beat=100;",
+    );
+    net.run(ms(10));
+    assert_eq!(net.told(a), [""; 0]);
+    net.run(ms(1_000));
+    assert_eq!(net.told(a), ["leave b.1 Expired"]);
+}
+
+#[test]
 fn where_much_is_said_peers_have_longer_and_not_for_ever() {
     // If the channel is loud until this many milliseconds after that.
     let gone_after = |loud: u64| {
