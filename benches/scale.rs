@@ -3,7 +3,7 @@
 //! start, to notice a death and a process that hangs.
 //!
 //! ```text
-//! cargo bench --bench scale                   # up to 400 members, some 25 minutes; writes benches/scale.svg
+//! cargo bench --bench scale                   # up to 400 members, some 45 minutes; writes benches/scale.svg
 //! cargo bench --bench scale -- --quick        # up to 20 members
 //! ```
 //!
@@ -34,8 +34,8 @@ use support::{Server, Subprocess, lines_of};
 /// The default, and what libcluster_postgres does.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Ten times the default: so often members announce themselves until they know that they are judged by their sessions.
-const BUDGET_AT_FIRST: f64 = 2_000.0;
+/// The default, in deliveries a second.
+const BUDGET: f64 = 200.0;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -198,10 +198,10 @@ fn cost(kind: Kind, members: usize, server: &Server, quick: bool) -> Cost {
         server.run(bare::TABLE);
     }
     let mut row = Row::start(kind, "member", members, members, server);
-    // Those that came while the cluster grew announce themselves once more before they do so as rarely as they will.
-    let at_first = Duration::from_secs_f64((members * members) as f64 / BUDGET_AT_FIRST);
+    // By then each has announced itself once as a member of so large a cluster.
+    let interval = Duration::from_secs_f64((members * members) as f64 / BUDGET);
     let settles = match kind {
-        Kind::Ours | Kind::Cut if !quick => HEARTBEAT * 2 + at_first,
+        Kind::Ours | Kind::Cut if !quick => HEARTBEAT * 2 + interval,
         _ => HEARTBEAT,
     };
     thread::sleep(settles);
