@@ -3,6 +3,25 @@
 use super::*;
 use crate::core::session_check::MOST_FOR_SLOWNESS;
 
+/// It announces itself rarely, and learns of others only by what they say.
+fn rare(name: &str, incarnation: u64) -> Setup {
+    Setup {
+        heartbeat: secs(60),
+        session_check: false,
+        ..Setup::new(name, incarnation)
+    }
+}
+
+/// NOTIFY is held up for so long. Just before the end the member gives up, and is back later.
+fn give_up_just_before_the_end(net: &mut Net, member: Id, held_up: u64, late: u64) {
+    net.hold_up(ms(held_up));
+    net.run(ms(held_up - 10));
+    net.disconnect(member);
+    net.run(ms(late));
+    net.reconnect(member);
+    net.run(SETTLED);
+}
+
 /// It was given up waiting just before it would have got through, and is said again a moment later. Others were in the queue, and get
 /// through at once.
 #[test]
@@ -14,12 +33,7 @@ fn whose_statement_is_given_up_just_before_the_others_get_through_is_not_overdue
         // When it would expire it is held up still, or not any more.
         for held_up in [2_700, 2_950, 2_990, 3_020, 3_300] {
             let mut net = Net::new(1);
-            let rare = |name: &str| Setup {
-                heartbeat: secs(60),
-                session_check: false,
-                ..Setup::new(name, 1)
-            };
-            let watchers = ["v", "w"].map(|name| net.start_as(rare(name)));
+            let watchers = ["v", "w"].map(|name| net.start_as(rare(name, 1)));
             for n in 0..others {
                 net.start(&format!("other{n}"), 3);
             }
@@ -28,12 +42,7 @@ fn whose_statement_is_given_up_just_before_the_others_get_through_is_not_overdue
             let said = net.count_sent_by(b);
             net.run_until(secs(2), |net| net.count_sent_by(b) > said);
             watchers.iter().for_each(|&id| drop(net.told(id)));
-            net.hold_up(ms(held_up));
-            net.run(ms(held_up - 10));
-            net.disconnect(b);
-            net.run(ms(late));
-            net.reconnect(b);
-            net.run(SETTLED);
+            give_up_just_before_the_end(&mut net, b, held_up, late);
             for id in watchers {
                 assert_eq!(net.told(id), [""; 0], "{held_up}, {late}, {others}");
             }
@@ -46,7 +55,7 @@ fn whose_statement_is_given_up_just_before_the_others_get_through_is_not_overdue
     }
 }
 
-/// The same where the watchers' hello had just gone out, so that they have not heard of it since.
+/// The same where the watchers have just come back, and have not heard of it since.
 #[test]
 fn whose_statement_is_given_up_while_its_peers_are_new_here_is_not_overdue() {
     for late in [0, 100, 300] {
@@ -54,14 +63,7 @@ fn whose_statement_is_given_up_while_its_peers_are_new_here_is_not_overdue() {
             let mut net = Net::new(1);
             let b = net.start("b", 2);
             net.run(SETTLED);
-            let watchers = ["v", "w"].map(|name| {
-                let rare = Setup {
-                    heartbeat: secs(60),
-                    session_check: false,
-                    ..Setup::new(name, 3)
-                };
-                net.start_as(rare)
-            });
+            let watchers = ["v", "w"].map(|name| net.start_as(rare(name, 3)));
             net.run(SETTLED);
             let said = net.count_sent_by(b);
             net.run_until(secs(2), |net| net.count_sent_by(b) > said);
@@ -72,12 +74,7 @@ fn whose_statement_is_given_up_while_its_peers_are_new_here_is_not_overdue() {
                 net.run_until(secs(1), |net| net.count_sent_by(id) > said);
                 drop(net.told(id));
             }
-            net.hold_up(ms(held_up));
-            net.run(ms(held_up - 10));
-            net.disconnect(b);
-            net.run(ms(late));
-            net.reconnect(b);
-            net.run(SETTLED);
+            give_up_just_before_the_end(&mut net, b, held_up, late);
             for id in watchers {
                 assert_eq!(net.told(id), [""; 0], "{held_up}, {late}");
             }
