@@ -250,7 +250,7 @@ impl Roster {
             let age = announce.age.unwrap_or_default();
             let left = entry.grace(self.limits.missed).saturating_sub(age);
             entry.until = entry.until.max(now + left);
-            // Where the channel is loud that may be sooner than was allowed for.
+            // On a loud channel that may be sooner than the next look was planned for.
             self.expiry.expect(entry.until);
         }
         if entry.seq == announce.seq && entry.session == Session::Unknown {
