@@ -3,146 +3,14 @@
 Only `live` and `main` do I/O and read the clock.
 """
 
-import argparse, functools, hmac, json, math, os, random, re, secrets, signal, threading, time
-from urllib.parse import quote, unquote
+import argparse, json, math, os, random, secrets, signal, threading, time
 import psycopg
+from messages import is_genuine, rank, read, sign, write
+from roster import Roster
 
 INTERVAL = 5.0  # seconds: the shortest time between announcements, and the longest between statements
 ON_ITS_WAY = 2.0  # seconds before an outage in which what was said may not have arrived
-REMEMBERED = 3_600.0  # seconds for which a member that left is remembered
 PART = 7_999 - 170  # bytes of entries in a part of an answer; the rest is for its head and its signature
-
-# ---- Messages. One is a dict: its fields, "tags", "kind", and in an answer "entries", which are such dicts, too.
-ANY, TIME, TEXT = range(2**64), range(1, 86_400_001), ".+"
-FIELDS = {  # what each may be, in the order in which they are written
-    "name": TEXT, "inc": ANY, "seq": ANY, "new": ANY, "due": TIME, "age": ANY, "back": ANY, "check": ANY, "beat": TIME,
-    "pid": range(1, 2**31), "inbox": "[0-9a-f]{16}", "ask": ANY, "away": ANY, "try": ANY, "part": ANY, "parts": ANY,
-    "why": TEXT,
-}
-NEEDED = {"hello": "name inc seq due", "beat": "name inc seq due", "bye": "name inc seq", "gone": "name inc seq",
-          "newer": "name inc", "ask": "inbox try", "roster": "part parts"}
-UNSEEN = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\xad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f"
-    "\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ufeff\\uffa0\\ufff0-\\ufffb\\U00013430-\\U0001345f"
-    "\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a\\U000e0000-\\U000e0fff]")
-encode = functools.partial(quote, safe="".join(set(map(chr, range(0x21, 0x7F))) - set("%;=")))
-
-def decode(text):
-    decoded, is_cut = unquote(text, errors="strict"), re.search("%(?![0-9A-Fa-f]{2})", text)
-    if is_cut or UNSEEN.search(decoded):
-        raise ValueError(f"not a text: {text}")
-    return decoded
-
-def read_value(allowed, text):
-    if isinstance(allowed, str) and re.fullmatch(allowed, text):
-        return decode(text)
-    if isinstance(allowed, range) and text.isdigit() and int(text) in allowed:
-        return int(text)
-    raise ValueError(f"not a value of this field: {text}")
-
-def read_fields(text):
-    words = [word.split("=", 1) for word in text.split(" ")]
-    known = [(key, value) for key, value in words if key in FIELDS]  # a ValueError if there was no "="
-    tags = [(decode(key[4:]), decode(value)) for key, value in words if key.startswith("tag.")]
-    fields = {key: read_value(FIELDS[key], value) for key, value in known}
-    if len(fields) < len(known) or tags != sorted(dict(tags).items()):
-        raise ValueError(f"a field twice, or tags that are not sorted: {text}")
-    if ";" in text or "" in dict(tags) or len(fields.get("name", "").encode()) > 255:
-        raise ValueError(f"not what a field may be: {text}")
-    if "inc" in fields:
-        fields["inc"] = max(1, fields["inc"])
-    return {**fields, "tags": dict(tags)}
-
-def read(payload):
-    match = re.fullmatch("pg-peers/1 ([!-~]+) ([ -~]+);", payload)
-    if not match or match[1] not in NEEDED:
-        return None
-    try:
-        head, *entries = map(read_fields, match[2].split("; "))
-    except ValueError:
-        return None
-    has = lambda fields, needed: all(key in fields for key in needed.split())
-    if not has(head, NEEDED[match[1]]) or not all(has(entry, "name inc seq") for entry in entries):
-        return None
-    if entries and match[1] != "roster":
-        return None
-    if match[1] not in ("hello", "beat"):
-        head.pop("due", None)  # what has one is an announcement
-    return {**head, "kind": match[1], "entries": entries}
-
-def write(fields):
-    words = [f"{key}={encode(str(fields[key]))}" for key in FIELDS if fields.get(key) is not None]
-    tags = sorted(fields.get("tags", {}).items())
-    return " ".join(words + [f"tag.{encode(key)}={encode(value)}" for key, value in tags])
-
-def rank(member, question):
-    numbers = member["inc"], int(question["inbox"], 16), question.get("ask", 0)
-    value = 0xCBF29CE484222325
-    for byte in member["name"].encode() + b"".join(number.to_bytes(8, "big") for number in numbers):
-        value = (value ^ byte) * 0x100000001B3 % 2**64
-    return value
-
-def sign(payload, ms, secret, channel, to, pid):
-    text = f"{payload[:-1]} time={ms}"
-    lines = "\n".join(["pg-peers/1 signature", channel, to, str(pid), text])
-    return f"{text} sig={hmac.new(secret.encode(), lines.encode(), 'sha256').hexdigest()};"
-
-def is_genuine(payload, earliest, latest, *key):
-    m = re.fullmatch("(.*) time=([0-9]{1,20}) sig=[0-9a-f]{64};", payload)
-    is_timely = m and earliest <= int(m[2]) / 1000 <= latest
-    return is_timely and hmac.compare_digest(payload, sign(m[1] + ";", m[2], *key))
-
-# ---- The roster.
-def patience(m):
-    """For how many seconds a member may be silent."""
-    back = min(m.get("back") or 0, 60_000)
-    return max(3 * m["due"], m["due"] + back if back > 1_250 else 0) / 1000
-
-class Roster:
-    """Each member as last heard, this one included: what it announced, when it was "heard", and the "deadline" until which
-    it is there. One that left has "left" (when) and "why" instead, so that what comes late changes nothing."""
-
-    def __init__(self):
-        self.known, self.events = {}, []
-
-    def present(self):
-        return [member for member in self.known.values() if "left" not in member]
-
-    def handle(self, m, now, backend=None):
-        """Takes an announcement, or a departure, which has no `due`; says whether it is news."""
-        name, is_here, old = m["name"], "due" in m, self.known.get(m["name"], {"inc": 0, "seq": 0, "left": now})
-        was_here, is_same = "left" not in old, old["inc"] == m["inc"]
-        next_seq = old["seq"] + int(is_here or m.get("kind") == "bye")  # a `gone` tells the last that was heard
-        if (m["inc"], m["seq"]) < (old["inc"], next_seq) or (is_same and old.get("why") == "goodbye"):
-            return False
-        kept = "inc seq due back check beat pid tags" if is_here else "inc seq why"
-        new = {"name": name, **{key: m[key] for key in kept.split() if key in m}}
-        if is_here and backend:  # a pid counts if that backend says it, and until it speaks for another member
-            if new.get("pid") != backend:
-                new.pop("pid", None)
-            for other in self.present():
-                if other.get("pid") == backend:
-                    del other["pid"]
-        heard = now if backend else now - m.get("age", 0) / 1000
-        ends = {"heard": heard, "deadline": heard + patience(m)} if is_here else {"left": old.get("left", now)}
-        self.known[name] = {**new, **ends}
-        if was_here and not (is_here and is_same):
-            reason = {"goodbye": "goodbye", "silent": "expired"}.get(m.get("why"), "session_gone")
-            self.events.append({"event": "leave", "peer": name, "reason": reason if is_same else "replaced"})
-        if is_here and not (was_here and is_same and old["tags"] == m["tags"]):
-            event = "join" if not is_same else "update" if was_here else "heal"
-            self.events.append({"event": event, "peer": name, "tags": m["tags"]})
-        return True
-
-    def give_time(self, now):
-        for member in self.present():
-            member["deadline"] = max(member["deadline"], now + patience(member))
-
-    def handle_timeout(self, now):
-        for m in self.present():
-            if now >= m["deadline"]:
-                self.handle({"name": m["name"], "inc": m["inc"], "seq": m["seq"], "why": "silent"}, now)
-        self.known = {name: m for name, m in self.known.items() if now < m.get("left", now) + REMEMBERED}
 
 # ---- The member: what it says, and when.
 class Member:

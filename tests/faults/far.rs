@@ -307,7 +307,9 @@ fn killed_at(round_trip: Duration) {
 
 /// Within how much time it would be back, by what it says (`guide/wire.md`).
 fn announced_back(hello: &str) -> Duration {
-    let (_, rest) = hello.split_once(" back=").unwrap_or(("", "1250"));
+    let Some((_, rest)) = hello.split_once(" back=") else {
+        return BACK;
+    };
     let millis = rest.split([' ', ';']).next();
     ms(millis.and_then(|it| it.parse().ok()).expect("a number"))
 }
@@ -345,7 +347,7 @@ fn the_time_to_be_back_is_little_more_than_a_reconnect_takes() {
             println!("{round_trip:?} away: back in {slowest:?}, and {announced:?} announced");
             // It goes by the last two connects, and how long the first took is not seen.
             if round >= 2 {
-                let most = (slowest * 3 / 2 + ms(750)).max(ms(1_250));
+                let most = (slowest * 3 / 2 + ms(750)).max(BACK);
                 assert!(announced <= most, "{announced:?} of {most:?}");
             }
             announced = announced_back(&ear.hear("hello name=far "));
