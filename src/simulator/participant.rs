@@ -89,8 +89,8 @@ impl Participant {
             assert!(topics.insert(topic(&event)), "two about one thing wait");
             self.transcript.push(say(&event));
             self.host.take(&event);
-            if self.outbox.len() == 0 {
-                self.check_host();
+            if let (0, Some(peer)) = (self.outbox.len(), event.peer()) {
+                self.check_peer(peer.name());
             }
         }
     }
@@ -139,8 +139,16 @@ impl Participant {
         assert_eq!(peers(&self.roster).count(), known.len());
     }
 
+    /// Panics if a host that took all events, this peer's last, does not know of it, and how many others, what the roster does.
+    #[cfg(any(test, fuzzing))]
+    fn check_peer(&self, name: &str) {
+        let known = &self.host.peers;
+        let there = crate::core::roster::checks::find(&self.roster, name);
+        assert_eq!((known.len(), known.get(name)), there);
+    }
+
     #[cfg(not(any(test, fuzzing)))]
-    fn check_host(&self) {}
+    fn check_peer(&self, _: &str) {}
 }
 
 /// What an event is about. No more than one event about it waits.

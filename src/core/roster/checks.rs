@@ -12,6 +12,13 @@ pub(crate) fn peers(roster: &Roster) -> impl Iterator<Item = &Peer> {
     roster.alive().map(|entry| &entry.peer)
 }
 
+/// How many they are, and the one of this name, without a look at all.
+pub(crate) fn find<'a>(roster: &'a Roster, name: &str) -> (usize, Option<&'a Peer>) {
+    let entry = roster.entries.get(name);
+    let alive = entry.filter(|entry| entry.standing.is_alive());
+    (roster.present, alive.map(|entry| &entry.peer))
+}
+
 /// Panics if the roster is larger than its limits allow, or counts its peers wrongly.
 pub(crate) fn check_bounds(roster: &Roster) {
     let limits = &roster.limits;
