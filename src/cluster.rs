@@ -478,7 +478,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// Those of [`set_tags`](Cluster::set_tags).
+    /// It fails as [`set_tags`](Cluster::set_tags) does.
     ///
     /// ```
     /// # fn main() -> pg_peers::Result<()> {
@@ -499,7 +499,7 @@ impl Cluster {
     ///
     /// # Errors
     ///
-    /// Those of [`set_tags`](Cluster::set_tags).
+    /// It fails as [`set_tags`](Cluster::set_tags) does.
     ///
     /// ```
     /// # fn main() -> pg_peers::Result<()> {

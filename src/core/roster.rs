@@ -17,10 +17,12 @@
 //!    answer is sent to its inbox, in one statement (rule 6).
 //! 4. If [`poll_beat`](Roster::poll_beat) says so, an empty statement (rule 12).
 //!    [`poll_session_check`](Roster::poll_session_check). If Postgres is to be asked, its answer goes to
-//!    [`handle_session_check`](Roster::handle_session_check) once everything that arrived before it was heard.
+//!    [`handle_session_check`](Roster::handle_session_check) once everything that arrived before it was heard, or
+//!    [`handle_no_right_to_check`](Roster::handle_no_right_to_check) says that there is none.
 //! 5. [`handle_message`](Roster::handle_message) for each notification on the channel, and
 //!    [`handle_sync_part`](Roster::handle_sync_part) for each on the inbox.
-//! 6. [`handle_timeout`](Roster::handle_timeout), only when everything that had arrived by `now` was heard (rule 5). If it
+//! 6. [`handle_loud`](Roster::handle_loud) for a channel that carries much, then
+//!    [`handle_timeout`](Roster::handle_timeout), only when everything that had arrived by `now` was heard (rule 5). If it
 //!    returns `true`, ask the server for a sign of life and call it again (rule 4).
 //! 7. [`poll_change`](Roster::poll_change) until it returns nothing, after any of these.
 //!
@@ -28,7 +30,9 @@
 //! ([`set_tags`](Roster::set_tags), [`report_unreachable`](Roster::report_unreachable)) may come at any
 //! time, and so may [`handle_pause`](Roster::handle_pause) for a process that was paused,
 //! [`handle_flood`](Roster::handle_flood) for a link on which nothing can be said and
-//! [`handle_round_trip`](Roster::handle_round_trip) for each answer of the server. [`goodbye`](Roster::goodbye) is the last call.
+//! [`handle_round_trip`](Roster::handle_round_trip) for each answer of the server, and
+//! [`handle_notify`](Roster::handle_notify) for each to a NOTIFY. [`peer_infos`](Roster::peer_infos) tells what is known of each
+//! peer, and [`goodbye`](Roster::goodbye) is the last call. The nouns in here call `deadline` what the roster calls `poll_timeout`.
 //!
 //! A call that finds nothing to do is harmless, and so is one that comes early. One that comes late delays what it would do. Time
 //! never goes back. The rules are those of `ARCHITECTURE.md`, "Rules of membership".

@@ -13,6 +13,7 @@ use crate::core::roster::{Change, Kind, Outcome};
 use crate::error::Error;
 use crate::event::Event;
 use crate::logging::PEERS;
+use crate::peer::Peer;
 use crate::status::Status;
 
 pub(crate) struct Delivery {
@@ -22,6 +23,8 @@ pub(crate) struct Delivery {
     view: View,
     outbox: Outbox,
     events: Sender<Event>,
+    /// What was taken and not logged yet: the host comes first.
+    unlogged: Vec<(Peer, Kind)>,
     /// Something was taken that the view does not show to the host yet.
     unshown: bool,
     /// Nodes that announce their bare name are to be warned of: they keep what this participant says for ever.
@@ -44,6 +47,7 @@ impl Delivery {
             view: View::default(),
             outbox: Outbox::default(),
             events,
+            unlogged: Vec::new(),
             unshown: false,
             warns_of_bare: in_full,
             draining: false,
@@ -86,7 +90,6 @@ impl Delivery {
 
     /// Brings a change into the view and the outbox.
     pub(crate) fn take(&mut self, change: Change) {
-        self.log(&change);
         match change.kind {
             Kind::Joined | Kind::Returned | Kind::Recovered | Kind::Updated => {
                 Arc::make_mut(&mut self.view.peers).put(&change.peer);
@@ -94,14 +97,15 @@ impl Delivery {
             Kind::Left(_) => Arc::make_mut(&mut self.view.peers).remove(change.peer.name()),
             Kind::TookName => self.view.status.name_taken = true,
         }
+        self.unlogged.push((change.peer.clone(), change.kind));
         self.outbox.push(change);
         self.unshown = true;
     }
 
-    fn log(&mut self, change: &Change) {
-        let is_bare = change.kind == Kind::Joined && change.peer.incarnation().is_none();
+    fn log(&mut self, peer: &Peer, kind: Kind) {
+        let is_bare = kind == Kind::Joined && peer.incarnation().is_none();
         let warns = is_bare && std::mem::take(&mut self.warns_of_bare);
-        let (channel, name) = (&self.channel, change.peer.name());
+        let (channel, name) = (&self.channel, peer.name());
         if warns {
             log::warn!(
                 target: PEERS,
@@ -109,7 +113,7 @@ impl Delivery {
                  this member for ever, as an atom, until their VM dies: set bare_name(true), or use another channel"
             );
         }
-        match change.kind {
+        match kind {
             Kind::TookName => log::warn!(
                 target: PEERS,
                 "{channel:?}: a newer process has the name {name:?}: this one is not announced any more"
@@ -153,18 +157,22 @@ impl Delivery {
         self.unshown = false;
     }
 
-    /// Sends events for which there is room. Never waits for the host: what does not fit stays in the outbox.
+    /// Sends events for which there is room, and logs what they are about. Never waits for the host: what does not fit stays in the
+    /// outbox.
     pub(crate) fn send(&mut self) {
         if self.unshown {
             self.show();
         }
         while !self.events.is_full() {
             let Some(event) = self.outbox.pop() else {
-                return;
+                break;
             };
             // The one sender found room, so this does not block; that nobody receives any more is the host's choice.
             let _ = self.events.send(event);
             self.draining = true;
+        }
+        for (peer, kind) in std::mem::take(&mut self.unlogged) {
+            self.log(&peer, kind);
         }
     }
 

@@ -1,10 +1,9 @@
 //! What the host program takes from the thread, and what it asks of it.
 //!
-//! [`outbox`] holds events that the host has not taken yet, at most one for each peer; [`directory`] the peers as the host sees
-//! them; [`shared`] is where the handle and the thread meet, over what is
-//! [`published`]. Nothing here waits for Postgres, and the host waits for
-//! nothing here but the thread's next look. It may use the core's [`Change`](crate::core::roster::Change) and the nouns that
-//! the host sees, and never the link.
+//! [`delivery`] takes each change to the host: [`directory`] has the peers as the host sees them, [`outbox`] the events that it has
+//! not taken yet, at most one for each peer. [`shared`] is where the handle and the thread meet, over what is [`published`]. Nothing
+//! here waits for Postgres, and the host waits for nothing here but the thread's next look. It may use what the
+//! [roster](crate::core::roster) tells of changes, and the nouns that the host sees, and never the link.
 
 pub(crate) mod delivery;
 pub(crate) mod directory;

@@ -1,4 +1,5 @@
-//! Where the handle and the thread meet: what the thread shows, and what the host asks of it.
+//! Where the handle and the thread meet: what the thread shows, and what the host asks of it. Why a `Mutex<Arc<..>>` does not do
+//! for what is shown, [`published`](super::published) says.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,7 @@ pub(crate) struct Requests {
     pub(crate) ended: bool,
     /// The thread may wait for long: who asks for something wakes it.
     pub(crate) asleep: bool,
-    /// Somebody is about to.
+    /// Somebody is about to wake it.
     pub(crate) waking: bool,
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Dialer {
 /// The way that notifications take to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Perhaps they take none, and a pooler in transaction mode answers.
+    /// Perhaps they take none, and a pooler in transaction mode answers (rule 3).
     Unknown,
     /// A session before was proven to carry them, so the proof of the next can wait until it is of use.
     Proven,

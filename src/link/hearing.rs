@@ -22,7 +22,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::pace::SLICE;
-use super::side_channel::Aside;
 
 /// This many bytes within [`FLOOD_COOLDOWN`], with no moment in which nothing more had arrived, are a flood. So are as many
 /// that come with an answer, or in the time that a statement takes: a long way, or one that carries little at a time, has such
@@ -38,6 +37,16 @@ const FLOOD_COOLDOWN: Duration = Duration::from_secs(1);
 /// For this long the last statement tells how long the next one would take. Otherwise a server that was slow once would not be asked
 /// again before the channel is quiet.
 const TELLING: Duration = Duration::from_secs(10);
+
+/// Whether announcing aside is possible now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Aside {
+    Ready,
+    /// The last announcement is under way, or was made just now.
+    Busy,
+    /// The last announcement failed, and none has succeeded since, or one takes too long: the link must do.
+    Failed,
+}
 
 /// What a session has heard, and what waits in it.
 #[derive(Debug)]
@@ -160,7 +169,7 @@ impl<M> Hearing<M> {
         self.pass(self.heard);
     }
 
-    /// All that had arrived by `until` was heard.
+    /// All that had arrived by `until` was heard (rule 5).
     pub(crate) fn handle_silence(&mut self, until: Instant) {
         self.caught_up = true;
         self.backlog_bytes = 0;
@@ -175,7 +184,7 @@ impl<M> Hearing<M> {
         self.handle_statement(asked, now, received);
     }
 
-    /// The same for any other statement. It proves that the server answers, but not that what others announce gets through.
+    /// Another statement, which was sent at `asked`, was answered, at `now`, with which this was received. It proves that the server answers, but not that what others announce gets through.
     pub(crate) fn handle_statement(&mut self, asked: Instant, now: Instant, received: Received) {
         self.answered = self.answered.max(asked);
         (self.last_answer, self.took) = (now, now.saturating_duration_since(asked));
@@ -228,7 +237,7 @@ impl<M> Hearing<M> {
         std::mem::take(&mut self.moved).then_some(self.horizon)
     }
 
-    /// The link is known to have worked then: whatever had been sent to us by then has been received, if not heard.
+    /// The link is known to have worked then (rule 4): whatever had been sent to us by then has been received, if not heard.
     pub(crate) fn proven(&self) -> Instant {
         self.proven
     }
@@ -305,8 +314,8 @@ impl<M> Hearing<M> {
         due.map_or(until, |due| due.clamp(now, until))
     }
 
-    /// Whether nothing is to be said on the link.
-    fn goes_aside(&self, now: Instant, aside: Aside) -> bool {
+    /// Whether nothing is to be said on the link, and announcing aside may do.
+    pub(crate) fn goes_aside(&self, now: Instant, aside: Aside) -> bool {
         self.is_flooded(now) && aside != Aside::Failed
     }
 

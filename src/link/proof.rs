@@ -1,4 +1,4 @@
-//! The proof that a session carries what others say: a second connection says something to it. A pooler in transaction mode takes
+//! The proof that a session carries what others say (rule 3): a second connection says something to it. A pooler in transaction mode takes
 //! LISTEN and NOTIFY, passes nothing on, and says nothing of it.
 
 use std::error::Error as _;
@@ -29,12 +29,12 @@ pub(super) enum Proof {
     Known,
     /// A second connection, to the same place, is still to say something.
     Owed(Connect),
-    /// It is about to.
+    /// The second connection is being opened, or is about to say something.
     Asked(Connect, Receiver<Result<Seated>>),
-    /// It did. That is heard with all that arrives by then, or never. The connection is kept, where nothing else needs its seat, to be
+    /// The second connection has said something. That is heard with all that arrives by then, or never. The connection is kept, where nothing else needs its seat, to be
     /// asked which server it reached.
     Due(Instant, Option<Box<Seated>>),
-    /// It was not heard.
+    /// What the second connection said was not heard.
     Failed,
 }
 

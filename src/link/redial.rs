@@ -27,7 +27,7 @@ const SECOND_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) enum Step {
     /// Connecting, logging in, listening to the inbox.
     First,
-    /// The same, with a server that has answered when it was asked.
+    /// As [`First`](Self::First), with a server that has answered when it was asked.
     Answered,
     /// The second connection, which proves that notifications arrive. The first took this long, and NOTIFY waits for a lock no longer
     /// than `lock`.

@@ -311,7 +311,7 @@ impl Link {
         }
     }
 
-    /// Announces, all in one statement, and takes our own notifications, which must be back by now.
+    /// Announces, all in one statement, and takes our own notifications, which must be back by now (rule 3).
     pub(crate) fn notify(&mut self, payloads: Vec<String>) -> Result<()> {
         let said = Arc::new(payloads);
         let (channel, saying) = (self.names.channel.clone(), Arc::clone(&said));

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, TryRecvError};
 use super::Pid;
 use super::connector::Connect;
 use super::detached::{close, start};
+use super::hearing::Aside;
 use super::seats::Seated;
 use super::session::{SessionNames, own_backend, say};
 use crate::error::{Error, Kind, Result};
@@ -18,16 +19,6 @@ const REST: Duration = Duration::from_millis(100);
 /// The least and the most that an announcement may take before the link must do, whatever the heartbeat interval is.
 const FIRST_ASIDE: Duration = Duration::from_millis(1_500);
 const LAST_ASIDE: Duration = Duration::from_secs(10);
-
-/// Whether announcing aside is possible now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Aside {
-    Ready,
-    /// The last announcement is under way, or was made just now.
-    Busy,
-    /// The last announcement failed, and none has succeeded since, or one takes too long: the link must do.
-    Failed,
-}
 
 /// Announcements over a connection that hears nothing, and so has nothing to read before its answers come. It is kept until the
 /// flood is over: far away a login takes as long as several announcements.

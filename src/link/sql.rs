@@ -1,4 +1,4 @@
-//! Every statement that this crate ever says to Postgres, with names and texts as [`quoting`](super::quoting) writes them. Pure.
+//! Every statement that the library ever says to Postgres, with names and texts as [`quoting`](super::quoting) writes them. Pure.
 //!
 //! All but [one](sessions) are simple queries: those leave no prepared statement behind, and one query of several statements is one
 //! transaction. Functions, types and operators are qualified with their schema, since a `search_path` of the role's may lead

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::hearing::{Hearing, Speak};
 use super::session::{Link, Notice};
-use super::side_channel::{Aside, SideChannel};
+use super::side_channel::SideChannel;
 use crate::error::Result;
 
 /// All that is of one session, and goes with it. `M` is what marks carry; see [`Hearing::mark`].
@@ -72,9 +72,9 @@ impl<M> Up<M> {
         self.hearing.speak(now, due, self.side_channel.state(now))
     }
 
-    /// Whether the link is to be spared, and the side channel may do.
+    /// Whether nothing is to be said on the link, and announcing aside may do.
     pub(crate) fn goes_aside(&self, now: Instant) -> bool {
-        self.hearing.is_flooded(now) && self.side_channel.state(now) != Aside::Failed
+        self.hearing.goes_aside(now, self.side_channel.state(now))
     }
 
     /// Waits for the next notification for at most `interval`, or until the next thing to say is due at `due`.

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use pg_peers::Event;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
 
 use super::*;
 
@@ -31,8 +31,18 @@ fn say_in_a_fork(member: Cluster) -> bool {
     refused.iter().all(is_told) && nothing && knows && start.elapsed() < PATIENCE / 10
 }
 
-/// How the child ended; it is killed if it did not within `PATIENCE`.
-fn exit_status(child: i32) -> Option<i32> {
+/// Ends a child after this. Not by `exit`, which takes a lock of the standard library's that a thread of the parent may have had at
+/// the moment of the fork.
+fn end_after(work: impl FnOnce() -> bool) -> ! {
+    let is_well = panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or(false);
+    if is_well {
+        let _ = kill_process(getpid(), Signal::TERM);
+    }
+    std::process::abort()
+}
+
+/// Whether the child ended well; it is killed if it did not end within `PATIENCE`.
+fn ends_well(child: i32) -> bool {
     let child = Pid::from_raw(child);
     let mut ended = None;
     let in_time = becomes_true(PATIENCE, || {
@@ -43,7 +53,7 @@ fn exit_status(child: i32) -> Option<i32> {
         kill_process(child.expect("a child's number"), Signal::KILL).expect("a child");
         waitpid(child, WaitOptions::empty()).expect("a child");
     }
-    ended?.1.exit_status()
+    ended.and_then(|(_, status)| status.terminating_signal()) == Some(Signal::TERM.as_raw())
 }
 
 #[test]
@@ -63,10 +73,9 @@ fn a_handle_in_a_forked_child_says_so_at_once_and_the_parent_goes_on() {
                 match fork::fork().expect("a child") {
                     fork::Fork::Child => {
                         let a = a.take().expect("the handle");
-                        let outcome = panic::catch_unwind(AssertUnwindSafe(|| say_in_a_fork(a)));
-                        std::process::exit(i32::from(!outcome.unwrap_or(false)));
+                        end_after(|| say_in_a_fork(a));
                     }
-                    fork::Fork::Parent(child) => assert_eq!(exit_status(child), Some(0)),
+                    fork::Fork::Parent(child) => assert!(ends_well(child)),
                 }
             });
         }
@@ -94,12 +103,11 @@ fn children_that_join_after_a_fork_have_inboxes_of_their_own() {
             .into_iter()
             .map(|name| match fork::fork().expect("a child") {
                 fork::Fork::Child => {
-                    let outcome = panic::catch_unwind(AssertUnwindSafe(|| join(name)));
-                    std::process::exit(i32::from(!outcome.unwrap_or(false)));
+                    end_after(|| join(name));
                 }
                 fork::Fork::Parent(child) => {
                     let hello = raw.hear(&format!("hello name={name} "));
-                    assert_eq!(exit_status(child), Some(0));
+                    assert!(ends_well(child));
                     let field = hello.split(' ').find_map(|it| it.strip_prefix("inbox="));
                     field.expect("a question").to_owned()
                 }

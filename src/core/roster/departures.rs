@@ -121,7 +121,7 @@ impl Roster {
 }
 
 impl Entry {
-    /// That it has left, as it is told to others. A bare name has no start that could be named.
+    /// What tells others that it has left. A bare name has no start that could be named.
     pub(super) fn departure(&self) -> Option<Body<'static>> {
         let Standing::Left(why) = self.standing else {
             return None;

@@ -19,7 +19,7 @@ pub(crate) const PIECE: usize = 16_000;
 /// The inboxes that await an answer from us.
 #[derive(Debug, Default)]
 pub(super) struct Queries {
-    /// Those that have got nothing yet, and since when.
+    /// The questions to which nothing was sent yet, and since when.
     waiting: VecDeque<(Instant, Question)>,
     /// The answer that is under way. There is one at a time, since it may be as large as the roster.
     answer: Option<Answer>,

@@ -24,6 +24,7 @@ mod growing;
 mod happenings;
 #[cfg(feature = "auth")]
 mod hostile;
+mod rule_10_backends;
 mod rule_11_digest;
 mod rule_12_silence;
 mod rule_1_identity;

@@ -27,8 +27,11 @@ enum Act {
     ArriveOwn(u64),
     /// The driver takes the next notification, or learns that there is none.
     Hear,
-    /// A statement that takes this many milliseconds, during which this many notifications arrive.
-    Ask(u64, usize, bool),
+    /// A statement that takes this many milliseconds, during which this many notifications arrive; whether it is a NOTIFY, and whether
+    /// it leaves a mark.
+    Ask(u64, usize, bool, bool),
+    /// A NOTIFY that something holds up until it is given up.
+    HeldUp,
     Pause,
 }
 
@@ -42,16 +45,22 @@ struct Model {
     heard: u64,
     last_arrival: Instant,
     last_horizon: Instant,
+    /// When the last NOTIFY was sent of which an answer, or itself, came back.
+    proven: Instant,
+    /// A NOTIFY was given up, and none was answered since.
+    doubted: bool,
     /// The marks that are out: their numbers, and how many notifications are heard by then.
     marks: VecDeque<(usize, u64)>,
     next_mark: usize,
 }
 
 impl Model {
-    fn new() -> Self {
+    fn new(announces: bool, flooded: bool) -> Self {
         let now = Instant::now();
         Self {
-            hearing: Hearing::new(now, HEARTBEAT, true, false),
+            hearing: Hearing::new(now, HEARTBEAT, announces, flooded),
+            proven: now,
+            doubted: false,
             now,
             queue: VecDeque::new(),
             received: 0,
@@ -73,7 +82,13 @@ impl Model {
                 self.arrive(10, Some(sent));
             }
             Act::Hear => self.hear(),
-            Act::Ask(time, arrive, marks) => self.ask(ms(time), arrive, marks),
+            Act::Ask(time, arrive, notifies, marks) => {
+                self.ask(ms(time), arrive, notifies, marks);
+            }
+            Act::HeldUp => {
+                self.doubted = true;
+                self.hearing.handle_held_up();
+            }
             Act::Pause => {
                 self.now += ms(2_000);
                 self.hearing.handle_pause(self.now);
@@ -98,12 +113,13 @@ impl Model {
         self.received = self.received.saturating_sub(1);
         self.heard += 1;
         if let Some(sent) = next.own {
+            self.proven = self.proven.max(sent);
             self.hearing.handle_own(sent);
         }
         self.hearing.handle_notification(self.now, next.bytes);
     }
 
-    fn ask(&mut self, time: Duration, arrive: usize, marks: bool) {
+    fn ask(&mut self, time: Duration, arrive: usize, notifies: bool, marks: bool) {
         let asked = self.now;
         (0..arrive).for_each(|_| self.arrive(100, None));
         self.received = self.queue.len();
@@ -116,8 +132,12 @@ impl Model {
             count: self.received,
             bytes: bytes.sum(),
         };
-        self.hearing.handle_answer(asked, self.now, received);
-        assert!(self.hearing.proven() >= asked);
+        if notifies {
+            (self.proven, self.doubted) = (self.proven.max(asked), false);
+            self.hearing.handle_answer(asked, self.now, received);
+        } else {
+            self.hearing.handle_statement(asked, self.now, received);
+        }
         if marks {
             let due = self.heard + self.received as u64;
             self.marks.push_back((self.next_mark, due));
@@ -142,6 +162,8 @@ impl Model {
             horizon > self.last_horizon
         );
         self.last_horizon = horizon;
+        assert_eq!(self.hearing.proven(), self.proven);
+        assert!(!self.doubted || self.hearing.is_silent(self.now));
         let is_due = |marks: &VecDeque<(usize, u64)>, heard| {
             marks.front().is_some_and(|(_, at)| *at <= heard)
         };
@@ -168,16 +190,21 @@ fn act() -> impl Strategy<Value = Act> {
         4 => bytes.prop_map(Act::Arrive),
         1 => time().prop_map(Act::ArriveOwn),
         8 => Just(Act::Hear),
-        3 => (time(), 0..5usize, any::<bool>())
-            .prop_map(|(time, arrive, marks)| Act::Ask(time, arrive, marks)),
+        3 => (time(), 0..5usize, any::<bool>(), any::<bool>())
+            .prop_map(|(time, arrive, notifies, marks)| Act::Ask(time, arrive, notifies, marks)),
+        1 => Just(Act::HeldUp),
         1 => Just(Act::Pause),
     ]
 }
 
 proptest! {
     #[test]
-    fn it_never_claims_more_than_was_heard(acts in prop::collection::vec(act(), 1..200)) {
-        let mut model = Model::new();
+    fn it_never_claims_more_than_was_heard(
+        announces: bool,
+        flooded: bool,
+        acts in prop::collection::vec(act(), 1..200),
+    ) {
+        let mut model = Model::new(announces, flooded);
         for act in &acts {
             model.act(act);
         }
@@ -214,6 +241,37 @@ proptest! {
         for (gap, size) in trickle {
             prop_assert_eq!(hearing.is_flooded(now), now < over);
             now += ms(gap);
+            hearing.handle_notification(now, size);
+            hearing.handle_silence(now);
+        }
+        prop_assert_eq!(hearing.is_flooded(now), now < over);
+    }
+
+    #[test]
+    fn what_comes_with_an_answer_or_would_come_during_the_next_is_a_flood(
+        took in 0..3_000u64,
+        with_it in 0..2 * FLOOD,
+        later in prop::collection::vec((0..300u64, 0..FLOOD / 4), 0..40),
+    ) {
+        let start = Instant::now();
+        let mut hearing = Hearing::<()>::new(start, HEARTBEAT, true, false);
+        let answered = start + ms(took);
+        let received = Received { count: 1, bytes: with_it };
+        hearing.handle_statement(start, answered, received);
+        let mut over = if with_it > FLOOD { answered + FLOOD_COOLDOWN } else { start };
+        let (mut now, mut bytes, mut since) = (answered, 0, start);
+        for (gap, size) in later {
+            prop_assert_eq!(hearing.is_flooded(now), now < over);
+            now += ms(gap);
+            if since + FLOOD_COOLDOWN <= now {
+                (bytes, since) = (0, now);
+            }
+            bytes += size;
+            // As much as in this second would come while the next statement is under way.
+            let next = if now < answered + TELLING { took.min(1_000) } else { 0 };
+            if bytes as u64 * next > FLOOD as u64 * 1_000 {
+                over = now + FLOOD_COOLDOWN;
+            }
             hearing.handle_notification(now, size);
             hearing.handle_silence(now);
         }

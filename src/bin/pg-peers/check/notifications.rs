@@ -12,6 +12,7 @@ use super::subject::{NAME, Subject};
 use crate::connection::{Failure, Opened, describe, notify, private_channel};
 use crate::deadline::within;
 use crate::latency::Latencies;
+use crate::quoting::MARK;
 use crate::sql::{self, Limits};
 
 const ROUNDS: usize = 100;
@@ -42,7 +43,7 @@ pub(super) fn pooler(subject: &mut Subject) -> Findings {
     let mut other = subject.connection.open(NAME)?;
     let began = within("a transaction", PATIENCE, move || {
         other
-            .batch_execute("/* pg-peers */ BEGIN; SELECT 1")
+            .batch_execute(&format!("{MARK} BEGIN; SELECT 1"))
             .map(|()| other)
     })?;
     let _other = began.map_err(|e| describe("cannot begin a transaction", &e))?;

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Starts `count` processes, the oldest first, and lets them settle; those that do not look for sessions are chosen.
-fn crowd(net: &mut Net, count: usize, looks: impl Fn(usize) -> bool) -> Vec<Id> {
+pub(super) fn crowd(net: &mut Net, count: usize, looks: impl Fn(usize) -> bool) -> Vec<Id> {
     let start = |n| {
         let id = net.start_as(Setup {
             heartbeat: secs(60 * 60),
@@ -207,46 +207,6 @@ fn peers_that_cannot_be_reached_are_asked_for_at_most_once_a_second_and_once_in_
 }
 
 #[test]
-fn a_backend_belongs_to_who_was_heard_last_from_it() {
-    let mut net = Net::new(1);
-    let ids = crowd(&mut net, 5, |_| true);
-    net.crash(ids[4]);
-    // Before anybody asks, another process is given its number.
-    net.reuse_backend_of_the_last_that_ended();
-    net.start_as(Setup {
-        heartbeat: secs(60 * 60),
-        ..Setup::new("y", 100)
-    });
-    net.run(GONE);
-    for &id in &ids[..4] {
-        let seen = net.seen_by(id);
-        assert!(seen.contains(&"y.100".to_owned()), "{seen:?}");
-        assert!(!seen.contains(&"p04.5".to_owned()), "{seen:?}");
-    }
-}
-
-#[test]
-fn who_lost_its_backend_to_another_and_is_back_is_not_gone() {
-    let mut net = Net::new(1);
-    let ids = crowd(&mut net, 5, |_| true);
-    for &id in &ids {
-        net.told(id);
-    }
-    net.disconnect(ids[4]);
-    net.reuse_backend_of_the_last_that_ended();
-    net.start_as(Setup {
-        heartbeat: secs(60 * 60),
-        ..Setup::new("y", 100)
-    });
-    net.run(ms(1_000));
-    net.reconnect(ids[4]);
-    net.run(SETTLED);
-    for &id in &ids[..4] {
-        assert_eq!(net.told(id), ["join y.100"]);
-    }
-}
-
-#[test]
 fn all_know_within_seconds_that_a_process_was_killed() {
     for victim in [0, 1, 2, 7] {
         for phase in 0..20 {
@@ -387,25 +347,4 @@ fn the_end_of_a_bare_name_takes_no_backend_from_another() {
     assert_eq!(net.seen_by(a), ["q.6"]);
     let backends = &net.processes[a].participant.roster.backends;
     assert_eq!(backends.get(&pid).map(|name| &**name), Some("q"));
-}
-
-#[test]
-fn of_two_that_are_told_of_with_one_backend_it_is_of_the_one_heard_last() {
-    for (ages, session_of) in [
-        ([1_000, 2_000], "p"),
-        ([2_000, 1_000], "q"),
-        // Then of the one that is told of last.
-        ([1_000, 1_000], "q"),
-    ] {
-        let (mut roster, now) = asking();
-        let [p, q] = ["p inc=5", "q inc=6"];
-        let members = [(p, ages[0]), (q, ages[1])]
-            .map(|(it, age)| format!(" name={it} seq=1 due=10000 age={age} pid=9;"));
-        let part = format!("part=1 parts=1;{}", members.concat());
-        answer(&mut roster, now, &part);
-        for (name, entry) in &roster.entries {
-            let expected = (**name == *session_of).then(|| Pid::new(9)).flatten();
-            assert_eq!(entry.session.pid(), expected, "{name} {ages:?}");
-        }
-    }
 }
