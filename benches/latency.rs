@@ -22,7 +22,7 @@ use pg_peers::{Cluster, Config, Event};
 use postgres::{Client, NoTls, Notification};
 
 use support::Server;
-use support::latency::{CHANNEL, Subject, measure, ratio, table};
+use support::latency::{CHANNEL, Subject, Unit, measure, ratio, table};
 use support::plot::{Panel, distributions};
 
 #[derive(Parser)]
@@ -122,12 +122,12 @@ fn at(
     arguments: &Arguments,
 ) -> ([Subject; 3], [f64; 2]) {
     measure(&mut subjects, arguments.rounds);
-    println!("{}", table(&format!("us, {place}"), rows(&subjects)));
+    println!("{}", table(Unit::Micros, place, rows(&subjects)));
     let membership = membership(params, arguments.joins);
     let of_members = membership
         .iter()
         .map(|(name, histogram)| (*name, histogram));
-    println!("{}", table(&format!("us, {place}"), of_members));
+    println!("{}", table(Unit::Millis, place, of_members));
     let median = |n: usize| membership[n].1.value_at_quantile(0.5) as f64;
     println!(
         "join() to the Join / floor, p50: {:.2}\n",

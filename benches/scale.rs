@@ -27,7 +27,7 @@ use pg_peers::{Cluster, Config, Event, Reason};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use support::bare;
-use support::latency::table;
+use support::latency::{Unit, table};
 use support::plot::{Curve, lines};
 use support::{Server, Subprocess, lines_of};
 
@@ -255,7 +255,7 @@ fn times(server: &Server, quick: bool) -> f64 {
         rows.push((name, histogram));
     }
     let rows = rows.iter().map(|(name, histogram)| (&**name, histogram));
-    println!("{}", table("us", rows));
+    println!("{}", table(Unit::Millis, "TCP loopback", rows));
     hung
 }
 

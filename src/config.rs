@@ -164,30 +164,6 @@ impl Config {
         self
     }
 
-    /// Sets the interval that is assumed of peers that announce only their bare name, 1 ms to 24 h.
-    ///
-    /// Set it to the `heartbeat_interval` of the Elixir nodes. A longer interval is learned, after one leave and heal, or after two if it
-    /// is six times as long.
-    ///
-    /// Defaults to 5 seconds, as theirs does.
-    ///
-    /// ```
-    /// # fn main() -> pg_peers::Result<()> {
-    /// use std::time::Duration;
-    ///
-    /// let observer = pg_peers::Config::observer()
-    ///     .bare_name(true)
-    ///     .bare_heartbeat_interval(Duration::from_secs(20))
-    ///     .join("host=localhost")?;
-    /// # drop(observer);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn bare_heartbeat_interval(mut self, interval: Duration) -> Self {
-        self.bare_heartbeat_interval = interval;
-        self
-    }
-
     /// Sets after how many silent intervals a peer has left, with [`Reason::Expired`](crate::Reason::Expired): 1 to 1,000.
     ///
     /// A peer has left if it is not heard for this many of the intervals at which it announces itself, or if its session has stood still
@@ -289,6 +265,30 @@ impl Config {
     /// ```
     pub fn bare_name(mut self, bare: bool) -> Self {
         self.bare_name = bare;
+        self
+    }
+
+    /// Sets the interval that is assumed of peers that announce only their bare name, 1 ms to 24 h.
+    ///
+    /// Set it to the `heartbeat_interval` of the Elixir nodes. A longer interval is learned, after one leave and heal, or after two if it
+    /// is six times as long.
+    ///
+    /// Defaults to 5 seconds, as theirs does.
+    ///
+    /// ```
+    /// # fn main() -> pg_peers::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// let observer = pg_peers::Config::observer()
+    ///     .bare_name(true)
+    ///     .bare_heartbeat_interval(Duration::from_secs(20))
+    ///     .join("host=localhost")?;
+    /// # drop(observer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn bare_heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.bare_heartbeat_interval = interval;
         self
     }
 

@@ -67,6 +67,11 @@ impl Error {
     }
 
     /// An argument breaks a rule. The text names the value and the rule. Nothing was started, and no tags were changed.
+    ///
+    /// ```
+    /// let error = pg_peers::Config::new("").join("host=localhost").unwrap_err();
+    /// assert!(error.is_config());
+    /// ```
     pub fn is_config(&self) -> bool {
         self.0.kind == Kind::Config
     }

@@ -126,7 +126,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Goodbye => "said goodbye",
-            Self::Expired => "was not heard for too long",
+            Self::Expired => "was silent for too long",
             Self::SessionGone => "lost its session with Postgres",
             Self::Replaced => "was replaced by a newer process of its name",
         })

@@ -6,9 +6,9 @@
 
 use std::time::Instant;
 
-use crate::core::roster::{Outcome, Roster, queries::PIECE};
+use crate::core::roster::{Outcome, Roster, queries::Announcements};
 use crate::core::stillness::Look;
-use crate::core::wire::{self, Body, Pid};
+use crate::core::wire::{self, Pid};
 use crate::error::{Error, Kind, Result};
 use crate::host::delivery::Delivery;
 use crate::link::hearing::Speak;
@@ -135,7 +135,7 @@ impl Worker {
         let now = Instant::now();
         // What is still under way aside may fail, and the success of what is said here must not count for it.
         self.roster.handle_not_sent(now);
-        let (payloads, own) = self.poll_announcements(now);
+        let Announcements { payloads, own } = self.roster.poll_announcements(now);
         if !payloads.is_empty() {
             let pid = self.up()?.link.pid();
             let sign = |payload| self.guard.sign(pid, None, payload);
@@ -156,26 +156,9 @@ impl Worker {
     /// Says what is due, over a separate connection. Answers, and session checks, wait until the flood is over.
     fn announce_aside(&mut self) -> Result<()> {
         let now = Instant::now();
-        let (payloads, own) = self.poll_announcements(now);
+        let Announcements { payloads, own } = self.roster.poll_announcements(now);
         let sign = self.guard.signer(payloads.clone());
         self.up()?.side_channel.announce(now, &payloads, &own, sign)
-    }
-
-    /// What is due to be said to all, until it fills a statement, and the places in it of what announces this member.
-    fn poll_announcements(&mut self, now: Instant) -> (Vec<String>, Vec<usize>) {
-        let (mut payloads, mut own, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while bytes < PIECE {
-            let Some(message) = self.roster.poll_announcement(now) else {
-                break;
-            };
-            if matches!(message.body, Body::Announce(_) | Body::Bare) {
-                own.push(payloads.len());
-            }
-            let payload = wire::encode(&message);
-            bytes += payload.len() + wire::LONGEST_SIGNATURE;
-            payloads.push(payload);
-        }
-        (payloads, own)
     }
 
     fn note_side_channel(&mut self, now: Instant) -> Result<()> {

@@ -9,6 +9,9 @@ use std::process::Command;
 /// The most lines of a file.
 const LONGEST: usize = 800;
 
+/// The most characters of a function's name, of a test's as well: it is read at a glance.
+const LONGEST_NAME: usize = 64;
+
 /// What of this crate each part may name, its own included: nothing else.
 const MAY_NAME: [(&str, &[&str]); 12] = [
     (
@@ -244,6 +247,18 @@ fn no_file_is_too_long() {
         .map(|(path, text)| (path, text.lines().count()));
     let long: Vec<_> = lengths.filter(|(_, lines)| *lines > LONGEST).collect();
     assert!(long.is_empty(), "{long:?}");
+}
+
+#[test]
+fn no_name_is_too_long() {
+    for (path, text) in sources(&["src", "tests", "benches", "examples", "fuzz"]) {
+        let names = text.split("fn ").skip(1).map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            &rest[..end.unwrap_or(rest.len())]
+        });
+        let long: Vec<&str> = names.filter(|name| name.len() > LONGEST_NAME).collect();
+        assert!(long.is_empty(), "{path}: {long:?}");
+    }
 }
 
 #[test]

@@ -130,7 +130,7 @@ fn what_is_seen_is_whole_and_never_older_than_before() {
 }
 
 #[test]
-fn who_waits_is_woken_by_what_it_waits_for() {
+fn a_waiter_is_woken_by_what_it_waits_for() {
     model(|| {
         let published = Arc::new(Published::<View>::default());
         let waiter = Arc::clone(&published);
@@ -145,7 +145,7 @@ fn who_waits_is_woken_by_what_it_waits_for() {
 }
 
 #[test]
-fn who_waits_is_woken_by_the_end() {
+fn a_waiter_is_woken_by_the_end() {
     model(|| {
         let published = Arc::new(Published::<View>::default());
         let waiter = Arc::clone(&published);

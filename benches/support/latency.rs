@@ -121,21 +121,37 @@ const QUANTILES: [(&str, f64); 5] = [
     ("max", 1.0),
 ];
 
-/// A table in Markdown, in microseconds.
+/// What times are told in.
+#[derive(Clone, Copy)]
+pub enum Unit {
+    Micros,
+    Millis,
+}
+
+/// A table in Markdown. A quantile that lies beyond one of the rounds is left out.
 pub fn table<'a>(
+    unit: Unit,
     title: &str,
     rows: impl IntoIterator<Item = (&'a str, &'a Histogram<u64>)>,
 ) -> String {
     let heads = QUANTILES.map(|(name, _)| format!(" {name:>9} |")).concat();
     let rules = QUANTILES.map(|_| "----------:|").concat();
+    let (unit, nanos, digits) = match unit {
+        Unit::Micros => ("us", 1e3, 1),
+        Unit::Millis => ("ms", 1e6, 2),
+    };
+    let title = format!("{unit}, {title}");
     let mut text = format!(
         "| {title:44} | rounds |{heads}\n|{}|-------:|{rules}\n",
         "-".repeat(46)
     );
     for (name, histogram) in rows {
         let values = QUANTILES.map(|(_, quantile)| {
-            let microseconds = histogram.value_at_quantile(quantile) as f64 / 1e3;
-            format!(" {microseconds:9.1} |")
+            let time = histogram.value_at_quantile(quantile) as f64 / nanos;
+            match quantile < 1.0 && (1.0 - quantile) * (histogram.len() as f64) < 0.99 {
+                true => format!(" {:9} |", ""),
+                false => format!(" {time:9.digits$} |"),
+            }
         });
         text += &format!("| {name:44} | {:6} |{}\n", histogram.len(), values.concat());
     }

@@ -329,9 +329,9 @@ impl Demo {
         self.expect_except(
             "carol",
             &[
-                "alice: leave carol: was not heard for too long",
-                "bob: leave carol: was not heard for too long",
-                "dave: leave carol: was not heard for too long",
+                "alice: leave carol: was silent for too long",
+                "bob: leave carol: was silent for too long",
+                "dave: leave carol: was silent for too long",
             ],
         )?;
 

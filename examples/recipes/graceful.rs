@@ -6,7 +6,7 @@
 //! cargo run --example graceful       # in one terminal, and again in another; then kill one, with and without -9
 //! ```
 //!
-//! Peers learn of a goodbye within milliseconds, and of a kill -9 within 3.7 seconds. While Postgres is down no goodbye can
+//! Peers learn of a goodbye within milliseconds, and of a kill -9 within seconds. While Postgres is down no goodbye can
 //! be said: `leave` gives up after 3.5 seconds at most, which should fit the grace that the supervisor gives.
 
 use std::error::Error;

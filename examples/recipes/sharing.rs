@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Views differ for a moment: a key may have two owners, or none, until all have heard the same. So doing work twice must do
-//! no harm. A process that is killed keeps its keys for the 3.7 seconds until it is known.
+//! no harm. A process that is killed keeps its keys for the seconds until it is known.
 
 use std::error::Error;
 use std::time::Duration;

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_nothing_for_the_limit_is_silent() {
+    fn a_member_that_says_nothing_for_the_limit_is_silent() {
         let found = looks([(3.0, 3.0), (9.0, 9.0), (14.9, 14.9), (15.1, 15.1)]);
         assert_eq!(found, [false, false, false, true]);
     }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_idle_for_half_a_beat_is_watched() {
+    fn a_peer_that_was_idle_for_half_a_beat_is_watched() {
         let (now, name) = (Instant::now(), Arc::from("b"));
         let mut stillness = Stillness::default();
         let less = BEAT / 2 - Duration::from_millis(1);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_looks_for_the_first_time_looks_again() {
+    fn a_first_look_is_followed_by_another() {
         let now = Instant::now();
         let mut stillness = Stillness::default();
         let again = now + BEAT + TOLERANCE;
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_heard_is_not_overdue_any_more() {
+    fn a_peer_that_is_heard_is_not_overdue_any_more() {
         let (start, name) = (Instant::now(), Arc::from("b"));
         let mut stillness = Stillness::default();
         for second in [8, 16] {

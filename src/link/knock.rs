@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn who_takes_a_connection_and_says_nothing_is_not_there() {
+    fn a_server_that_accepts_and_says_nothing_is_not_there() {
         let (_listener, config) = listen();
         let error = knock(&config, Duration::from_millis(50)).expect_err("nobody answers");
         assert_eq!(error.kind(), ErrorKind::TimedOut);
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_or_hangs_up_is_there() {
+    fn a_server_that_answers_or_hangs_up_is_there() {
         for answer in [&b"N"[..], b""] {
             let (listener, config) = listen();
             thread::scope(|scope| {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn who_refuses_is_not_there() {
+    fn a_server_that_refuses_is_not_there() {
         let (listener, config) = listen();
         drop(listener);
         let error = knock(&config, Duration::from_secs(30)).expect_err("nobody");

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_that_names_no_option_is_shown_where_there_is_no_password() {
+    fn a_reason_without_an_option_is_shown_if_there_is_no_password() {
         for (params, shown) in [
             ("host=h x y", true),
             ("host=h password=x y z", false),

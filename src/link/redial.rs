@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_connection_may_take_twice_what_the_first_took_and_wait_for_the_lock() {
+    fn the_second_connection_has_twice_the_time_of_the_first() {
         for (first, lock, second) in [
             (10, 1_200, 3_000),
             (10, 4_000, 4_010),
@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_have_been_banned_goes_on_waiting() {
+    fn an_address_that_may_be_banned_goes_on_waiting() {
         let says = |second| (second == 0).then_some("28000");
         assert_eq!(logins(Credentials::Fixed, 600, says).len(), 20);
     }

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn who_needs_two_leaves_one_for_its_proof() {
+    fn an_attempt_that_needs_two_seats_leaves_one_for_its_proof() {
         let seats = Arc::default();
         let first = take(&seats, 0, 2).expect("a seat");
         let _second = take(&seats, 0, 2).expect("a seat");

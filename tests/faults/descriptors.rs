@@ -18,9 +18,8 @@ fn take_all() -> Vec<File> {
 }
 
 #[test]
-fn without_descriptors_a_member_is_offline_and_comes_back_once_there_are_some() {
-    let this =
-        "descriptors::without_descriptors_a_member_is_offline_and_comes_back_once_there_are_some";
+fn without_descriptors_a_member_is_offline_until_there_are_some() {
+    let this = "descriptors::without_descriptors_a_member_is_offline_until_there_are_some";
     alone(this, || {
         std::panic::set_hook(Box::new(|panic| {
             eprintln!("{panic}");

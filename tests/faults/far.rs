@@ -102,7 +102,7 @@ fn name(member: &Cluster) -> &str {
     member.name().expect("a member")
 }
 
-/// The next events are that it is online, and that so many have joined, in any order.
+/// The next events are that it is online, and this many joins, in any order.
 #[track_caller]
 fn expect_online_and_joins(member: &Cluster, joins: usize) {
     let told = (0..=joins).map(|_| words(&next(member, "online, or a join")));

@@ -57,8 +57,8 @@ fn ends_well(child: i32) -> bool {
 }
 
 #[test]
-fn a_handle_in_a_forked_child_says_so_at_once_and_the_parent_goes_on() {
-    let test = "host::a_handle_in_a_forked_child_says_so_at_once_and_the_parent_goes_on";
+fn a_handle_in_a_forked_child_says_so_and_the_parent_goes_on() {
+    let test = "host::a_handle_in_a_forked_child_says_so_and_the_parent_goes_on";
     // A child has the descriptors of all that the tests beside it started.
     alone(test, || {
         let server = Server::start();

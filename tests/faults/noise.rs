@@ -11,7 +11,7 @@ use super::*;
 /// The most that a flood may add to the memory of a member.
 const GROWTH: u64 = 100 << 20;
 
-/// Nothing but outages of its own comes before it hears the last.
+/// Nothing but its own outages comes before it hears the last.
 #[track_caller]
 fn expect_outages_until(last: &str, mut next: impl FnMut() -> String) {
     loop {

@@ -161,7 +161,7 @@ fn a_death_is_known_as_soon_where_the_oldest_are_stopped() {
 }
 
 #[test]
-fn a_peer_that_dies_and_is_reported_is_known_gone_a_moment_after_it_might_be_back() {
+fn a_reported_death_is_known_a_moment_after_the_time_to_be_back() {
     let server = Server::start();
     let members = acquainted(["a", "b", "c"].map(rare), &server.params());
     // From here on: a checker remembers for some answers how slow the server was.
@@ -199,7 +199,7 @@ fn reported_death(server: &Server, members: &[Cluster; 3], name: &str) -> (Durat
 }
 
 #[test]
-fn whose_backend_is_terminated_is_not_gone() {
+fn a_member_whose_backend_is_terminated_is_not_gone() {
     let server = Server::start();
     let a = online(rare("a"), &server);
     let b = online(rare("b"), &server);

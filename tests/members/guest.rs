@@ -201,7 +201,7 @@ fn an_operator_knows_our_statements_by_their_mark() {
 }
 
 #[test]
-fn who_may_not_execute_the_functions_says_it_by_statements() {
+fn a_role_without_the_functions_uses_statements() {
     let server = Server::start();
     server.run(
         "CREATE ROLE app LOGIN; \

@@ -98,7 +98,7 @@ fn a_process_that_hangs_is_known_and_heals_when_it_goes_on() {
 }
 
 #[test]
-fn who_dies_behind_a_pooler_is_known_by_the_session_that_stays() {
+fn a_death_behind_a_pooler_is_known_by_the_session_that_stays() {
     let server = Server::start();
     let Some(pooler) = PgBouncer::start(&server, "session") else {
         return;

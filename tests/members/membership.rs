@@ -260,7 +260,7 @@ fn a_handle_can_be_shared_and_left_from_any_thread() {
 }
 
 #[test]
-fn who_is_replaced_is_told_at_every_turn() {
+fn a_replaced_process_is_told_at_every_turn() {
     let server = Server::start();
     let old = join_short(&server, "a");
     let new = join_short(&server, "a");

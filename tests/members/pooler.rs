@@ -99,7 +99,7 @@ fn two_servers_behind_one_name_are_not_called_a_pooler() {
 }
 
 #[test]
-fn a_way_that_leads_to_a_transaction_pooler_from_now_on_is_found_out() {
+fn a_way_that_now_leads_to_a_transaction_pooler_is_found_out() {
     let server = Server::start();
     let Some(pooler) = PgBouncer::start(&server, "transaction") else {
         return;
@@ -122,7 +122,7 @@ fn a_way_that_leads_to_a_transaction_pooler_from_now_on_is_found_out() {
 }
 
 #[test]
-fn where_the_role_may_not_see_which_server_it_is_both_causes_are_said() {
+fn both_causes_are_said_where_the_role_may_not_see_the_server() {
     let servers = [Server::start(), Server::start()];
     for server in &servers {
         server.run("REVOKE EXECUTE ON FUNCTION pg_postmaster_start_time() FROM PUBLIC; CREATE ROLE app LOGIN");

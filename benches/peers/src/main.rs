@@ -24,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{AsyncMessage, NoTls};
 
 use support::Server;
-use support::latency::{CHANNEL, Subject, measure, ratio, table};
+use support::latency::{CHANNEL, Subject, Unit, measure, ratio, table};
 use support::plot::{Panel, distributions};
 
 #[derive(Parser)]
@@ -85,7 +85,11 @@ fn main() {
     };
     println!(
         "{}",
-        table("us, TCP loopback, to the host's thread", rows())
+        table(
+            Unit::Micros,
+            "TCP loopback, to the host's thread",
+            rows()
+        )
     );
     if !arguments.quick {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers.svg");

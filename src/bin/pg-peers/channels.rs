@@ -43,11 +43,12 @@ const SESSIONS: &str = "SELECT pid, application_name, query FROM pg_catalog.pg_s
 const HIDDEN: &str = "<insufficient privilege>";
 
 const EXIT: &str = "\
-Postgres tells no session what others listen to. So for some seconds it is read which
-channels the last statements of sessions name; then it is listened there, and where
-members of pg-peers are they are asked who is there. A channel of Elixir nodes only is
-never spoken on. Statements of other roles are seen by superusers and by members of
-pg_read_all_stats. Channels of other databases are not seen.
+Postgres does not show what a session listens to. So this command reads, for some
+seconds, which channels sessions name in their last statements. Then it listens on
+those channels, and asks who is there where it hears members of pg-peers. It never
+speaks on a channel that has Elixir nodes only. Only superusers and members of
+pg_read_all_stats see the statements of other roles. Channels of other databases are
+not seen.
 
 With --json it writes a line for each channel: channel, sessions (how many named it),
 members and bare_names (null if not counted); and at the end hidden_sessions and
@@ -325,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_only_asked_where_members_announce_themselves_in_full() {
+    fn only_where_members_announce_themselves_in_full_is_asked() {
         let survey = survey(&[
             (1, Some("LISTEN \"Cookie\"")),
             (2, Some("NOTIFY \"Cookie\", 'app@h'")),

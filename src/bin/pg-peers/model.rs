@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn who_misses_an_announcement_is_late_until_heard_again() {
+    fn a_member_that_misses_an_announcement_is_late_until_heard_again() {
         let mut view = View::new();
         let (a, elixir) = (member("a", 0), bare("b@h"));
         view.hear(News::Join(a.clone()));
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn who_left_stays_for_a_minute_with_the_reason() {
+    fn a_member_that_left_stays_for_a_minute_with_the_reason() {
         let mut view = View::new();
         let reasons = [
             Reason::Goodbye,

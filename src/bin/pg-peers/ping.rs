@@ -33,8 +33,8 @@ const HELD_UP: &str = "NOTIFY did not end: another transaction that notifies hol
                        says which";
 
 const EXIT: &str = "\
-Measures from before NOTIFY in one session until the notification of another session
-is with the thread of this program that waits for it. Members do the same.
+Measures the time from just before NOTIFY in one session until this program has
+received the notification in another, on the thread that waits for it, as members do.
 
 With --json it writes a line for each: seq and ms (null if lost); and at the end sent,
 heard, lost, p50_ms, p90_ms, p99_ms, max_ms.

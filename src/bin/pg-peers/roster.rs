@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_far_gets_longer_and_a_channel_that_never_rests_has_an_end() {
+    fn a_far_server_gets_longer_and_a_restless_channel_has_an_end() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let far = Duration::from_millis(200);

@@ -300,8 +300,7 @@ pub(crate) fn advice_words(advice: Advice) -> &'static str {
             "nobody is on this channel: run pg-peers channels to see where somebody is, and name it with --channel"
         }
         Advice::BareNamesAreHere => {
-            "some announce their bare name, as Elixir nodes do, which take what is asked here for the name of a node: say \
-             --bare-name"
+            "some peers announce only a bare name, as Elixir nodes do, and take this program's question for one: use --bare-name"
         }
     }
 }

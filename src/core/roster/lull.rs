@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_to_speak_in_a_lull_is_excused_for_a_moment_after_it() {
+    fn a_peer_that_was_due_in_a_lull_is_excused_for_a_moment() {
         let start = Instant::now();
         let mut lull = Lull::default();
         lull.handle_notify(start);

@@ -25,6 +25,13 @@ pub(super) struct Queries {
     answer: Option<Answer>,
 }
 
+/// What is to be said to all in one statement.
+pub(crate) struct Announcements {
+    pub(crate) payloads: Vec<String>,
+    /// The places of those that announce this member.
+    pub(crate) own: Vec<usize>,
+}
+
 /// What is still to be sent of an answer.
 #[derive(Debug)]
 struct Answer {
@@ -108,6 +115,23 @@ impl Queries {
 }
 
 impl Roster {
+    /// What [`poll_announcement`](Self::poll_announcement) returns, until it fills a statement.
+    pub(crate) fn poll_announcements(&mut self, now: Instant) -> Announcements {
+        let (mut payloads, mut own, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while bytes < PIECE {
+            let Some(message) = self.poll_announcement(now) else {
+                break;
+            };
+            if matches!(message.body, Body::Announce(_) | Body::Bare) {
+                own.push(payloads.len());
+            }
+            let payload = wire::encode(&message);
+            bytes += payload.len() + wire::LONGEST_SIGNATURE;
+            payloads.push(payload);
+        }
+        Announcements { payloads, own }
+    }
+
     /// Somebody asks who is there (rule 6). One member answers, and all pick the same, by hash.
     pub(super) fn handle_query(
         &mut self,

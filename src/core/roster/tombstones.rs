@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_forgotten_after_an_hour_or_if_there_are_more_than_the_bound() {
+    fn a_name_is_forgotten_after_an_hour_or_beyond_the_bound() {
         let now = Instant::now();
         let mut tombstones = Tombstones::default();
         for (name, after) in [("a", 0), ("b", 1), ("c", 2)] {

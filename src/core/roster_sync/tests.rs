@@ -56,7 +56,7 @@ fn an_answer_is_awaited_while_it_asks_and_while_it_listens() {
 }
 
 #[test]
-fn who_answers_has_twice_the_round_trip_from_when_the_question_has_gone_out() {
+fn an_answerer_has_two_round_trips_from_when_the_question_is_out() {
     let (mut sync, now) = asking();
     sync.set_patience(ms(1_000));
     assert_eq!(sync.poll(now + ms(200), SPREAD), Some(1));

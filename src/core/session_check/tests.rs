@@ -76,7 +76,7 @@ fn a_missing_peer_is_asked_for_again_when_it_would_be_back() {
 }
 
 #[test]
-fn who_begins_asks_for_all_and_then_in_its_turn() {
+fn a_new_checker_asks_for_all_and_then_in_its_turn() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
     let rarely = Role::Other { others: 1_000_000 };
     let mut check = SessionCheck::default();
@@ -109,7 +109,7 @@ fn a_question_for_all_takes_the_place_of_one_that_confirms() {
 }
 
 #[test]
-fn who_seems_to_hang_is_looked_at_when_that_tells() {
+fn a_peer_that_seems_to_hang_is_looked_at_when_that_tells() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
     let mut check = begun(now);
     let at = now + INTERVAL / 2;
@@ -131,7 +131,7 @@ fn who_seems_to_hang_is_looked_at_when_that_tells() {
 }
 
 #[test]
-fn who_is_cleared_of_suspicion_leaves_the_others_under_it() {
+fn one_cleared_suspect_leaves_the_others_suspected() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
     let mut check = begun(now);
     let other: Arc<str> = Arc::from("c");
@@ -145,7 +145,7 @@ fn who_is_cleared_of_suspicion_leaves_the_others_under_it() {
 }
 
 #[test]
-fn an_unreachable_peer_that_stays_silent_is_asked_for_once_in_its_interval() {
+fn a_silent_unreachable_peer_is_asked_for_once_in_its_interval() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
     let beat = Duration::from_secs(5);
     let again = beat.mul_f64(AGAIN);
@@ -180,7 +180,7 @@ fn an_unreachable_peer_that_stays_silent_is_asked_for_once_in_its_interval() {
 }
 
 #[test]
-fn a_new_report_of_one_that_was_asked_for_waits_its_turn_unless_it_has_left() {
+fn a_second_report_waits_its_turn_unless_the_peer_has_left() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
     let beat = Duration::from_secs(5);
     let again = beat.mul_f64(AGAIN);
@@ -262,7 +262,7 @@ fn after_a_pause_whoever_is_missing_has_its_time_again() {
 }
 
 #[test]
-fn an_answer_that_took_long_for_the_time_to_be_back_begins_that_anew() {
+fn a_slow_answer_begins_the_time_to_be_back_anew() {
     let now = Instant::now();
     let late = now + INTERVAL;
     let least = INTERVAL / MATTERS;
@@ -277,7 +277,7 @@ fn an_answer_that_took_long_for_the_time_to_be_back_begins_that_anew() {
 }
 
 #[test]
-fn who_hears_that_it_is_gone_asks_no_more() {
+fn a_checker_that_hears_gone_asks_no_more() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
     let mut check = begun(now);
     check.handle_missing(now, &name(), INTERVAL / 2, Duration::ZERO);
@@ -287,7 +287,7 @@ fn who_hears_that_it_is_gone_asks_no_more() {
 }
 
 #[test]
-fn an_unreachable_peer_is_asked_for_soon_and_no_more_than_once_a_second() {
+fn an_unreachable_peer_is_asked_for_soon_and_once_a_second_at_most() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
     let other = Role::Other { others: 9 };
     let mut check = begun(now);
@@ -307,7 +307,7 @@ fn an_unreachable_peer_is_asked_for_soon_and_no_more_than_once_a_second() {
 }
 
 #[test]
-fn peers_that_are_reported_whenever_they_heal_are_asked_for_once_in_their_interval() {
+fn peers_reported_at_each_heal_are_asked_for_once_an_interval() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
     let other = Role::Other { others: 9 };
     let beat = Duration::from_secs(5);
@@ -344,7 +344,7 @@ fn peers_that_are_reported_whenever_they_heal_are_asked_for_once_in_their_interv
 }
 
 #[test]
-fn who_does_not_ask_does_not_ask_for_an_unreachable_peer_either() {
+fn a_member_that_checks_nothing_does_not_ask_for_unreachable_peers() {
     let mut check = SessionCheck::default();
     check.handle_unreachable(Instant::now(), &name(), None, &mut Jitter::new(1));
     assert_eq!(check.deadline(), None);

@@ -282,7 +282,7 @@ fn what_the_guide_shows_is_what_members_write() {
 }
 
 #[test]
-fn the_digests_in_the_conversation_are_those_of_the_members_that_are_there() {
+fn the_digests_in_the_conversation_are_those_of_its_members() {
     let mut members = BTreeMap::new();
     let mut digests = 0;
     for payload in shown() {

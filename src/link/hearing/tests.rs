@@ -248,7 +248,7 @@ proptest! {
     }
 
     #[test]
-    fn what_comes_with_an_answer_or_would_come_during_the_next_is_a_flood(
+    fn what_comes_with_an_answer_or_during_the_next_is_a_flood(
         took in 0..3_000u64,
         with_it in 0..2 * FLOOD,
         later in prop::collection::vec((0..300u64, 0..FLOOD / 4), 0..40),
@@ -439,7 +439,7 @@ fn what_comes_with_an_answer_is_a_flood_if_it_is_as_much() {
 }
 
 #[test]
-fn what_comes_while_a_statement_is_under_way_is_a_flood_if_it_is_as_much() {
+fn as_much_during_a_statement_is_a_flood() {
     for (took, flooded) in [
         (ms(1), false),
         (ms(249), false),
@@ -459,7 +459,7 @@ fn what_comes_while_a_statement_is_under_way_is_a_flood_if_it_is_as_much() {
 }
 
 #[test]
-fn a_statement_that_was_slow_once_is_no_reason_to_ask_nothing_for_long() {
+fn one_slow_statement_is_no_reason_to_ask_nothing_for_long() {
     let (mut hearing, start) = opened();
     let asked = start + ms(2_000);
     hearing.handle_answer(start, asked, received(0));
@@ -518,7 +518,7 @@ fn what_is_overdue_takes_no_silence_of_long_ago_for_one_of_now() {
 }
 
 #[test]
-fn our_own_announcement_over_the_side_channel_proves_the_link_and_all_before_it() {
+fn our_own_announcement_aside_proves_the_link_and_all_before_it() {
     let (mut hearing, now) = opened();
     let sent = now + ms(7);
     hearing.handle_own(sent);

@@ -116,8 +116,7 @@ pub(super) struct Rights {
 }
 
 pub(super) fn rights(rights: &Rights) -> Finding {
-    const SLOWER: &str =
-        "members that die are noticed by missing heartbeats, after 15 s or more, not within 4 s";
+    const SLOWER: &str = "members that die are noticed by missing heartbeats, after 15 s or more, not within seconds";
     let Rights { others, same, .. } = rights;
     if !rights.may_ask {
         return Finding::warning(
@@ -297,7 +296,7 @@ pub(super) fn pooler(
     if is_pgbouncer {
         return Finding::warning(
             "a pooler, since it refuses a start-up option as PgBouncer does",
-            "session mode works (see notify); but a member that is killed is noticed after 15 s or more, not within 4 s, so connect to the server itself if you can",
+            "session mode works (see notify); but a member that is killed is noticed after 15 s or more, not within seconds, so connect to the server itself if you can",
         );
     }
     match (written, actual) {
@@ -330,7 +329,7 @@ pub(super) fn members(channel: &str, members: usize, bare: usize, silent: bool) 
 
 fn bare_names() -> Finding {
     Finding::warning(
-        "some announce their bare name, as Elixir nodes do, for which every message is the name of a node",
+        "some peers announce only a bare name, as Elixir nodes do; they take every message for the name of a node",
         "use --bare-name here, and Config::bare_name in members that meet them",
     )
 }
@@ -413,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_notify_up_is_named() {
+    fn the_holder_of_notify_is_named() {
         let holder = |since, waiting| Holder {
             pid: 7,
             name: "batch".to_owned(),

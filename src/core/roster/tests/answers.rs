@@ -295,7 +295,7 @@ fn each_part_restarts_the_patience() {
 }
 
 #[test]
-fn who_reconnects_is_answered_from_the_beginning() {
+fn a_member_that_reconnects_is_answered_from_the_beginning() {
     for gap in [ms(700), secs(2), secs(4)] {
         let mut net = Net::new(1);
         crowd_at(&mut net, 20, 7_000, FAR);
@@ -312,7 +312,7 @@ fn who_reconnects_is_answered_from_the_beginning() {
 }
 
 #[test]
-fn if_who_answers_loses_its_link_another_does() {
+fn if_the_answerer_loses_its_link_another_answers() {
     let mut net = Net::new(1);
     crowd_at(&mut net, 20, 7_000, FAR);
     let newcomer = start_at(&mut net, with_tags("n", 100, 10), FAR);
@@ -333,7 +333,7 @@ fn if_who_answers_loses_its_link_another_does() {
 }
 
 #[test]
-fn an_answer_goes_on_until_who_asked_asks_from_the_beginning() {
+fn an_answer_goes_on_until_the_same_question_comes_anew() {
     let (mut roster, now) = asking();
     let long = "x".repeat(7_000);
     let peers = ["p inc=5", "q inc=6", "r inc=7"];

@@ -77,7 +77,7 @@ fn the_oldest_may_be_stopped() {
 }
 
 #[test]
-fn who_may_not_look_says_so_and_another_does() {
+fn a_member_that_may_not_look_says_so_and_another_looks() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 12, |_| true);
     let now = net.clock();
@@ -97,7 +97,7 @@ fn who_may_not_look_says_so_and_another_does() {
 }
 
 #[test]
-fn who_could_not_look_tries_again_with_the_next_link() {
+fn a_checker_without_the_right_tries_again_with_the_next_link() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 2, |n| n == 0);
     let now = net.clock();
@@ -128,7 +128,7 @@ fn few_ask_however_many_there_are() {
 }
 
 #[test]
-fn who_is_alone_asks_for_nobody() {
+fn a_lone_member_asks_for_nobody() {
     let mut net = Net::new(1);
     crowd(&mut net, 1, |_| true);
     net.run(secs(60));
@@ -191,7 +191,7 @@ fn a_peer_that_the_host_cannot_reach_is_asked_for_at_once() {
 }
 
 #[test]
-fn peers_that_cannot_be_reached_are_asked_for_at_most_once_a_second_and_once_in_their_interval() {
+fn unreachable_peers_are_asked_for_rarely() {
     let mut net = Net::new(5);
     let ids = crowd(&mut net, 30, |n| n == 15);
     net.run(SETTLED);
@@ -253,7 +253,7 @@ fn an_outdated_session_check_changes_nothing() {
 }
 
 #[test]
-fn a_session_counts_only_for_who_announces_from_it() {
+fn a_session_counts_only_for_the_member_that_announces_from_it() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 2);
     // Neither of these backends is there; the second is not the speaker's either.

@@ -56,7 +56,7 @@ fn a_peer_that_was_away_for_longer_than_it_is_remembered_joins() {
 }
 
 #[test]
-fn who_left_twice_is_remembered_from_the_second_time() {
+fn a_peer_that_left_twice_is_remembered_from_the_second_time() {
     let (mut net, a) = listener(Setup::new("a", 1));
     let minutes = |count: u64| secs(60 * count);
     net.inject(&beat("b", 1, 1));

@@ -240,7 +240,7 @@ fn a_newcomer_is_not_told_who_left_before_it_came() {
 }
 
 #[test]
-fn who_left_and_is_back_is_not_taken_for_gone() {
+fn a_member_that_left_and_is_back_is_not_taken_for_gone() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 5);
     let (away, other) = (ids[1], ids[3]);
@@ -254,7 +254,7 @@ fn who_left_and_is_back_is_not_taken_for_gone() {
 }
 
 #[test]
-fn who_loses_its_link_again_before_it_is_told_asks_for_the_whole_time() {
+fn a_second_loss_before_the_answer_asks_for_the_whole_time() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 5);
     let (away, leaver) = (ids[1], ids[3]);
@@ -360,7 +360,7 @@ fn tells(roster: &mut Roster, from: Instant) -> Vec<String> {
 }
 
 #[test]
-fn who_was_away_asks_for_somewhat_longer_than_that() {
+fn a_member_that_was_away_asks_for_somewhat_longer_than_that() {
     let (mut roster, now) = back_after(secs(60), "");
     let away = secs(60) + ON_ITS_WAY;
     assert_eq!(roster.away(now), Some(away));
@@ -381,7 +381,7 @@ fn a_departure_that_the_answer_names_is_not_told_again() {
         ("name=q inc=6 seq=1 due=3600000 pid=10;", 1),
         ("name=p inc=5 seq=2 why=goodbye;", 0),
         ("name=p inc=4 seq=9 why=goodbye;", 1),
-        // Whoever answers with one that has left was told of that since.
+        // A member that answers with one that has left was told of that since.
         ("name=p inc=5 seq=1 due=3600000 pid=9;", 0),
         ("name=p inc=4 seq=1 due=3600000 pid=9;", 1),
     ] {
@@ -396,7 +396,7 @@ fn a_departure_that_the_answer_names_is_not_told_again() {
 }
 
 #[test]
-fn a_departure_that_was_heard_before_the_end_of_the_answer_is_not_told_again() {
+fn a_departure_heard_before_the_answer_ends_is_not_told_again() {
     let without_p = "ask=1 part=2 parts=2; name=q inc=6 seq=1 due=3600000 pid=10;";
     let of_an_earlier_start = "pg-peers/1 bye name=p inc=4 seq=9;";
     for (meanwhile, heard, told) in [
@@ -417,7 +417,7 @@ fn a_departure_that_was_heard_before_the_end_of_the_answer_is_not_told_again() {
 }
 
 #[test]
-fn who_is_named_after_all_has_the_rest_of_its_time() {
+fn a_peer_that_is_named_after_all_has_the_rest_of_its_time() {
     let said = |incarnation: u64, age: u64| {
         format!(" name=p inc={incarnation} seq=1 due=20000 age={age} beat=1000 pid=9;")
     };
@@ -451,7 +451,7 @@ fn who_is_named_after_all_has_the_rest_of_its_time() {
 }
 
 #[test]
-fn who_was_said_to_be_silent_and_is_there_for_another_heals() {
+fn a_peer_said_to_be_silent_that_another_hears_heals() {
     let (mut roster, mut now) = asking();
     let p = " name=p inc=5 seq=1 due=3600000 pid=9;";
     answer(&mut roster, now, &format!("part=1 parts=1;{p}"));
@@ -487,7 +487,7 @@ fn who_was_said_to_be_silent_and_is_there_for_another_heals() {
 }
 
 #[test]
-fn an_answer_tells_the_session_of_who_has_said_nothing_since() {
+fn an_answer_tells_the_session_of_a_silent_member() {
     for (seq, session) in [
         (1, Session::Unknown),
         (2, Session::At(Pid::new(9).expect("a pid"))),
@@ -501,7 +501,7 @@ fn an_answer_tells_the_session_of_who_has_said_nothing_since() {
 }
 
 #[test]
-fn what_another_tells_of_the_same_start_or_a_later_one_is_not_told_as_well() {
+fn what_another_tells_of_this_start_or_a_later_one_is_not_repeated() {
     for (incarnation, told) in [(4, 1), (5, 0), (6, 0)] {
         let (mut roster, now) = back_after(secs(5), GOODBYE);
         answer(&mut roster, now, "ask=1 part=1 parts=1;");
@@ -512,7 +512,7 @@ fn what_another_tells_of_the_same_start_or_a_later_one_is_not_told_as_well() {
 }
 
 #[test]
-fn a_question_to_all_settles_that_of_others_unless_they_were_away_for_longer() {
+fn a_question_to_all_settles_others_unless_they_were_away_longer() {
     for (away, settles) in [("", false), (" away=1000", false), (" away=63000", true)] {
         let (mut roster, mut now) = back_after(secs(60), GOODBYE);
         let to_all = format!("pg-peers/1 ask name=x inbox=00000000000000ff try=3{away};");

@@ -128,7 +128,7 @@ fn the_death_of_a_far_member_is_known_when_it_would_be_back() {
 }
 
 #[test]
-fn who_is_far_promises_no_more_than_the_distance_allows() {
+fn a_far_member_promises_no_more_than_the_distance_allows() {
     for heartbeat in [ms(5), ms(40), ms(200)] {
         let mut net = Net::new(1);
         let near = net.start("near", 1);

@@ -99,7 +99,7 @@ fn a_restart_of_the_server_costs_nobody_its_place() {
 }
 
 #[test]
-fn who_is_wrongly_reported_gone_is_back_at_once() {
+fn a_member_that_is_wrongly_reported_gone_is_back_at_once() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 3);
     let (a, b) = (ids[0], ids[1]);

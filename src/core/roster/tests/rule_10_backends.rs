@@ -23,7 +23,7 @@ fn a_backend_belongs_to_the_one_heard_last_from_it() {
 }
 
 #[test]
-fn a_member_that_is_back_is_not_gone_though_another_has_its_old_backend() {
+fn a_member_that_is_back_stays_though_another_has_its_old_backend() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 5, |_| true);
     for &id in &ids {

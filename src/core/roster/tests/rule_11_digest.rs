@@ -160,7 +160,7 @@ fn a_roster_of_400_that_is_wrong_is_repaired_within_seconds() {
 }
 
 #[test]
-fn a_cluster_in_which_nearly_all_are_wrong_in_different_ways_is_repaired() {
+fn a_cluster_where_nearly_all_are_wrong_differently_is_repaired() {
     // A ghost that nearly all know is one that two answers list.
     let all_but_ghosts = ALL.iter().filter(|it| !matches!(it, Wrong::Ghost));
     for &wrong in all_but_ghosts {
@@ -229,7 +229,7 @@ fn a_difference_that_stays_costs_a_question_a_minute() {
 
 /// Where answers are slow to come, the next doubt comes first.
 #[test]
-fn who_doubts_while_it_asks_does_not_ask_all() {
+fn a_doubt_during_a_question_asks_fewer_than_all() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.run(SETTLED);
     net.sent.clear();
@@ -254,7 +254,7 @@ fn who_doubts_while_it_asks_does_not_ask_all() {
 }
 
 #[test]
-fn only_who_knows_all_and_speaks_and_does_not_ask_already_is_in_doubt() {
+fn only_a_member_that_knows_all_and_asks_nothing_is_in_doubt() {
     for (state, doubts) in [
         ("settled", true),
         ("asking", false),
@@ -425,7 +425,7 @@ fn answer_with(net_says: &str) -> [String; 2] {
 }
 
 #[test]
-fn tags_that_two_say_of_a_peer_that_has_left_meanwhile_are_not_taken() {
+fn tags_of_a_peer_that_has_left_meanwhile_are_not_taken() {
     let said = answer_with(" name=p001 inc=101 seq=SEQ due=5000 age=1 tag.v=old;");
     let [first, second] = said.each_ref().map(String::as_str);
     let told = reviewed(&[], [[first, second]; 2]);
@@ -439,7 +439,7 @@ fn tags_that_two_say_of_a_peer_that_has_left_meanwhile_are_not_taken() {
 }
 
 #[test]
-fn tags_that_two_say_are_not_taken_if_something_newer_is_heard_before_they_end() {
+fn tags_of_two_answers_yield_to_what_is_heard_meanwhile() {
     for (meanwhile, expected) in [
         (String::new(), vec!["p.5 v=old", "q.6"]),
         (tagged_beat("p", 5, 2, "new"), vec!["p.5 v=new", "q.6"]),
@@ -489,7 +489,7 @@ fn one_that_alone_takes_a_peer_for_gone_is_not_believed() {
 }
 
 #[test]
-fn a_large_crowd_that_starts_at_once_and_says_little_asks_no_more_than_it_must() {
+fn a_large_crowd_that_starts_at_once_asks_no_more_than_it_must() {
     let mut net = Net::new(1);
     let start = |n| {
         let id = net.start_as(Setup {

@@ -102,7 +102,7 @@ fn members_prove_themselves_without_a_word() {
 }
 
 #[test]
-fn who_does_not_see_what_others_do_speaks_ten_times_as_often() {
+fn a_member_that_sees_no_sessions_speaks_ten_times_as_often() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 100);
     for &id in &ids {
@@ -125,7 +125,7 @@ fn who_does_not_see_what_others_do_speaks_ten_times_as_often() {
 }
 
 #[test]
-fn who_is_not_told_of_sessions_any_more_does_not_count_on_being_seen() {
+fn a_member_that_is_told_no_sessions_does_not_count_on_being_seen() {
     let mut net = Net::new(1);
     let ids = crowd(&mut net, 100);
     assert!(is_judged(&net, ids[0]));
@@ -148,7 +148,7 @@ fn a_session_that_nobody_sees_is_not_judged() {
 }
 
 #[test]
-fn who_says_that_it_makes_no_beats_is_not_judged() {
+fn a_member_that_promises_no_beats_is_not_judged() {
     for (beat, told) in [("", vec![]), (" beat=5000", vec!["leave b.1 Expired"])] {
         let (mut net, a) = listener(thrifty("a", 1));
         // It says nothing on its session.
@@ -165,7 +165,7 @@ fn who_says_that_it_makes_no_beats_is_not_judged() {
 }
 
 #[test]
-fn in_a_flood_nobody_is_judged_by_a_session_on_which_nothing_is_said() {
+fn in_a_flood_nobody_is_judged_by_an_idle_session() {
     // So that none is heard for long.
     let mut net = Net::new(1);
     let thrifty = |n: u64| Setup {
@@ -226,7 +226,7 @@ fn those_that_were_stopped_together_keep_each_other() {
 }
 
 #[test]
-fn who_was_stopped_in_the_middle_of_a_statement_keeps_those_stopped_with_it() {
+fn a_stop_during_a_statement_keeps_those_stopped_with_it() {
     let gone = "pg-peers/1 gone name=b inc=1 seq=1 why=silent;";
     for (took, told) in [(ms(1), vec!["leave b.1 Expired"]), (secs(10), vec![])] {
         let (mut net, a) = listener(thrifty("a", 1));
@@ -267,7 +267,7 @@ fn where_all_that_look_hang_others_look_again() {
 }
 
 #[test]
-fn who_died_while_the_link_was_down_is_not_kept_for_long() {
+fn a_peer_that_died_while_the_link_was_down_is_not_kept_for_long() {
     for loud in [false, true] {
         let mut net = Net::new(1);
         let ids = crowd(&mut net, 100);
@@ -291,7 +291,7 @@ fn who_died_while_the_link_was_down_is_not_kept_for_long() {
 }
 
 #[test]
-fn who_is_not_heard_after_an_outage_has_its_time_from_when_it_is_known_who_is_there() {
+fn after_an_outage_a_silent_peer_has_its_time_from_the_answer_on() {
     // All may take seconds to announce themselves.
     let (mut net, a) = listener(Setup {
         delivery_budget: 1,
@@ -378,7 +378,7 @@ fn look(roster: &mut Roster, asked: Instant, idle: Option<Duration>, seen: bool)
 }
 
 #[test]
-fn a_session_stands_still_for_too_long_after_the_beats_that_may_be_missed() {
+fn a_session_is_still_for_too_long_after_the_missed_beats() {
     // In milliseconds before a look: the last statement, the last announcement, and when the channel was last loud.
     for (idle, silent, loud, late) in [
         (3_000, 100_000, None, false),
@@ -401,7 +401,7 @@ fn a_session_stands_still_for_too_long_after_the_beats_that_may_be_missed() {
 }
 
 #[test]
-fn what_the_host_cannot_reach_heals_by_a_statement_that_came_after_the_report() {
+fn an_unreachable_peer_heals_by_a_statement_after_the_report() {
     for (idle, heals) in [(4_999, true), (5_000, false), (5_001, false)] {
         let (mut roster, now) = beside_p(" pid=9");
         let peer = roster.entries["p"].peer.clone();
@@ -415,7 +415,7 @@ fn what_the_host_cannot_reach_heals_by_a_statement_that_came_after_the_report() 
 }
 
 #[test]
-fn who_is_seen_by_nobody_that_looks_is_not_judged_and_says_so_once() {
+fn a_member_that_no_checker_sees_is_not_judged_and_says_so_once() {
     for (fields, seen, judged) in [
         (" pid=9", true, true),
         (" pid=9", false, false),

@@ -25,7 +25,7 @@ fn give_up_just_before_the_end(net: &mut Net, member: Id, held_up: u64, late: u6
 /// It was given up waiting just before it would have got through, and is said again a moment later. Others were in the queue, and get
 /// through at once.
 #[test]
-fn whose_statement_is_given_up_just_before_the_others_get_through_is_not_overdue() {
+fn a_statement_given_up_at_the_end_of_a_lull_is_excused() {
     for (others, late) in [0, 1, 3]
         .into_iter()
         .flat_map(|n| [(n, 0), (n, 100), (n, 300)])
@@ -57,7 +57,7 @@ fn whose_statement_is_given_up_just_before_the_others_get_through_is_not_overdue
 
 /// The same where the watchers have just come back, and have not heard of it since.
 #[test]
-fn whose_statement_is_given_up_while_its_peers_are_new_here_is_not_overdue() {
+fn a_statement_given_up_in_a_lull_is_excused_to_new_peers_too() {
     for late in [0, 100, 300] {
         for held_up in [2_950, 2_990, 3_020, 3_300] {
             let mut net = Net::new(1);

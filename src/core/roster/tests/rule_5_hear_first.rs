@@ -43,7 +43,7 @@ fn processes_that_were_paused_together_do_not_drop_each_other() {
 }
 
 #[test]
-fn who_was_paused_believes_no_word_of_silence_for_a_heartbeat_interval() {
+fn after_a_pause_word_of_silence_is_not_believed_for_an_interval() {
     let now = Instant::now();
     let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
     roster.handle_link_up(now, Pid::new(77));
@@ -58,7 +58,7 @@ fn who_was_paused_believes_no_word_of_silence_for_a_heartbeat_interval() {
 }
 
 #[test]
-fn who_died_during_the_pause_is_gone_a_grace_period_after_it() {
+fn a_peer_that_died_during_the_pause_is_gone_a_grace_period_later() {
     let mut net = Net::new(1);
     let a = net.start_as(Setup {
         session_check: false,
@@ -111,7 +111,7 @@ fn a_newcomer_knows_peers_for_as_long_as_those_that_answer_it() {
 }
 
 #[test]
-fn who_is_missing_at_a_pause_has_its_time_again() {
+fn a_peer_that_is_missing_at_a_pause_has_its_time_again() {
     let mut net = Net::new(1);
     let setup = |name: &str, incarnation, session_check| Setup {
         heartbeat: secs(60 * 60),
@@ -135,7 +135,7 @@ fn who_is_missing_at_a_pause_has_its_time_again() {
 }
 
 #[test]
-fn where_much_is_said_who_was_not_heard_has_the_time_of_its_beats_more() {
+fn on_a_loud_channel_an_unheard_peer_has_the_time_of_its_beats_more() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.inject("pg-peers/1 beat name=b inc=1 seq=1 due=10000 pid=7 beat=1000;");
     net.run(ms(10));
@@ -161,7 +161,7 @@ fn where_much_is_said_who_was_not_heard_has_the_time_of_its_beats_more() {
 }
 
 #[test]
-fn where_much_is_said_who_is_told_of_late_has_no_more_than_who_was_heard() {
+fn on_a_loud_channel_a_late_answer_gives_no_more_time_than_hearing() {
     let (mut net, a) = listener(Setup::new("a", 1));
     net.inject("pg-peers/1 beat name=b inc=1 seq=1 due=100 pid=7 beat=100;");
     net.run(ms(10));

@@ -64,7 +64,7 @@ fn of_those_that_know_all_the_lowest_rank_answers() {
 }
 
 #[test]
-fn who_does_not_know_all_itself_announces_itself_to_who_asks_first() {
+fn a_member_that_does_not_know_all_announces_itself_to_newcomers() {
     for (attempt, announces) in [(0, true), (1, false), (2, false)] {
         let (mut roster, now) = asking();
         let ask = format!("pg-peers/1 ask name=x inbox=00000000000000ff try={attempt};");
@@ -137,7 +137,7 @@ fn patience_begins_when_the_question_has_gone_out() {
 }
 
 #[test]
-fn who_is_behind_does_not_take_what_it_heard_for_all() {
+fn a_member_that_is_behind_does_not_take_what_it_heard_for_all() {
     let start = Instant::now();
     let mut roster = Setup::new("a", 1).roster(1, Inbox::new(1));
     roster.handle_link_up(start, None);
@@ -387,7 +387,7 @@ fn an_answer_that_nobody_waits_for_changes_nothing() {
 }
 
 #[test]
-fn who_was_away_answers_with_those_heard_since() {
+fn a_member_that_was_away_answers_with_those_heard_since() {
     let mut net = Net::new(1);
     let ids = settled_crowd(&mut net, 2);
     net.disconnect(ids[0]);

@@ -64,7 +64,7 @@ fn a_bare_member_and_the_others_know_each_other_at_once() {
 }
 
 #[test]
-fn who_hears_a_bare_name_again_and_again_says_nothing_for_it() {
+fn a_repeated_bare_name_is_not_answered() {
     let (mut net, a) = listener(Setup {
         heartbeat: secs(60 * 60),
         ..Setup::new("a", 1)

@@ -47,7 +47,7 @@ fn a_full_roster_follows_those_it_has() {
 }
 
 #[test]
-fn who_lost_its_place_heals_when_there_is_room() {
+fn a_peer_that_lost_its_place_heals_when_there_is_room() {
     let (mut net, a) = listener(Setup {
         max_peers: 2,
         ..Setup::new("a", 1)
@@ -139,7 +139,7 @@ fn a_flood_of_newcomers_with_long_tags_takes_bounded_memory() {
 }
 
 #[test]
-fn who_does_not_know_everybody_does_not_answer_for_all() {
+fn a_member_that_does_not_know_all_does_not_answer() {
     for small_from_the_start in [true, false] {
         for seed in 0..40 {
             let mut net = Net::new(seed);

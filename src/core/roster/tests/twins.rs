@@ -122,7 +122,7 @@ fn a_first_hello_that_never_got_out_is_still_a_first_one() {
 }
 
 #[test]
-fn who_is_replaced_while_it_asks_learns_all_the_same() {
+fn a_process_that_is_replaced_while_it_asks_learns_all_the_same() {
     for gap in [ms(0), ms(1), ms(2), ms(5)] {
         let mut net = Net::new(1);
         quiet_crowd(&mut net, 10, |_| ms(20));
