@@ -53,7 +53,7 @@ pub(crate) enum Fault {
     },
     LoginsSlow {
         delay: Duration,
-        /// Who must log in meanwhile.
+        /// The members that must log in meanwhile.
         members: Vec<Id>,
     },
     NotifySlow {
@@ -217,7 +217,7 @@ impl Schedule {
                 members: members[..few.max(1)].to_vec(),
             },
             20 => Fault::NotifySlow {
-                // Who cannot say within a heartbeat that it is there may be taken for gone.
+                // A member that cannot say within a heartbeat that it is there may be taken for gone.
                 each: self.between(0.2, 0.8),
                 time: self.between(2.0, 8.0),
             },
@@ -309,7 +309,8 @@ impl Fault {
             | Self::Flood { .. }
             | Self::Lost { .. }
             | Self::Retagged { .. } => true,
-            // Who is not heard for so long that it expires has left; and who is gone for longer than logging in took before.
+            // A member that is not heard for so long that it expires has left, and so has one that is away for longer than a login took
+            // before.
             Self::LoginsSlow { .. }
             | Self::BackendFreezes { .. }
             | Self::MemberFreezes { .. }
@@ -335,7 +336,7 @@ impl Fault {
 
     /// Whether the other can come and go while this lasts.
     fn bears(&self, other: &Self) -> bool {
-        // Who must log in may be behind a link that stalls.
+        // A member that must log in may be behind a link that stalls.
         if self.kind() == other.kind() || matches!(other, Self::LoginsSlow { .. }) {
             return false;
         }
@@ -359,7 +360,7 @@ impl Fault {
             | Self::FalseGone { .. }
             | Self::Lost { .. }
             | Self::Retagged { .. } => false,
-            // Who tells when the strangers have gone must not be gone itself.
+            // The member that tells when the strangers have gone must not be gone itself.
             Self::StopsDraining { .. } => false,
             Self::MemberFreezes { .. }
             | Self::Killed { .. }

@@ -399,7 +399,7 @@ impl Soak {
         let names = (0..STRANGERS).map(|number| format!("stranger-{number}"));
         let come_and_go: Vec<String> = names.flat_map(|name| [beat(&name), bye(&name)]).collect();
         self.say(&come_and_go)?;
-        // Who hears this one has heard all before.
+        // A member that hears this one has heard all before.
         let last = "last-stranger";
         self.say(&[beat(last)])?;
         let deadline = Instant::now() + PATIENCE;

@@ -10,9 +10,8 @@
 //!    than that allows (rule 2), and [`handle_link_down`](Roster::handle_link_down) when the link is lost. While it is down
 //!    only the host's requests and [`poll_change`](Roster::poll_change) have a meaning; the other polls return nothing.
 //! 2. When it is time by [`poll_timeout`](Roster::poll_timeout): [`poll_announcement`](Roster::poll_announcement) until it
-//!    returns nothing, each time with the same `now`, or [`poll_announcements`](Roster::poll_announcements). Each message is sent to
-//!    all, and
-//!    [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again, but for an
+//!    returns nothing, each time with the same `now`, or [`poll_announcements`](Roster::poll_announcements). Each message is
+//!    sent to all, and [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again, but for an
 //!    announcement of which [`handle_not_sent`](Roster::handle_not_sent) says that it has not gone out.
 //! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing, or until there is something else to do; each piece of an
 //!    answer is sent to its inbox, in one statement (rule 6).
@@ -637,7 +636,7 @@ impl Roster {
         // First, since what does not fit into this statement waits for the next, and peers wait for this.
         if self.is_announcement_due(now) {
             let (interval, away) = (self.interval(), self.away(now));
-            // Who does not know everybody yet says nothing of it.
+            // A member that does not know everybody yet says no digest.
             let digest = Some(self.digest()).filter(|_| self.sync.is_settled());
             let beat = self.promises_beats().then(|| self.beat_interval());
             let presence = self.presence.as_mut()?;

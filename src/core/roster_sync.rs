@@ -34,7 +34,7 @@ pub(crate) struct RosterSync {
     patience: Duration,
     /// When the first question went out, or, since one was heard, the last part of an answer.
     progress: Option<Instant>,
-    /// The longest time without progress that an answer has taken. Who answers may be far away, or this link slow.
+    /// The longest time without progress that an answer has taken. The answerer may be far away, or this link slow.
     slowest: Duration,
     /// How many parts of each answer have come, one after the other, by the backend that it comes from: they may alternate.
     answers: Vec<(Pid, u64)>,

@@ -8,8 +8,8 @@
 //! A peer that is missing twice, with nothing heard in between, is gone, if between the two lies the time within which it
 //! announced that it would be back, and more where the server is slow at present. One that merely reconnects was heard by then,
 //! unless NOTIFY was held up, so that must be known to work (rule 4).
-//! Who misses a peer asks the second time itself, but the younger the later, so that the first to know spares the others the
-//! question.
+//! A member that misses a peer asks the second time itself, but the younger the later, so that the first to know spares the
+//! others the question.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -202,7 +202,7 @@ mod tests {
         // A beat came between two looks, and the jump hides it.
         let found = looks([(2.6, 2.6), (4.6, 4.6), (6.6, 3_601.6), (8.6, 3_603.6)]);
         assert_eq!(found, [false; 4]);
-        // Who is silent then is found all the same.
+        // A peer that is silent then is found all the same.
         let found = looks([(0.0, 3.0), (2.0, 3_605.0), (6.0, 3_609.0), (8.0, 3_611.0)]);
         assert_eq!(found, [false, false, false, true]);
     }

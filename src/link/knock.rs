@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Asks for encryption by GSSAPI, which every server answers by one byte (PostgreSQL's protocol, "Message Formats":
-/// GSSENCRequest). Who hangs up after that leaves no complaint in the log of a server, as after a request for TLS.
+/// GSSENCRequest). A client that hangs up after that leaves no complaint in the log of a server, as after a request for TLS.
 const GSSENC_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 48];
 
 /// Fails if nobody answers there within that time. One that ends the connection has answered: connecting tells why.

@@ -56,11 +56,11 @@ impl Place {
 
 /// What attempts have seen.
 struct Seen {
-    /// Who let us in last.
+    /// The server that let us in last.
     worked: Option<Place>,
     /// Where the last link leads: a login that hung elsewhere may be through since.
     link: Option<Place>,
-    /// Who rejected a login last, if none was accepted since.
+    /// The server that rejected a login last, if none was accepted since.
     rejected: Option<Place>,
     /// Where attempts are right now.
     trying: Vec<Place>,

@@ -80,7 +80,7 @@ impl Host {
     fn may_join(&self, peer: &Peer) -> bool {
         let newcomer = match self.past.get(&identity(peer)) {
             None => true,
-            // Who has no incarnation cannot be told from those of its name before.
+            // A peer without incarnation cannot be told from those of its name before.
             Some(Some(Reason::Replaced)) if peer.incarnation().is_none() => true,
             Some(_) => self.leniency.forgotten,
         };

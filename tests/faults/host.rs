@@ -68,7 +68,7 @@ fn a_handle_in_a_forked_child_says_so_and_the_parent_goes_on() {
         for round in 0..100 {
             thread::scope(|scope| {
                 scope.spawn(|| stranger.say(&format!("s{round}@host")));
-                // Who waits for an event is woken by a thread that has the channel locked, and may fork while it is.
+                // A thread that waits for an event is woken by a thread that has the channel locked, and may fork while it is.
                 next(a.as_ref().expect("the handle"), "a join");
                 match fork::fork().expect("a child") {
                     fork::Fork::Child => {

@@ -12,7 +12,7 @@ const MOMENT: Duration = Duration::from_secs(5);
 /// The server is down for so long.
 fn outage(stop: impl FnOnce(&mut Server), time: Duration) {
     let mut server = Server::start();
-    // Who is silent for three seconds expires, when it is not the link that is.
+    // A peer that is silent for three seconds expires, when it is not the link that is.
     let members = three_quick(&server);
     let leavers = Leavers::join(&server.params());
     meanwhile(&members, || {

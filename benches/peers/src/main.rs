@@ -85,11 +85,7 @@ fn main() {
     };
     println!(
         "{}",
-        table(
-            Unit::Micros,
-            "TCP loopback, to the host's thread",
-            rows()
-        )
+        table(Unit::Micros, "TCP loopback, to the host's thread", rows())
     );
     if !arguments.quick {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../peers.svg");

@@ -296,7 +296,7 @@ impl Model {
         }
         let is_late = |seen: &Seen| seen.age(self.looked) > seen.interval.mul_f64(LATE);
         let late = row.seen.as_ref().is_some_and(is_late);
-        // Who cannot hear cannot tell.
+        // An observer that cannot hear cannot tell.
         match self.link {
             Link::Online { .. } if late => State::Late,
             _ => State::Here,

@@ -41,7 +41,7 @@ pub(crate) struct Meeting {
     pub(crate) bare_heartbeat: Duration,
 }
 
-/// Who was found, in the order of names.
+/// The members that were found, in the order of names.
 pub(crate) struct Found {
     pub(crate) infos: Vec<PeerInfo>,
     /// How long it took, from when the link was up.

@@ -103,7 +103,7 @@ impl Theme {
         }
     }
 
-    /// Who leaves as it should is no reason to look up.
+    /// A member that leaves as it should is no reason to look up.
     fn departure(&self, reason: Reason) -> Style {
         match reason {
             Reason::Goodbye | Reason::Replaced => Style::new().add_modifier(Modifier::DIM),

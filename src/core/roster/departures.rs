@@ -1,4 +1,4 @@
-//! Who was away learns who left meanwhile (rule 6): from the answer to its question, and where all were away at once, so that
+//! A member that was away learns who left meanwhile (rule 6): from the answer to its question, and where all were away at once, so that
 //! nobody can answer, from those who heard it before.
 
 use std::sync::Arc;
@@ -85,7 +85,7 @@ impl Roster {
         }
     }
 
-    /// The departure that is to be told to all now. Who was heard since it was planned is passed over.
+    /// The departure that is to be told to all now. A peer that was heard since it was planned is passed over.
     pub(super) fn due_departure(&mut self, now: Instant) -> Option<Message<'static>> {
         while let Some(name) = self.departures.pop(now) {
             let told = self.departure_of(&name);

@@ -129,7 +129,7 @@ impl Roster {
         seq: u64,
         why: Reason,
     ) -> Outcome {
-        // Who stood still with it may not have heard it either.
+        // A peer that stood still with it may not have heard it either.
         if why == Reason::Expired && self.paused.is_some() {
             return Outcome::Stale;
         }

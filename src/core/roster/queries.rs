@@ -66,7 +66,7 @@ impl Queries {
         }
     }
 
-    /// Who is answered there asks anew. It may have missed a part, so what is left of the answer is of no use.
+    /// The member that is answered there asks anew. It may have missed a part, so what is left of the answer is of no use.
     fn restart(&mut self, inbox: Inbox) {
         self.answer.take_if(|answer| answer.question.inbox == inbox);
     }
@@ -141,7 +141,7 @@ impl Roster {
         attempt: u64,
     ) {
         if attempt >= ASK_ALL {
-            // Who was away for longer than the one that asks still has to ask who left before that.
+            // A member that was away for longer than the one that asks still has to ask who left before that.
             if self.away(now) <= question.away.map(|away| away + ON_ITS_WAY) {
                 self.sync.handle_query_to_all(now);
             }

@@ -80,7 +80,7 @@ impl Review {
     /// Whether nobody lists this peer, and it was not heard since.
     fn is_unlisted(&self, entry: &Entry, missed: u32) -> bool {
         let heard = entry.since.max(entry.last_received(missed));
-        // Who was not heard since the link came up has its grace period, and nobody was told of it.
+        // A peer that was not heard since the link came up has its grace period, and nobody was told of it.
         entry.peer.incarnation().is_some()
             && entry.confirmed
             && heard < self.began

@@ -66,7 +66,7 @@ fn an_answerer_has_two_round_trips_from_when_the_question_is_out() {
     // Only for what was polled.
     sync.handle_sent(now + ms(900));
     assert_eq!(next(&sync, now), 1_500);
-    // Who is near is patient, too.
+    // A near member is patient, too.
     sync.set_patience(ms(1));
     assert_eq!(asks(&mut sync, now, [1_500]), [2]);
     assert_eq!(next(&sync, now), 1_700);

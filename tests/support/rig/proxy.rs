@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::Server;
 
-/// How many pieces of at most 64 kB are under way one way. Who sends more waits.
+/// How many pieces of at most 64 kB are under way one way. A sender of more waits.
 const MOST_UNDER_WAY: usize = 512;
 
 /// What a connection may have under way one way at first: ten segments (RFC 6928).

@@ -287,7 +287,7 @@ fn each_part_restarts_the_patience() {
         net.run(ms(150));
     }
     assert_eq!(questions(&net, a), 1);
-    // Who answered is dead. The next is asked, after twice what a part took.
+    // The answerer is dead. The next is asked, after twice what a part took.
     net.run(ms(100));
     assert_eq!(questions(&net, a), 1);
     net.run(ms(100));

@@ -1,4 +1,4 @@
-//! Who was away learns who left meanwhile (rule 6).
+//! A member that was away learns who left meanwhile (rule 6).
 
 use super::*;
 use crate::core::roster::departures::{ON_ITS_WAY, TOLD_WITHIN};

@@ -57,7 +57,7 @@ fn of_those_that_know_all_the_lowest_rank_answers() {
             [0, 1, 2].map(|attempt| attempt == place),
             "{inbox}"
         );
-        // Who asks does not answer itself.
+        // The one that asks does not answer itself.
         let without_q = roster.is_ranked(lower[0], "q", question);
         assert!(without_q, "{inbox}");
     }

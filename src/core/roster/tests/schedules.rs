@@ -478,7 +478,7 @@ impl Schedule {
         let each_second = (net.deliveries - before) as f64 / rest.as_secs_f64();
         // Observers, and those that were replaced, listen, too.
         let listeners = net.alive().len() as f64;
-        // Who is not judged by its session may spend ten times its share.
+        // A member that is not judged by its session may spend ten times its share.
         let members = || net.processes.iter().filter(|it| it.announces());
         let is_judged = |it: &&Process| it.participant.roster.is_judged_by_session();
         let count = members().count() as f64;
