@@ -302,7 +302,7 @@ fn the_readme_quotes_what_was_measured() {
             cpu[1], cpu[0], cpu[2],
         ),
     );
-    assert!((150.0..1_000.0).contains(&(wal[2] / wal[1])));
+    assert!((200.0..1_000.0).contains(&(wal[2] / wal[1])));
     let of_alone = |beside: &str| format!("{:.2}", number(&measured(beside), 2));
     says(
         README,
@@ -312,13 +312,13 @@ fn the_readme_quotes_what_was_measured() {
             of_alone("100 that announce")
         ),
     );
-    // The last cell but that behind the last line.
+    // The column `max`: behind the last line there is an empty cell.
     let most = |beginning: &str| {
         let row = measured(beginning);
         number(&row, row.len() - 2)
     };
     let roster = most("join() to the roster of 400");
-    assert!(roster <= 200.0, "{roster} ms");
+    assert!((100.0..=200.0).contains(&roster), "{roster} ms");
     says(README, "(0.2 s in a cluster of 400)");
     let slowest = |beginning: &str| {
         let sizes = [10, 100, 400].map(|size| format!("{beginning}, of {size} |"));

@@ -23,7 +23,7 @@ pub(crate) struct Delivery {
     view: View,
     outbox: Outbox,
     events: Sender<Event>,
-    /// What was taken and not logged yet: the host comes first.
+    /// What was taken and not logged in detail yet: the host comes first.
     unlogged: Vec<(Peer, Kind)>,
     /// Something was taken that the view does not show to the host yet.
     unshown: bool,
@@ -97,15 +97,19 @@ impl Delivery {
             Kind::Left(_) => Arc::make_mut(&mut self.view.peers).remove(change.peer.name()),
             Kind::TookName => self.view.status.name_taken = true,
         }
-        self.unlogged.push((change.peer.clone(), change.kind));
+        self.warn(&change);
+        if change.kind != Kind::TookName {
+            self.unlogged.push((change.peer.clone(), change.kind));
+        }
         self.outbox.push(change);
         self.unshown = true;
     }
 
-    fn log(&mut self, peer: &Peer, kind: Kind) {
-        let is_bare = kind == Kind::Joined && peer.incarnation().is_none();
+    /// Comes before the event, after which a host may end its process.
+    fn warn(&mut self, change: &Change) {
+        let is_bare = change.kind == Kind::Joined && change.peer.incarnation().is_none();
         let warns = is_bare && std::mem::take(&mut self.warns_of_bare);
-        let (channel, name) = (&self.channel, peer.name());
+        let (channel, name) = (&self.channel, change.peer.name());
         if warns {
             log::warn!(
                 target: PEERS,
@@ -113,12 +117,11 @@ impl Delivery {
                  this member for ever, as an atom, until their VM dies: set bare_name(true), or use another channel"
             );
         }
-        match kind {
-            Kind::TookName => log::warn!(
+        if change.kind == Kind::TookName {
+            log::warn!(
                 target: PEERS,
                 "{channel:?}: a newer process has the name {name:?}: this one is not announced any more"
-            ),
-            kind => log::debug!(target: PEERS, "{channel:?}: {name}: {kind:?}"),
+            );
         }
     }
 
@@ -157,7 +160,7 @@ impl Delivery {
         self.unshown = false;
     }
 
-    /// Sends events for which there is room, and logs what they are about. Never waits for the host: what does not fit stays in the
+    /// Sends events for which there is room, then logs all that was taken. Never waits for the host: what does not fit stays in the
     /// outbox.
     pub(crate) fn send(&mut self) {
         if self.unshown {
@@ -172,7 +175,7 @@ impl Delivery {
             self.draining = true;
         }
         for (peer, kind) in std::mem::take(&mut self.unlogged) {
-            self.log(&peer, kind);
+            log::debug!(target: PEERS, "{:?}: {}: {kind:?}", self.channel, peer.name());
         }
     }
 

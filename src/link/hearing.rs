@@ -177,14 +177,15 @@ impl<M> Hearing<M> {
         self.move_horizon(until);
     }
 
-    /// A NOTIFY that was sent at `asked` was answered, at `now`, with which this was received.
+    /// A NOTIFY that was sent at `asked` was answered at `now`, and this was received with the answer.
     pub(crate) fn handle_answer(&mut self, asked: Instant, now: Instant, received: Received) {
         self.proven = self.proven.max(asked);
         self.doubted = false;
         self.handle_statement(asked, now, received);
     }
 
-    /// Another statement, which was sent at `asked`, was answered, at `now`, with which this was received. It proves that the server answers, but not that what others announce gets through.
+    /// Another statement, sent at `asked`, was answered at `now`, and this was received with the answer. It proves that the server
+    /// answers, but not that what others announce gets through.
     pub(crate) fn handle_statement(&mut self, asked: Instant, now: Instant, received: Received) {
         self.answered = self.answered.max(asked);
         (self.last_answer, self.took) = (now, now.saturating_duration_since(asked));

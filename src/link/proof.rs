@@ -1,5 +1,5 @@
-//! The proof that a session carries what others say (rule 3): a second connection says something to it. A pooler in transaction mode takes
-//! LISTEN and NOTIFY, passes nothing on, and says nothing of it.
+//! The proof that a session carries what others say (rule 3): a second connection says something to it. A pooler in transaction
+//! mode takes LISTEN and NOTIFY, passes nothing on, and says nothing of it.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -31,8 +31,8 @@ pub(super) enum Proof {
     Owed(Connect),
     /// The second connection is being opened, or is about to say something.
     Asked(Connect, Receiver<Result<Seated>>),
-    /// The second connection has said something. That is heard with all that arrives by then, or never. The connection is kept, where nothing else needs its seat, to be
-    /// asked which server it reached.
+    /// The second connection has said something. That is heard with all that arrives by then, or never. The connection is kept,
+    /// where nothing else needs its seat, to be asked which server it reached.
     Due(Instant, Option<Box<Seated>>),
     /// What the second connection said was not heard.
     Failed,

@@ -281,7 +281,7 @@ fn killed_at(round_trip: Duration) {
     let server = Server::start();
     let near = ["a", "b"].map(|name| join(&server, name));
     // From the first moment on: a checker remembers for some answers how slow the server was.
-    let ((known, back), slower) = slack_while(&server, &near, || {
+    let ((known, back), slowness) = slowness_while(&server, &near, || {
         let proxy = Proxy::start(&server, round_trip / 2);
         let mut ear = Raw::listen(&server, "cluster");
         let far = Process::join_at(&proxy.params(), "far", DEFAULT_HEARTBEAT);
@@ -297,6 +297,7 @@ fn killed_at(round_trip: Duration) {
         eventually("far is gone", || !near.iter().any(is_there));
         (start.elapsed(), announced_back(&hello))
     });
+    let slower = slowness.delays(back);
     println!(
         "{round_trip:?} away it would be back within {back:?}, or {slower:?} later: known after {known:?}"
     );
@@ -308,7 +309,7 @@ fn killed_at(round_trip: Duration) {
 /// Within how much time it would be back, by what it says (`guide/wire.md`).
 fn announced_back(hello: &str) -> Duration {
     let Some((_, rest)) = hello.split_once(" back=") else {
-        return BACK;
+        return LEAST_BACK;
     };
     let millis = rest.split([' ', ';']).next();
     ms(millis.and_then(|it| it.parse().ok()).expect("a number"))
@@ -347,7 +348,7 @@ fn the_time_to_be_back_is_little_more_than_a_reconnect_takes() {
             println!("{round_trip:?} away: back in {slowest:?}, and {announced:?} announced");
             // It goes by the last two connects, and how long the first took is not seen.
             if round >= 2 {
-                let most = (slowest * 3 / 2 + ms(750)).max(BACK);
+                let most = (slowest * 3 / 2 + ms(750)).max(LEAST_BACK);
                 assert!(announced <= most, "{announced:?} of {most:?}");
             }
             announced = announced_back(&ear.hear("hello name=far "));

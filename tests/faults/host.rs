@@ -41,8 +41,11 @@ fn end_after(work: impl FnOnce() -> bool) -> ! {
     std::process::abort()
 }
 
-/// Whether the child ended well; it is killed if it did not end within `PATIENCE`.
-fn ends_well(child: i32) -> bool {
+/// How a child ended that ended well.
+const WELL: Option<i32> = Some(Signal::TERM.as_raw());
+
+/// The signal that ended the child; it is killed if it did not end within `PATIENCE`.
+fn ended_by(child: i32) -> Option<i32> {
     let child = Pid::from_raw(child);
     let mut ended = None;
     let in_time = becomes_true(PATIENCE, || {
@@ -53,7 +56,7 @@ fn ends_well(child: i32) -> bool {
         kill_process(child.expect("a child's number"), Signal::KILL).expect("a child");
         waitpid(child, WaitOptions::empty()).expect("a child");
     }
-    ended.and_then(|(_, status)| status.terminating_signal()) == Some(Signal::TERM.as_raw())
+    ended.and_then(|(_, status)| status.terminating_signal())
 }
 
 #[test]
@@ -75,7 +78,7 @@ fn a_handle_in_a_forked_child_says_so_and_the_parent_goes_on() {
                         let a = a.take().expect("the handle");
                         end_after(|| say_in_a_fork(a));
                     }
-                    fork::Fork::Parent(child) => assert!(ends_well(child)),
+                    fork::Fork::Parent(child) => assert_eq!(ended_by(child), WELL),
                 }
             });
         }
@@ -107,7 +110,7 @@ fn children_that_join_after_a_fork_have_inboxes_of_their_own() {
                 }
                 fork::Fork::Parent(child) => {
                     let hello = raw.hear(&format!("hello name={name} "));
-                    assert!(ends_well(child));
+                    assert_eq!(ended_by(child), WELL);
                     let field = hello.split(' ').find_map(|it| it.strip_prefix("inbox="));
                     field.expect("a question").to_owned()
                 }

@@ -105,7 +105,7 @@ fn killed(dead: &[usize]) {
     let alive = others(dead);
     let gone = |name: &str| format!("leave {name}: SessionGone");
     let (server, processes) = (&racks.server, &mut racks.processes);
-    let (after, slower) = slack_while(server, &[], || {
+    let (after, slowness) = slowness_while(server, &[], || {
         let start = Instant::now();
         for &rack in dead {
             processes[rack].end();
@@ -113,6 +113,7 @@ fn killed(dead: &[usize]) {
         expect_each(processes, &alive, &gone, dead) - start
     });
     println!("the last of it known after {after:?}");
+    let slower = slowness.delays(LEAST_BACK);
     let limit = Duration::from_secs(4) + slower;
     assert!(after < limit, "{after:?}, {slower:?} of slack");
     for &rack in &alive {

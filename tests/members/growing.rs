@@ -165,11 +165,12 @@ fn a_reported_death_is_known_a_moment_after_the_time_to_be_back() {
     let server = Server::start();
     let members = acquainted(["a", "b", "c"].map(rare), &server.params());
     // From here on: a checker remembers for some answers how slow the server was.
-    let (tries, slower) = slack_while(&server, &members, || {
+    let (tries, slowness) = slowness_while(&server, &members, || {
         checked_twice(&members.each_ref());
         ["x", "y", "z"].map(|name| reported_death(&server, &members, name))
     });
     for (known, back) in tries {
+        let slower = slowness.delays(back);
         println!("known after {known:?}, where it might be back in {back:?}, or {slower:?} later");
         // And within what the report waits, what asking takes, twice, and what confirmations are apart.
         let slack = Duration::from_millis(1_100) + slower;

@@ -107,18 +107,39 @@ impl Drop for SetAtEnd<'_> {
     }
 }
 
-/// A near member is back within this time (`guide/wire.md`).
-pub const BACK: Duration = Duration::from_millis(1_250);
+/// A member that announces nothing else would be back within this time (`guide/wire.md`).
+pub const LEAST_BACK: Duration = Duration::from_millis(1_250);
 
-/// Does this, and returns how much later a death may be known because of how slow the server was meanwhile: by 15 times what it took
-/// longer to answer than at best, 5 seconds at most, and, after an answer that took a quarter of the time within which a near member is
-/// [`BACK`], by all that time again (`guide/wire.md`). So slow it was for a session of the test's, which asks as members do, and, as they
-/// say themselves, for these members.
-pub fn slack_while<T>(
+/// How slow a server was.
+#[derive(Clone, Copy, Debug)]
+pub struct Slowness {
+    least: Duration,
+    slowest: Duration,
+}
+
+impl Slowness {
+    /// How much later the death of a member may be known that would be back within this time: by 15 times what answers took longer
+    /// than at best, 5 seconds at most; and if one took a quarter of the whole wait, that began anew (`guide/wire.md`).
+    pub fn delays(self, back: Duration) -> Duration {
+        let excess = self.slowest.saturating_sub(self.least);
+        let slower = (excess * 15).min(Duration::from_secs(5));
+        let anew = (back + slower).min(self.slowest * 4);
+        slower
+            + if self.slowest >= back / 4 {
+                anew
+            } else {
+                Duration::ZERO
+            }
+    }
+}
+
+/// Does this, and returns how slow the server was meanwhile for a session of the test's, which asks as members do, and, as they say
+/// themselves, for these members.
+pub fn slowness_while<T>(
     server: &Server,
     members: &[Cluster],
     work: impl FnOnce() -> T,
-) -> (T, Duration) {
+) -> (T, Slowness) {
     let mut client = server.client();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -144,13 +165,7 @@ pub fn slack_while<T>(
         let result = work();
         drop(done);
         let (least, slowest) = answers.join().expect("answers");
-        let slower = (slowest.saturating_sub(least) * 15).min(Duration::from_secs(5));
-        let anew = if slowest >= BACK / 4 {
-            BACK + slower
-        } else {
-            Duration::ZERO
-        };
-        (result, slower + anew)
+        (result, Slowness { least, slowest })
     })
 }
 

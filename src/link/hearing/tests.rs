@@ -251,7 +251,10 @@ proptest! {
     fn what_comes_with_an_answer_or_during_the_next_is_a_flood(
         took in 0..3_000u64,
         with_it in 0..2 * FLOOD,
-        later in prop::collection::vec((0..300u64, 0..FLOOD / 4), 0..40),
+        later in prop::collection::vec(
+            (prop_oneof![8 => 0..300u64, 1 => 1_000..5_000u64], 0..FLOOD / 4),
+            0..40,
+        ),
     ) {
         let start = Instant::now();
         let mut hearing = Hearing::<()>::new(start, HEARTBEAT, true, false);
