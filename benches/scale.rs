@@ -183,8 +183,12 @@ fn costs(server: &Server, arguments: &Arguments, hung: Option<f64>) {
 
 /// Draws what the table says, so that the two agree also where its rows were taken one after the other.
 fn plot() {
+    let (_, growth) = include_str!("README.md")
+        .split_once("\n## Growth")
+        .expect("the section");
+    let growth = growth.split("\n## ").next().expect("a section");
     let cells = |line: &'static str| line.split('|').map(str::trim).collect::<Vec<_>>();
-    let rows: Vec<_> = include_str!("README.md").lines().map(cells).collect();
+    let rows: Vec<_> = growth.lines().map(cells).collect();
     let curve = |name, protocol| {
         let rows = rows.iter().filter(|row| row.get(2) == Some(&protocol));
         let number = |cell: &str| cell.parse::<f64>().expect(cell);
