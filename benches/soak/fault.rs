@@ -309,8 +309,8 @@ impl Fault {
             | Self::Flood { .. }
             | Self::Lost { .. }
             | Self::Retagged { .. } => true,
-            // A member that is not heard for so long that it expires has left, and so has one that is away for longer than a login took
-            // before.
+            // A member that is not heard for so long that it expires has left, and so has one that is away for longer than a login
+            // took before.
             Self::LoginsSlow { .. }
             | Self::BackendFreezes { .. }
             | Self::MemberFreezes { .. }

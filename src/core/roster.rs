@@ -11,8 +11,8 @@
 //!    only the host's requests and [`poll_change`](Roster::poll_change) have a meaning; the other polls return nothing.
 //! 2. When it is time by [`poll_timeout`](Roster::poll_timeout): [`poll_announcement`](Roster::poll_announcement) until it
 //!    returns nothing, each time with the same `now`, or [`poll_announcements`](Roster::poll_announcements). Each message is
-//!    sent to all, and [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not returned again, but for an
-//!    announcement of which [`handle_not_sent`](Roster::handle_not_sent) says that it has not gone out.
+//!    sent to all, and [`handle_sent`](Roster::handle_sent) says when it has gone out. A message that was polled is not
+//!    returned again, but for an announcement of which [`handle_not_sent`](Roster::handle_not_sent) says that it has not gone out.
 //! 3. [`poll_answer`](Roster::poll_answer) until it returns nothing, or until there is something else to do; each piece of an
 //!    answer is sent to its inbox, in one statement (rule 6).
 //! 4. If [`poll_beat`](Roster::poll_beat) says so, an empty statement (rule 12).
@@ -32,7 +32,8 @@
 //! [`handle_flood`](Roster::handle_flood) for a link on which nothing can be said and
 //! [`handle_round_trip`](Roster::handle_round_trip) for each answer of the server, and
 //! [`handle_notify`](Roster::handle_notify) for each to a NOTIFY. [`peer_infos`](Roster::peer_infos) tells what is known of each
-//! peer, and [`goodbye`](Roster::goodbye) is the last call. The nouns in here call `deadline` what the roster calls `poll_timeout`.
+//! peer, and [`goodbye`](Roster::goodbye) is the last call. What the roster is made of has a `deadline` where the roster has
+//! `poll_timeout`.
 //!
 //! A call that finds nothing to do is harmless, and so is one that comes early. One that comes late delays what it would do. Time
 //! never goes back. The rules are those of `ARCHITECTURE.md`, "Rules of membership".

@@ -16,7 +16,7 @@
 //!
 //! So every call that can hang runs on a thread that can be left behind ([`detached`]): the [`dialer`] connects on one,
 //! [`Link`] lends the client to one for a statement and closes it on one, [`wake`](wake()) and the [`side_channel`] have one
-//! each. All waits are bounded. What hangs keeps its thread and its socket until the server thaws or dies, or
+//! each. Each is waited for within a bound. What hangs keeps its thread and its socket until the server thaws or dies, or
 //! until the next session ends it, as it does with a statement. A thread for a statement costs some 30 us, less than the round
 //! trip of an `is_valid` before it.
 //!

@@ -140,7 +140,7 @@ impl Participant {
         assert_eq!(peers(&self.roster).count(), known.len());
     }
 
-    /// Panics if a host that took all events does not know of this peer, and how many there are, what the roster does.
+    /// Panics if a host that took all events knows something else of this peer than the roster, or another number of peers.
     #[cfg(any(test, fuzzing))]
     fn check_peer(&self, name: &str) {
         let known = &self.host.peers;

@@ -2,7 +2,8 @@
 //!
 //! [`guard`] is what the thread asks; it looks at the wall clock. [`seal`] signs and verifies, and is pure: times are parameters.
 //! [`refusals`] counts and logs. All may use [`core::wire`](crate::core::wire), which describes where a signature stands in a
-//! payload, and never the link, the roster or the host. Without the cargo feature `auth` there are no secrets, and `absent` stands in for what makes keys of them.
+//! payload, and never the link, the roster or the host. Without the cargo feature `auth` there are no secrets, and `absent`
+//! stands in for what makes keys of them.
 
 #[cfg(not(feature = "auth"))]
 mod absent;

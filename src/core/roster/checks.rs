@@ -12,7 +12,7 @@ pub(crate) fn peers(roster: &Roster) -> impl Iterator<Item = &Peer> {
     roster.alive().map(|entry| &entry.peer)
 }
 
-/// How many they are, and the one of this name, without a look at all.
+/// How many peers are there, and the one of this name, if it is. Unlike [`peers`] it does not look at each.
 pub(crate) fn find<'a>(roster: &'a Roster, name: &str) -> (usize, Option<&'a Peer>) {
     let entry = roster.entries.get(name);
     let alive = entry.filter(|entry| entry.standing.is_alive());

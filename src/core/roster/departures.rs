@@ -1,5 +1,5 @@
-//! A member that was away learns who left meanwhile (rule 6): from the answer to its question, and where all were away at once, so that
-//! nobody can answer, from those who heard it before.
+//! A member that was away learns who left meanwhile (rule 6): from the answer to its question, and where all were away at once,
+//! so that nobody can answer, from those who heard it before.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
