@@ -180,9 +180,9 @@ fn code_of<'a>(
     sources: &'a [(String, String)],
     part: &str,
 ) -> impl Iterator<Item = (String, &'a str)> {
-    let files = sources.iter().filter(move |(path, _)| {
-        path.starts_with(part) && !path.contains("/tests") && !path.ends_with("checks.rs")
-    });
+    let files = sources
+        .iter()
+        .filter(move |(path, _)| path.starts_with(part) && !path.contains("/tests"));
     let lines: Vec<_> = files
         .flat_map(|(path, text)| {
             code(text).map(move |(number, line)| (format!("{path}:{number}"), line))
@@ -206,8 +206,13 @@ fn each_part_names_only_what_it_may() {
             })
         };
         for (place, line) in code_of(&sources, part) {
-            // Each by its whole path, so that this test sees it.
-            let hidden = line.contains("crate::{") || line.contains("super::super");
+            // Each by its whole path, so that this test sees it: from a file of the hall or the head of a wing, `super` is the crate.
+            let above = match place.matches('/').count() {
+                1 => "super::",
+                _ if place.contains("/mod.rs:") => "super::",
+                _ => "super::super::",
+            };
+            let hidden = line.contains("crate::{") || line.contains(above);
             let mut named = line.split("crate::").skip(1);
             if hidden || named.any(|path| !is_allowed(path)) {
                 broken.push(format!("{place}: {}", line.trim()));
