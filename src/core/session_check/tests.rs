@@ -14,6 +14,20 @@ fn begun(now: Instant) -> SessionCheck {
     check
 }
 
+const BEAT: Duration = Duration::from_secs(5);
+
+/// One of many that are neither among the oldest nor among the youngest.
+const OTHER: Role = Role::Other { others: 9 };
+
+/// A check that would ask for nobody, to which a peer is reported now that makes a statement every [`BEAT`].
+fn reported(now: Instant, jitter: &mut Jitter) -> SessionCheck {
+    let mut check = begun(now);
+    check.next = None;
+    assert!(!check.has_unreachable());
+    check.handle_unreachable(now, &name(), Some(BEAT), jitter);
+    check
+}
+
 #[test]
 fn the_two_oldest_and_the_two_youngest_ask() {
     let now = Instant::now();
@@ -147,19 +161,14 @@ fn one_cleared_suspect_leaves_the_others_suspected() {
 #[test]
 fn a_silent_unreachable_peer_is_asked_for_once_in_its_interval() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
-    let beat = Duration::from_secs(5);
-    let again = beat.mul_f64(AGAIN);
-    let other = Role::Other { others: 9 };
-    let mut check = begun(now);
-    check.next = None;
-    assert!(!check.has_unreachable());
-    check.handle_unreachable(now, &name(), Some(beat), &mut jitter);
+    let again = BEAT.mul_f64(AGAIN);
+    let mut check = reported(now, &mut jitter);
     assert_eq!(check.unreachable_since("b"), Some(now));
     assert_eq!(check.unreachable(), 1);
     let mut at = check.deadline().expect("a question");
     assert!(at <= now + REPORTED_WITHIN);
     for n in 1..5 {
-        assert!(check.poll(at, other, &mut jitter).is_some());
+        assert!(check.poll(at, OTHER, &mut jitter).is_some());
         let next = now + again * n;
         assert_eq!(check.deadline(), Some(next), "{n}");
         at = next;
@@ -171,10 +180,10 @@ fn a_silent_unreachable_peer_is_asked_for_once_in_its_interval() {
     for _ in 0..2 {
         assert!(check.has_unreachable());
         let before = at - Duration::from_millis(1);
-        assert_eq!(check.poll(before, other, &mut jitter), None);
+        assert_eq!(check.poll(before, OTHER, &mut jitter), None);
     }
     assert!(check.has_unreachable());
-    assert_eq!(check.poll(at, other, &mut jitter), None);
+    assert_eq!(check.poll(at, OTHER, &mut jitter), None);
     assert!(!check.has_unreachable());
     assert_eq!(check.unreachable(), 0);
 }
@@ -182,17 +191,13 @@ fn a_silent_unreachable_peer_is_asked_for_once_in_its_interval() {
 #[test]
 fn a_second_report_waits_its_turn_unless_the_peer_has_left() {
     let (now, mut jitter) = (Instant::now(), Jitter::new(1));
-    let beat = Duration::from_secs(5);
-    let again = beat.mul_f64(AGAIN);
-    let other = Role::Other { others: 9 };
-    let mut check = begun(now);
-    check.next = None;
-    check.handle_unreachable(now, &name(), Some(beat), &mut jitter);
+    let again = BEAT.mul_f64(AGAIN);
+    let mut check = reported(now, &mut jitter);
     let asked = check.deadline().expect("a question");
-    assert!(check.poll(asked, other, &mut jitter).is_some());
+    assert!(check.poll(asked, OTHER, &mut jitter).is_some());
     check.clear("b");
     let mut report_at = |check: &mut SessionCheck, at| {
-        check.handle_unreachable(at, &name(), Some(beat), &mut jitter);
+        check.handle_unreachable(at, &name(), Some(BEAT), &mut jitter);
         let due = check.deadline().expect("a question") - at;
         check.clear("b");
         due
