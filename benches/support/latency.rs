@@ -128,7 +128,7 @@ pub enum Unit {
     Millis,
 }
 
-/// A table in Markdown. A quantile that lies beyond one of the rounds is left out.
+/// A table in Markdown. It leaves out a quantile beyond which not even one round lies.
 pub fn table<'a>(
     unit: Unit,
     title: &str,
@@ -142,18 +142,19 @@ pub fn table<'a>(
     };
     let title = format!("{unit}, {title}");
     let mut text = format!(
-        "| {title:44} | rounds |{heads}\n|{}|-------:|{rules}\n",
-        "-".repeat(46)
+        "| {title:46} | rounds |{heads}\n|{}|-------:|{rules}\n",
+        "-".repeat(48)
     );
     for (name, histogram) in rows {
         let values = QUANTILES.map(|(_, quantile)| {
             let time = histogram.value_at_quantile(quantile) as f64 / nanos;
-            match quantile < 1.0 && (1.0 - quantile) * (histogram.len() as f64) < 0.99 {
+            let beyond = ((1.0 - quantile) * histogram.len() as f64).round();
+            match quantile < 1.0 && beyond < 1.0 {
                 true => format!(" {:9} |", ""),
                 false => format!(" {time:9.digits$} |"),
             }
         });
-        text += &format!("| {name:44} | {:6} |{}\n", histogram.len(), values.concat());
+        text += &format!("| {name:46} | {:6} |{}\n", histogram.len(), values.concat());
     }
     text
 }

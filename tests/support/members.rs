@@ -110,7 +110,7 @@ impl Drop for SetAtEnd<'_> {
 /// A member that announces nothing else would be back within this time (`guide/wire.md`).
 pub const LEAST_BACK: Duration = Duration::from_millis(1_250);
 
-/// How slow a server was.
+/// How long a server took to answer, at best and at worst.
 #[derive(Clone, Copy, Debug)]
 pub struct Slowness {
     least: Duration,
@@ -118,18 +118,15 @@ pub struct Slowness {
 }
 
 impl Slowness {
-    /// How much later the death of a member may be known that would be back within this time: by 15 times what answers took longer
-    /// than at best, 5 seconds at most; and if one took a quarter of the whole wait, that began anew (`guide/wire.md`).
+    /// How much later the death of a member may be known that would be back within this time (`guide/wire.md`): by 15 times what
+    /// answers took longer than at best, 5 seconds at most. And an answer that took a quarter of the whole wait begins that anew.
     pub fn delays(self, back: Duration) -> Duration {
         let excess = self.slowest.saturating_sub(self.least);
         let slower = (excess * 15).min(Duration::from_secs(5));
-        let anew = (back + slower).min(self.slowest * 4);
-        slower
-            + if self.slowest >= back / 4 {
-                anew
-            } else {
-                Duration::ZERO
-            }
+        // How long the whole wait was by then is not known, but no more than four answers.
+        let begins_anew = self.slowest >= back / 4;
+        let lost = begins_anew.then(|| (back + slower).min(self.slowest * 4));
+        slower + lost.unwrap_or_default()
     }
 }
 
