@@ -148,8 +148,8 @@ pub fn table<'a>(
     for (name, histogram) in rows {
         let values = QUANTILES.map(|(_, quantile)| {
             let time = histogram.value_at_quantile(quantile) as f64 / nanos;
-            let beyond = ((1.0 - quantile) * histogram.len() as f64).round();
-            match quantile < 1.0 && beyond < 1.0 {
+            let least = (1.0 / (1.0 - quantile)).round();
+            match quantile < 1.0 && (histogram.len() as f64) < least {
                 true => format!(" {:9} |", ""),
                 false => format!(" {time:9.digits$} |"),
             }
